@@ -1,0 +1,140 @@
+"""One camera and one point: project, distort, undistort, look-at. `vmap` does the rest.
+
+Camera axes: x right, y down, z forward. Pixels: (x, y), the origin at the centre of the top-left
+pixel. *Normalised* points are undistorted image points on the plane z = 1 of the camera frame.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from pose3d_jax.geometry import HIGHEST, rotate, safe_norm
+
+# A field of a pytree holds an array, or what a transformation puts in its place (a shape, an axis, a
+# sharding); functions check the arrays' shapes where they use them.
+Leaf: TypeAlias = Any
+
+# Factor of the tangential distortion's cross terms: OpenCV's model, and Human3.6M's own code.
+TANGENTIAL = {"opencv": 2.0, "h36m": 1.0}
+
+# A point nearer than this is projected as if it were this far (metres): the gradient towards the
+# front stays finite for points at or behind the camera.
+MIN_DEPTH = 0.5
+
+_NEWTON_STEPS = 8
+
+
+@struct.dataclass
+class Camera:
+    """Calibrated cameras with any leading axes; a pytree of arrays.
+
+    `rotation` is world-to-camera and `translation` in metres: `x_camera = R x_world + t`.
+    `distortion` is (k1, k2, p1, p2, k3), `tangential` its factor (see `TANGENTIAL`).
+    """
+
+    rotation: Leaf  # [*batch, 3, 3]
+    translation: Leaf  # [*batch, 3]
+    focal: Leaf  # [*batch, 2] pixels
+    center: Leaf  # [*batch, 2] pixels
+    distortion: Leaf  # [*batch, 5]
+    tangential: Leaf  # [*batch]
+    size: Leaf  # [*batch, 2] pixels (width, height)
+
+
+def batched(function: Callable) -> Callable:
+    """Lifts `function(camera, point)` to cameras `[*batch]` and points `[*batch, joints, C]`."""
+
+    def apply(camera: Camera, points: Float[Array, "*batch joints axes"]) -> Array:
+        mapped = jax.vmap(function, in_axes=(None, 0))
+        for _ in range(points.ndim - 2):
+            mapped = jax.vmap(mapped)
+        return mapped(camera, points)
+
+    return apply
+
+
+def to_camera(camera: Camera, point: Float[Array, "3"]) -> Float[Array, "3"]:
+    """World point to camera frame, metres."""
+    return rotate(camera.rotation, point) + camera.translation
+
+
+def to_world(camera: Camera, point: Float[Array, "3"]) -> Float[Array, "3"]:
+    """Camera-frame point to world, metres."""
+    return rotate(camera.rotation.T, point - camera.translation)
+
+
+def perspective(point: Float[Array, "3"], min_depth: float = MIN_DEPTH) -> Float[Array, "2"]:
+    """Camera-frame point to the normalised image plane, its depth held at `min_depth` or more."""
+    return point[:2] / jnp.maximum(point[2], min_depth)
+
+
+def distort(camera: Camera, point: Float[Array, "2"]) -> Float[Array, "2"]:
+    """Brown-Conrady distortion of a normalised point (three radial, two tangential terms)."""
+    k1, k2, p1, p2, k3 = camera.distortion
+    x, y = point
+    r2 = x * x + y * y
+    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    factor = camera.tangential
+    dx = factor * p1 * x * y + p2 * (r2 + factor * x * x)
+    dy = p1 * (r2 + factor * y * y) + factor * p2 * x * y
+    return jnp.stack([x * radial + dx, y * radial + dy])
+
+
+def undistort(camera: Camera, point: Float[Array, "2"]) -> Float[Array, "2"]:
+    """Inverse of `distort`, by Newton's method; exact derivatives in the point and the camera.
+
+    Where the polynomial has no inverse (far outside the image of a strong lens) the result is
+    finite but meaningless.
+    """
+
+    def newton_step(estimate: Float[Array, "2"]) -> Float[Array, "2"]:
+        (a, b), (c, d) = jax.jacfwd(lambda x: distort(camera, x))(estimate)
+        residual = distort(camera, estimate) - point
+        determinant = a * d - b * c
+        determinant = jnp.where(jnp.abs(determinant) < 1e-3, 1e-3, determinant)
+        delta = jnp.stack([d * residual[0] - b * residual[1], a * residual[1] - c * residual[0]])
+        delta = delta / determinant
+        # A step of at most 0.5 keeps the iteration near the image; it is inactive at convergence.
+        return estimate - delta / jnp.maximum(1.0, 2.0 * safe_norm(delta))
+
+    solution = jax.lax.stop_gradient(
+        jax.lax.fori_loop(0, _NEWTON_STEPS, lambda _, x: newton_step(x), point)
+    )
+    # At the solution one more step changes nothing but has, by the implicit function theorem, the
+    # derivative of the inverse.
+    return newton_step(solution)
+
+
+def to_pixels(camera: Camera, point: Float[Array, "2"]) -> Float[Array, "2"]:
+    """Normalised (undistorted) point to distorted pixels."""
+    return camera.focal * distort(camera, point) + camera.center
+
+
+def normalise(camera: Camera, pixel: Float[Array, "2"]) -> Float[Array, "2"]:
+    """Distorted pixels to the normalised (undistorted) point; the inverse of `to_pixels`."""
+    return undistort(camera, (pixel - camera.center) / camera.focal)
+
+
+def project(camera: Camera, point: Float[Array, "3"]) -> Float[Array, "2"]:
+    """World point, metres, to distorted pixels. Depth is held at `MIN_DEPTH` or more."""
+    return to_pixels(camera, perspective(to_camera(camera, point)))
+
+
+def look_at(
+    position: Float[Array, "3"], target: Float[Array, "3"], up: Float[Array, "3"]
+) -> tuple[Float[Array, "3 3"], Float[Array, "3"]]:
+    """World-to-camera rotation and translation of a camera at `position` that faces `target`.
+
+    `up` appears upwards in the image. Position and target must differ, and the line between them
+    must not run along `up`.
+    """
+    forward = (target - position) / safe_norm(target - position)
+    right = jnp.cross(forward, up)
+    right = right / safe_norm(right)
+    down = jnp.cross(forward, right)
+    rotation = jnp.stack([right, down, forward])
+    return rotation, -jnp.matmul(rotation, position, precision=HIGHEST)

@@ -1,0 +1,13 @@
+"""The strict set-up of the whole suite: fake devices, no rank promotion, warnings are errors."""
+
+import os
+
+# Before jax starts: four devices on one processor, so that every test can use several.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
+    " --xla_force_host_platform_device_count=4"
+)
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
