@@ -1,0 +1,1 @@
+"""Shards to records, and records to arrays on the device."""

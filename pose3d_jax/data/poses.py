@@ -1,0 +1,241 @@
+"""Shards to arrays on the device: the whole pose set at once, cut into windows where it is used."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tensorflow_datasets as tfds
+from flax import struct
+from jaxtyping import Array, Int
+
+from pose3d_jax import schema, skeleton
+from pose3d_jax.cameras import Leaf
+from pose3d_jax.data import records
+from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
+from pose3d_jax.skeleton import Skeleton
+
+
+class DataError(ValueError):
+    """Shards that are missing, broken or do not fit together; says what, where and what to do."""
+
+
+@struct.dataclass
+class PoseSet:
+    """All frames of a split, end to end, and the windows that cut them into examples.
+
+    Frames before `start` belong to other windows, frames from `stop` on to other clips: a window
+    that reaches beyond `stop` is padded with what counts as missing.
+    """
+
+    observations: Observations  # leading axis [frames]
+    labels: Labels  # leading axis [frames]
+    start: Leaf  # [windows]
+    stop: Leaf  # [windows] one past the last frame of the window's clip
+    recording: Leaf  # [windows]
+    window: int = struct.field(pytree_node=False)
+
+    @property
+    def size(self) -> int:
+        """Number of windows."""
+        return self.start.shape[0]
+
+    def take(self, indices: Int[Array, "batch"]) -> Clip:
+        """Windows as a batch `[B, T, ...]`."""
+        frame = self.start[indices][:, None] + jnp.arange(self.window)[None]
+        inside = frame < self.stop[indices][:, None]
+        frame = jnp.minimum(frame, self.stop[indices][:, None] - 1)
+        observations, labels = jax.tree.map(lambda x: x[frame], (self.observations, self.labels))
+        observed = inside[..., None, None]
+        observations = observations.replace(
+            confidence=jnp.where(observed, observations.confidence, 0.0),
+            keypoints=jnp.where(observed[..., None], observations.keypoints, 0.0),
+        )
+        labels = labels.replace(
+            joints_valid=jnp.where(inside[..., None], labels.joints_valid, 0.0),
+            joints=jnp.where(observed, labels.joints, 0.0),
+        )
+        return Clip(observations, labels, self.recording[indices])
+
+
+@dataclasses.dataclass(frozen=True)
+class PoseData:
+    """A loaded split: arrays for the device, and what they are."""
+
+    poses: PoseSet
+    identities: tuple[Identity, ...]  # one per window
+    keypoint_skeleton: Skeleton
+    joint_skeleton: Skeleton
+    keypoint_source: str
+    recordings: tuple[str, ...]  # the table that `PoseSet.recording` points into
+    fingerprint: str  # of the clips' arrays and identities
+
+
+def read_split(directory: str | Path, split: str) -> list[Record]:
+    """The split's records, each validated, in their order on disk.
+
+    Raises `DataError` for a directory without a data set, for a split that it lacks or that is
+    empty, and for a broken record.
+    """
+    directory = Path(directory)
+    advice = "prepare the data first (python -m data_prep.NAME --out DIR) or correct data.paths"
+    if not directory.is_dir():
+        raise DataError(f"no directory {directory}; {advice}")
+    if not (directory / "dataset_info.json").is_file():
+        raise DataError(f"{directory} holds no prepared data set; {advice}")
+    builder = tfds.builder_from_directory(str(directory))
+    if split not in builder.info.splits:
+        there = ", ".join(builder.info.splits)
+        raise DataError(f"{directory} has no split {split!r}; it has {there}")
+    try:
+        found = [records.decode(example) for example in builder.as_data_source(split)]
+        for record in found:
+            schema.validate(record)
+    except Exception as error:
+        raise DataError(f"{directory}, split {split!r}, cannot be read: {error}") from error
+    if not found:
+        raise DataError(f"{directory}, split {split!r}, is empty; {advice}")
+    return found
+
+
+def load(
+    directories: Sequence[str | Path],
+    split: str,
+    *,
+    window: int = 1,
+    stride: int | None = None,
+    keypoint_skeleton: str | None = None,
+    joint_skeleton: str | None = None,
+    recordings: tuple[str, ...] | None = None,
+) -> PoseData:
+    """The split of every data set, joined: views padded to the most there are, joints put in order.
+
+    Args:
+      directories: data sets as `data_prep` writes them.
+      split: name of the split, which each must have.
+      window: frames per example.
+      stride: frames between the starts of a clip's windows; by default `window`, so that every
+        frame stands in one example.
+      keypoint_skeleton, joint_skeleton: the joint sets to deliver; by default those of the data,
+        which must then all be the same.
+      recordings: an existing table of recordings; one that it lacks gets row -1. By default the
+        table is made from the data.
+
+    Raises `DataError` where the sets do not fit together, `SkeletonError` where they lack joints.
+    """
+    found = [record for directory in directories for record in read_split(directory, split)]
+    if not found:
+        raise DataError("data.paths is empty; name at least one prepared data set")
+    identities = [record.identity for record in found]
+    keypoints = _common(identities, "keypoint_skeleton", keypoint_skeleton)
+    joints = _common(identities, "joint_skeleton", joint_skeleton)
+    fingerprint = _fingerprint(found)
+    views = max(len(identity.camera_names) for identity in identities)
+    clips = [
+        _pad_views(_reorder(record, skeleton.get(keypoints), skeleton.get(joints)), views)
+        for record in found
+    ]
+
+    if recordings is None:
+        recordings = tuple(sorted({_recording(identity) for identity in identities}))
+    rows = {name: row for row, name in enumerate(recordings)}
+    frames = np.array([clip.observations.keypoints.shape[0] for clip in clips])
+    ends = np.cumsum(frames)
+    starts = [
+        np.arange(end - length, end, stride or window)
+        for end, length in zip(ends, frames, strict=True)
+    ]
+    clip_of_window = np.repeat(np.arange(len(clips)), [len(s) for s in starts])
+    row_of_clip = np.array([rows.get(_recording(i), -1) for i in identities], np.int32)
+    observations, labels = jax.tree.map(
+        lambda *parts: np.concatenate(parts), *[(clip.observations, clip.labels) for clip in clips]
+    )
+    poses = PoseSet(
+        observations=observations,
+        labels=labels,
+        start=np.concatenate(starts).astype(np.int32),
+        stop=ends[clip_of_window].astype(np.int32),
+        recording=row_of_clip[clip_of_window],
+        window=window,
+    )
+    sources = sorted({identity.keypoint_source for identity in identities})
+    return PoseData(
+        poses=poses,
+        identities=tuple(identities[clip] for clip in clip_of_window),
+        keypoint_skeleton=skeleton.get(keypoints),
+        joint_skeleton=skeleton.get(joints),
+        keypoint_source="+".join(sources),
+        recordings=recordings,
+        fingerprint=fingerprint,
+    )
+
+
+def _recording(identity: Identity) -> str:
+    return f"{identity.dataset}/{identity.recording}"
+
+
+def _common(identities: Iterable[Identity], field: str, wanted: str | None) -> str:
+    """The wanted joint set, else the one that all clips share."""
+    if wanted is not None:
+        return wanted
+    by_set = {getattr(identity, field): identity.dataset for identity in identities}
+    if len(by_set) > 1:
+        which = ", ".join(f"{name} in {dataset}" for name, dataset in by_set.items())
+        raise DataError(f"the data sets differ in {field}: {which}; set data.{field}")
+    return next(iter(by_set))
+
+
+def _reorder(record: Record, keypoints: Skeleton, joints: Skeleton) -> Clip:
+    """The record's clip with its points in the given joint sets' order."""
+    clip, identity = record
+    observations, labels = clip.observations, clip.labels
+
+    def pick(points: np.ndarray, source: str, target: Skeleton) -> np.ndarray:
+        return skeleton.reorder(points, skeleton.get(source), target)
+
+    observations = observations.replace(
+        keypoints=pick(observations.keypoints, identity.keypoint_skeleton, keypoints),
+        confidence=pick(observations.confidence[..., None], identity.keypoint_skeleton, keypoints)[
+            ..., 0
+        ],
+    )
+    labels = labels.replace(
+        joints=pick(labels.joints, identity.joint_skeleton, joints),
+        joints_valid=pick(labels.joints_valid[..., None], identity.joint_skeleton, joints)[..., 0],
+    )
+    return clip.replace(observations=observations, labels=labels)
+
+
+def _pad_views(clip: Clip, views: int) -> Clip:
+    """Adds views that see nothing; their cameras repeat the first, so that they stay valid ones."""
+    observations = clip.observations
+    missing = views - observations.confidence.shape[1]
+    if missing == 0:
+        return clip
+
+    def zeros(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2))
+
+    def repeat(x: np.ndarray) -> np.ndarray:
+        return np.concatenate([x, np.repeat(x[:, :1], missing, axis=1)], axis=1)
+
+    return clip.replace(
+        observations=Observations(
+            keypoints=zeros(observations.keypoints),
+            confidence=zeros(observations.confidence),
+            cameras=jax.tree.map(repeat, observations.cameras),
+        )
+    )
+
+
+def _fingerprint(found: Iterable[Record]) -> str:
+    """The first 16 hexadecimal digits of a SHA-256 over all arrays and identities."""
+    digest = hashlib.sha256()
+    for record in found:
+        digest.update(repr(dataclasses.astuple(record.identity)).encode())
+        for leaf in jax.tree.leaves(record.clip):
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,87 @@
+"""A record as the flat example of a shard, and back: the one place that knows the field names."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from pose3d_jax.cameras import Camera
+from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
+
+# Trailing axes of a camera's fields, as in `cameras.Camera`.
+_CAMERA_AXES = {
+    "rotation": (3, 3),
+    "translation": (3,),
+    "focal": (2,),
+    "center": (2,),
+    "distortion": (5,),
+    "tangential": (),
+    "size": (2,),
+}
+
+
+def features(views: int, keypoints: int, joints: int) -> tfds.features.FeaturesDict:
+    """What one example holds: the clip's arrays over any number of frames, and its identity.
+
+    `views`, `keypoints` and `joints` are fixed for a dataset, so that its clips can be stacked.
+    """
+    arrays = {
+        "keypoints": (views, keypoints, 2),
+        "confidence": (views, keypoints),
+        **{f"camera_{name}": (views, *axes) for name, axes in _CAMERA_AXES.items()},
+        "joints": (joints, 3),
+        "joints_valid": (joints,),
+    }
+    # `dict[str, Any]`: the library's feature classes have no common public type.
+    spec: dict[str, Any] = {
+        name: tfds.features.Tensor(shape=(None, *axes), dtype=np.float32)
+        for name, axes in arrays.items()
+    }
+    for field in dataclasses.fields(Identity):
+        spec[field.name] = tfds.features.Text()
+    spec["camera_names"] = tfds.features.Sequence(tfds.features.Text())
+    spec["start"] = tfds.features.Scalar(np.int64)
+    spec["fps"] = tfds.features.Scalar(np.float32)
+    return tfds.features.FeaturesDict(spec)
+
+
+def encode(record: Record) -> dict[str, Any]:
+    """The record as a flat example: float32 arrays `[T, ...]`, text and numbers.
+
+    `Clip.recording` is left out: it is a row in a table that the reader builds.
+    """
+    observations, labels = record.clip.observations, record.clip.labels
+    arrays = {
+        "keypoints": observations.keypoints,
+        "confidence": observations.confidence,
+        **{f"camera_{name}": getattr(observations.cameras, name) for name in _CAMERA_AXES},
+        "joints": labels.joints,
+        "joints_valid": labels.joints_valid,
+    }
+    identity = dataclasses.asdict(record.identity)
+    identity["camera_names"] = list(record.identity.camera_names)
+    return {name: np.asarray(array, np.float32) for name, array in arrays.items()} | identity
+
+
+def decode(example: Mapping[str, Any]) -> Record:
+    """The record of an example as `as_data_source` yields it; `Clip.recording` is -1.
+
+    Raises `KeyError` naming the field that the example lacks.
+    """
+    cameras = Camera(**{name: example[f"camera_{name}"] for name in _CAMERA_AXES})
+    observations = Observations(example["keypoints"], example["confidence"], cameras)
+    labels = Labels(example["joints"], example["joints_valid"])
+    identity: dict[str, Any] = {
+        field.name: _text(example[field.name]) for field in dataclasses.fields(Identity)
+    }
+    identity["camera_names"] = tuple(_text(name) for name in example["camera_names"])
+    identity["start"] = int(example["start"])
+    # Stored in single precision; four decimals bring 29.97 back as it was.
+    identity["fps"] = round(float(example["fps"]), 4)
+    return Record(Clip(observations, labels, np.int32(-1)), Identity(**identity))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

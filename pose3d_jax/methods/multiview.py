@@ -1,0 +1,91 @@
+"""Lifting without 3D labels: calibrated views supervise one another."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from pose3d_jax import losses
+from pose3d_jax.losses import Term
+from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables, view_seen
+from pose3d_jax.methods.lifting import SingleViewLifting, normalised_points
+from pose3d_jax.schema import Observations
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiView(SingleViewLifting):
+    """Each view's prediction is carried into every view ("3D Pose Estimation Using 2D Supervision").
+
+    Terms: `self` and `cross` (distance of the reprojection from the view's own and from the other
+    views' points, on the normalised plane, weighed by the target's confidence) and `consistency`
+    (distance between the views' predictions in the world, metres, weighed by both confidences).
+    """
+
+    groups: tuple[Group, ...] = (Group("lifter", ("lifter",), ("self", "cross", "consistency")),)
+
+    def __post_init__(self) -> None:
+        """The 2D and 3D joint sets must be the same: reprojections are compared with keypoints."""
+        keypoints, joints = self.info.keypoint_skeleton, self.info.joint_skeleton
+        if keypoints != joints:
+            raise MethodError(
+                f"method multiview compares reprojected joints with keypoints, but the joints are "
+                f"{joints.name} and the keypoints {keypoints.name}; set data.joint_skeleton to "
+                f"{keypoints.name} or convert the keypoints when the data is prepared"
+            )
+
+    def terms(
+        self,
+        variables: Variables,
+        batch: Batch,
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+        *,
+        group: Group,
+        mode: Mode,
+    ) -> tuple[dict[str, Term], Aux]:
+        """See `Method.terms`. Raises `MethodError` for fewer than two views."""
+        observations = batch["main"].observations
+        if observations.confidence.shape[-2] < 2:
+            raise MethodError("method multiview needs at least 2 views; the data has 1")
+        joints, collections = self.lift(variables, observations, key, mode)
+        points = normalised_points(observations)
+        over_frames = lambda function: jax.vmap(jax.vmap(function))  # noqa: E731
+
+        terms = {}
+        if {"self", "cross"} & set(group.terms):
+            error = over_frames(losses.reprojection)(observations.cameras, joints, points)
+            same, other, _ = _pair_weights(observations)
+            terms["self"] = losses.weighted_term(error, same)
+            terms["cross"] = losses.weighted_term(error, other)
+        if "consistency" in group.terms:
+            error = over_frames(losses.consistency)(observations.cameras, joints)
+            terms["consistency"] = losses.weighted_term(error, _pair_weights(observations)[2])
+        return {name: terms[name] for name in group.terms}, Aux(collections, {})
+
+
+def _pair_weights(
+    observations: Observations,
+) -> tuple[Float[Array, "batch time views views joints"], ...]:
+    """Weights `[B, T, from, to, J]` of the self, cross and consistency errors.
+
+    A view that sees nothing predicts nothing; a view that merely misses a joint is taught it by the
+    others.
+    """
+    confidence = observations.confidence
+    views = confidence.shape[-2]
+    predicts = view_seen(confidence)[..., :, None, None]
+    targets = predicts * confidence[..., None, :, :]
+    diagonal = jnp.eye(views)[None, None, :, :, None]
+    upper = jnp.triu(jnp.ones((views, views)), 1)[None, None, :, :, None]
+    return (
+        targets * diagonal,
+        targets * (1 - diagonal),
+        upper
+        * (
+            predicts
+            * view_seen(confidence)[..., None, :, None]
+            * (confidence[..., :, None, :] + confidence[..., None, :, :])
+            / 2
+        ),
+    )

@@ -1,0 +1,54 @@
+"""Lifting with 3D labels: the mean per-joint position error itself is minimised."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from pose3d_jax import cameras as cam
+from pose3d_jax import losses
+from pose3d_jax.losses import Term
+from pose3d_jax.methods.base import Aux, Batch, Group, Mode, Variables, view_seen
+from pose3d_jax.methods.lifting import SingleViewLifting
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervised(SingleViewLifting):
+    """MPJPE on labels, as in Martinez et al. (ICCV 2017), for pose and root apart.
+
+    Terms: `pose` (root-relative joints without the root) and `root` (its absolute position),
+    metres, in each view that sees anything.
+    """
+
+    groups: tuple[Group, ...] = (Group("lifter", ("lifter",), ("pose", "root")),)
+
+    def terms(
+        self,
+        variables: Variables,
+        batch: Batch,
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+        *,
+        group: Group,
+        mode: Mode,
+    ) -> tuple[dict[str, Term], Aux]:
+        """See `Method.terms`."""
+        clip = batch["main"]
+        observations, labels = clip.observations, clip.labels
+        joints, collections = self.lift(variables, observations, key, mode)
+
+        world = jnp.broadcast_to(labels.joints[:, :, None], joints.shape)
+        truth = cam.batched(cam.to_camera)(observations.cameras, world)
+        valid = labels.joints_valid[:, :, None] * view_seen(observations.confidence)[..., None]
+
+        root = self.info.joint_skeleton.root
+        apart = slice(root, root + 1)
+        root_valid = valid[..., apart]
+        relative = losses.distance(joints - joints[..., apart, :], truth - truth[..., apart, :])
+        pose_valid = (valid * root_valid).at[..., root].set(0.0)
+        root_error = losses.distance(joints[..., root, :], truth[..., root, :])
+        terms = {
+            "pose": losses.weighted_term(relative, pose_valid),
+            "root": losses.weighted_term(root_error, root_valid[..., 0]),
+        }
+        return {name: terms[name] for name in group.terms}, Aux(collections, {})

@@ -1,0 +1,1 @@
+"""Flax linen modules, nothing else."""

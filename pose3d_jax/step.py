@@ -1,0 +1,326 @@
+"""Where training is jitted and pmapped: state, update, train_step, train_epoch, eval_step.
+
+Everything runs under the axis `BATCH_AXIS`, on one device as on several: arguments that differ by
+device carry a leading device axis. Every device holds the whole data set and takes its own part of
+the same global batch, so that the number of devices changes the speed and nothing else (except for
+the dropout masks).
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from pose3d_jax.cameras import Leaf
+from pose3d_jax.geometry import safe_divide
+from pose3d_jax.losses import Term
+from pose3d_jax.methods.base import Group, Method, Mode, Variables, covers
+from pose3d_jax.models.layers import BATCH_AXIS
+from pose3d_jax.schema import Clip
+
+# What the state's key is folded with first, so that no two uses share a key.
+_INIT, _DRAW, _UPDATE = range(3)
+
+Schedule: TypeAlias = Callable[[Int[Array, ""]], Float[Array, ""]]
+
+
+class Stream(Protocol):
+    """Examples that live on the device: a pytree that can be indexed."""
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+
+    def take(self, indices: Int[Array, "batch"]) -> Clip:
+        """The examples as one batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """What holds from `first_step` for `steps` steps; one compiled program.
+
+    `weights` and `learning_rate` are functions of the step within the phase; a term without weight
+    is not computed.
+    """
+
+    first_step: int
+    steps: int
+    mode: Mode
+    weights: Mapping[str, Schedule]
+    optimizer: optax.GradientTransformation  # built with a learning rate of 1
+    learning_rate: Schedule
+    reset_optimizer: bool = False
+    average_decay: float = 0.0  # of the exponential moving average of the variables; 0 = none
+
+
+@struct.dataclass
+class TrainState:
+    """All that a run needs to go on. `average` is None unless a phase keeps a weight average."""
+
+    step: Leaf  # [] int32
+    key: Leaf  # [] random key; never advanced, only folded with the step
+    variables: Variables
+    optimizer: dict[str, Any]  # group name -> optimiser state
+    average: Variables | None
+    failure: Leaf  # [2] int32: step and term of the first non-finite value, -1 while there is none
+
+    @property
+    def evaluated(self) -> Variables:
+        """The variables to evaluate: the average, where there is one."""
+        return self.variables if self.average is None else self.average
+
+
+def init_state(
+    method: Method, phase: Phase, batch: Mapping[str, Clip], key: Key[Array, ""], average: bool
+) -> TrainState:
+    """A fresh state, without the device axis."""
+    variables = method.init(jax.random.fold_in(key, _INIT), batch)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=key,
+        variables=variables,
+        optimizer=init_optimizer(method, phase, variables),
+        average=jax.tree.map(jnp.copy, variables) if average else None,
+        failure=jnp.full(2, -1, jnp.int32),
+    )
+
+
+def init_optimizer(method: Method, phase: Phase, variables: Variables) -> dict[str, Any]:
+    """Each group's fresh optimiser state."""
+    return {
+        group.name: phase.optimizer.init(_split(variables["params"], group.paths)[0])
+        for group in method.groups
+    }
+
+
+def term_names(method: Method) -> list[str]:
+    """What `TrainState.failure[1]` counts: each group's terms, then its gradient."""
+    return [f"{g.name}/{term}" for g in method.groups for term in (*g.terms, "gradient")]
+
+
+def update(
+    method: Method,
+    phase: Phase,
+    group: Group,
+    state: TrainState,
+    batch: Mapping[str, Clip],
+    key: Key[Array, ""],
+) -> tuple[TrainState, dict[str, Term]]:
+    """One update of one group: the gradient of sum / count over all devices, one optimiser step.
+
+    Where a term or the gradient is not finite, nothing changes but `state.failure`.
+    """
+    active = dataclasses.replace(group, terms=tuple(t for t in group.terms if t in phase.weights))
+    params = state.variables["params"]
+    trained, fixed = _split(params, group.paths, phase.mode.frozen)
+    key = jax.random.fold_in(key, jax.lax.axis_index(BATCH_AXIS))
+    phase_step = state.step - phase.first_step
+
+    def local_loss(trained: dict) -> tuple[Float[Array, ""], tuple]:
+        variables = {**state.variables, "params": unflatten_dict({**fixed, **trained})}
+        terms, aux = method.terms(variables, batch, key, state.step, group=active, mode=phase.mode)
+        loss = jnp.zeros(())
+        for name, (total, count) in terms.items():
+            # The count is global before the division: means of per-device means would be wrong.
+            count = jax.lax.stop_gradient(jax.lax.psum(count, BATCH_AXIS))
+            loss += phase.weights[name](phase_step) * safe_divide(total, count)
+        return loss, (terms, aux)
+
+    (loss, (terms, aux)), gradient = jax.value_and_grad(local_loss, has_aux=True)(trained)
+    loss, gradient, terms, diagnostics = jax.lax.psum(
+        (loss, gradient, terms, aux.diagnostics), BATCH_AXIS
+    )
+
+    # Frozen parameters keep their place in the optimiser's state but are not moved by it.
+    owned, _ = _split(params, group.paths)
+    gradient = {path: gradient.get(path, jnp.zeros_like(owned[path])) for path in owned}
+    steps, optimizer = phase.optimizer.update(gradient, state.optimizer[group.name], owned)
+    rate = phase.learning_rate(phase_step)
+    moved = {path: owned[path] + rate * steps[path] for path in trained}
+
+    checks = [*(terms[name][0] for name in active.terms), optax.global_norm(gradient)]
+    names = [*active.terms, "gradient"]
+    codes = [term_names(method).index(f"{group.name}/{name}") for name in names]
+    bad = ~jnp.isfinite(jnp.stack(checks))
+    apply = ~bad.any()
+    where = lambda new, old: jax.tree.map(lambda n, o: jnp.where(apply, n, o), new, old)  # noqa: E731
+
+    variables = {
+        **_own_collections(state.variables, aux.collections, group, phase.mode),
+        "params": unflatten_dict({**fixed, **moved}),
+    }
+    average = state.average
+    if average is not None and phase.average_decay:
+        average = optax.incremental_update(variables, average, 1 - phase.average_decay)
+    new_state = state.replace(
+        variables=where(variables, state.variables),
+        optimizer=where({**state.optimizer, group.name: optimizer}, state.optimizer),
+        average=average if average is None else where(average, state.average),
+        failure=_first_failure(state, bad, codes),
+    )
+    one = jnp.ones(())
+    metrics = {f"{group.name}/{name}": term for name, term in {**terms, **diagnostics}.items()}
+    return new_state, {**metrics, f"{group.name}/loss": (loss, one)}
+
+
+def train_step(
+    method: Method,
+    phase: Phase,
+    state: TrainState,
+    batches: Mapping[str, Mapping[str, Clip]],
+) -> tuple[TrainState, dict[str, Term]]:
+    """Every group once, in order, each with its extra updates.
+
+    `batches` maps a group to its streams, with a leading axis of one batch per update.
+    """
+    metrics: dict[str, Term] = {}
+    step_key = jax.random.fold_in(jax.random.fold_in(state.key, _UPDATE), state.step)
+    for index, group in enumerate(method.groups):
+        group_key = jax.random.fold_in(step_key, index)
+
+        def one(state: TrainState, xs: tuple, group: Group = group, key: Array = group_key):
+            number, batch = xs
+            return update(method, phase, group, state, batch, jax.random.fold_in(key, number))
+
+        xs = (jnp.arange(group.updates), batches[group.name])
+        state, per_update = jax.lax.scan(one, state, xs)
+        metrics |= _add_up(per_update)
+    return state.replace(step=state.step + 1), metrics
+
+
+def train_epoch(
+    method: Method,
+    phase: Phase,
+    batch_sizes: Mapping[str, int],
+    steps: int,
+    devices: int,
+    state: TrainState,
+    streams: Mapping[str, Stream],
+) -> tuple[TrainState, dict[str, Term]]:
+    """`steps` steps as one scan. Batches are a function of the state's key and step alone."""
+    per_step = sum(group.updates for group in method.groups)
+    draw_key = jax.random.fold_in(state.key, _DRAW)
+    indices = {
+        name: _draw_indices(
+            jax.random.fold_in(draw_key, number),
+            streams[name].size,
+            batch_sizes[name],
+            state.step * per_step,
+            steps * per_step,
+        ).reshape(steps, per_step, batch_sizes[name])
+        for number, name in enumerate(sorted(streams))
+    }
+    # Each device takes its part of the same global batch.
+    device = jax.lax.axis_index(BATCH_AXIS)
+    indices = {
+        name: jax.lax.dynamic_slice_in_dim(
+            drawn, device * (batch_sizes[name] // devices), batch_sizes[name] // devices, axis=2
+        )
+        for name, drawn in indices.items()
+    }
+
+    def one_step(state: TrainState, drawn: dict[str, Array]) -> tuple[TrainState, dict[str, Term]]:
+        batches, first = {}, 0
+        for group in method.groups:
+            part = slice(first, first + group.updates)
+            batches[group.name] = {
+                name: jax.vmap(streams[name].take)(drawn[name][part]) for name in streams
+            }
+            first += group.updates
+        return train_step(method, phase, state, batches)
+
+    state, per_step_metrics = jax.lax.scan(one_step, state, indices)
+    return state, _add_up(per_step_metrics)
+
+
+def compile_epoch(
+    method: Method, phase: Phase, batch_sizes: Mapping[str, int], steps: int, devices: int
+) -> Callable[[TrainState, Mapping[str, Stream]], tuple[TrainState, dict[str, Term]]]:
+    """`train_epoch` for states with a leading device axis, donated; streams have none."""
+
+    def run(state: TrainState, streams: Mapping[str, Stream]):
+        return train_epoch(method, phase, batch_sizes, steps, devices, state, streams)
+
+    return parallel(run, devices)
+
+
+def parallel(function: Callable, devices: int) -> Callable:
+    """`function(state, rest)` under `BATCH_AXIS`: jitted on one device, pmapped on several."""
+    if devices == 1:
+        mapped = jax.vmap(function, in_axes=(0, None), axis_name=BATCH_AXIS)
+        return jax.jit(mapped, donate_argnums=0)
+    return jax.pmap(
+        function,
+        axis_name=BATCH_AXIS,
+        in_axes=(0, None),
+        devices=jax.local_devices()[:devices],
+        donate_argnums=0,
+    )
+
+
+def replicate(tree: Any, devices: int) -> Any:
+    """A copy of every leaf for each device, along a new leading axis."""
+    return jax.tree.map(lambda x: jnp.stack([x] * devices), tree)
+
+
+def unreplicate(tree: Any) -> Any:
+    """The first device's copy."""
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def _draw_indices(
+    key: Key[Array, ""], size: int, batch: int, first: Int[Array, ""], count: int
+) -> Int[Array, "count batch"]:
+    """Batches number `first` to `first + count` of an endless series of permuted passes.
+
+    Each pass is a fresh permutation, a function of the key and the number of the pass; what does
+    not fill a batch is left out of that pass.
+    """
+    per_pass = size // batch
+    passes = -(-count // per_pass) + 1
+    first_pass = first // per_pass
+
+    def one_pass(number: Int[Array, ""]) -> Int[Array, "batches batch"]:
+        order = jax.random.permutation(jax.random.fold_in(key, number), size)
+        return order[: per_pass * batch].reshape(per_pass, batch)
+
+    batches = jax.lax.map(one_pass, first_pass + jnp.arange(passes)).reshape(-1, batch)
+    return jax.lax.dynamic_slice_in_dim(batches, first % per_pass, count)
+
+
+def _split(tree: dict, paths: tuple[str, ...], without: tuple[str, ...] = ()) -> tuple[dict, dict]:
+    """The leaves below `paths` but not below `without`, and the others; both flat."""
+    inside, outside = {}, {}
+    for path, leaf in flatten_dict(tree).items():
+        name = "/".join(path)
+        owned = any(covers(p, name) for p in paths) and not any(covers(p, name) for p in without)
+        (inside if owned else outside)[path] = leaf
+    return inside, outside
+
+
+def _own_collections(old: Variables, new: Variables, group: Group, mode: Mode) -> Variables:
+    """`old` with the group's own, unfrozen part of the mutable collections taken from `new`."""
+    merged = dict(old)
+    for name, collection in new.items():
+        own, _ = _split(collection, group.paths, mode.frozen)
+        merged[name] = unflatten_dict({**flatten_dict(old[name]), **own})
+    return merged
+
+
+def _first_failure(
+    state: TrainState, bad: Bool[Array, "checks"], codes: list[int]
+) -> Int[Array, "2"]:
+    """The state's failure, or, where it has none, this step and the first bad check, if any."""
+    now = jnp.stack([state.step, jnp.asarray(codes, jnp.int32)[jnp.argmax(bad)]])
+    return jnp.where((state.failure[0] < 0) & bad.any(), now, state.failure)
+
+
+def _add_up(metrics: dict[str, Term]) -> dict[str, Term]:
+    """Sums and counts over the leading axis."""
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
