@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from pose3d_jax.geometry import HIGHEST, rotate, safe_norm
+from pose3d_jax.geometry import HIGHEST, rotate, safe_divide, safe_norm
 
-# A field of a pytree holds an array, or what a transformation puts in its place (a shape, an axis, a
-# sharding); functions check the arrays' shapes where they use them.
+# A field of a pytree holds an array, or what a transformation puts in its place (a shape, an axis,
+# a sharding); functions check the arrays' shapes where they use them.
 Leaf: TypeAlias = Any
 
 # Factor of the tangential distortion's cross terms: OpenCV's model, and Human3.6M's own code.
@@ -115,8 +115,11 @@ def to_pixels(camera: Camera, point: Float[Array, "2"]) -> Float[Array, "2"]:
 
 
 def normalise(camera: Camera, pixel: Float[Array, "2"]) -> Float[Array, "2"]:
-    """Distorted pixels to the normalised (undistorted) point; the inverse of `to_pixels`."""
-    return undistort(camera, (pixel - camera.center) / camera.focal)
+    """Distorted pixels to the normalised (undistorted) point; the inverse of `to_pixels`.
+
+    The all-zero camera of a padded view gives 0 instead of NaN.
+    """
+    return undistort(camera, safe_divide(pixel - camera.center, camera.focal))
 
 
 def project(camera: Camera, point: Float[Array, "3"]) -> Float[Array, "2"]:

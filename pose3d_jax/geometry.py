@@ -38,8 +38,13 @@ def rotate(rotation: Float[Array, "3 3"], vector: Float[Array, "3"]) -> Float[Ar
 
 
 def quaternion_to_matrix(quaternion: Float[Array, "*batch 4"]) -> Float[Array, "*batch 3 3"]:
-    """Rotation matrix of a quaternion (w, x, y, z), which need not have unit length."""
-    w, x, y, z = jnp.moveaxis(quaternion, -1, 0)
+    """Rotation matrix of a quaternion (w, x, y, z), which need not have unit length.
+
+    The zero quaternion gives the identity, with gradient 0.
+    """
+    # The length does not matter, so it is taken out first: its square could over- or underflow.
+    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(quaternion), axis=-1, keepdims=True))
+    w, x, y, z = jnp.moveaxis(quaternion / jnp.where(scale > 0, scale, 1.0), -1, 0)
     s = 2.0 * safe_divide(jnp.ones_like(w), w * w + x * x + y * y + z * z)
     rows = [
         [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],

@@ -12,6 +12,7 @@ import numpy as np
 from flax import struct
 
 from pose3d_jax.cameras import Camera, Leaf
+from pose3d_jax.errors import UserError
 
 
 @struct.dataclass
@@ -78,12 +79,12 @@ class Prediction:
     space: str = struct.field(pytree_node=False, default="absolute")
 
 
-class SchemaError(ValueError):
+class SchemaError(UserError):
     """A clip that breaks the schema; the message names the clip, the field and the fault."""
 
 
 def validate(record: Record) -> None:
-    """Raises `SchemaError` unless the clip is whole: shapes agree, everything finite and in range."""
+    """Raises `SchemaError` unless the shapes agree and everything is finite and in range."""
     clip, identity = record
     name = f"clip {identity.dataset}/{identity.clip}"
     observations, labels = clip.observations, clip.labels

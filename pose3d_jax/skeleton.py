@@ -4,8 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from pose3d_jax.errors import UserError
 
-class SkeletonError(ValueError):
+
+class SkeletonError(UserError):
     """Two joint sets do not match, or a set is unknown; the message names the joints."""
 
 

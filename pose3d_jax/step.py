@@ -8,7 +8,7 @@ the dropout masks).
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ _INIT, _DRAW, _UPDATE = range(3)
 Schedule: TypeAlias = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
+@runtime_checkable
 class Stream(Protocol):
     """Examples that live on the device: a pytree that can be indexed."""
 
@@ -68,7 +69,7 @@ class TrainState:
     variables: Variables
     optimizer: dict[str, Any]  # group name -> optimiser state
     average: Variables | None
-    failure: Leaf  # [2] int32: step and term of the first non-finite value, -1 while there is none
+    failure: Leaf  # [2] int32: draw and term of the first non-finite value, -1 while there is none
 
     @property
     def evaluated(self) -> Variables:
@@ -99,6 +100,11 @@ def init_optimizer(method: Method, phase: Phase, variables: Variables) -> dict[s
     }
 
 
+def updates_per_step(method: Method) -> int:
+    """Batches that a step draws from every stream."""
+    return sum(group.updates for group in method.groups)
+
+
 def term_names(method: Method) -> list[str]:
     """What `TrainState.failure[1]` counts: each group's terms, then its gradient."""
     return [f"{g.name}/{term}" for g in method.groups for term in (*g.terms, "gradient")]
@@ -110,15 +116,17 @@ def update(
     group: Group,
     state: TrainState,
     batch: Mapping[str, Clip],
-    key: Key[Array, ""],
+    draw: Int[Array, ""],
 ) -> tuple[TrainState, dict[str, Term]]:
     """One update of one group: the gradient of sum / count over all devices, one optimiser step.
 
+    `draw` is the number of the batch, counted over all updates of the run; keys derive from it.
     Where a term or the gradient is not finite, nothing changes but `state.failure`.
     """
     active = dataclasses.replace(group, terms=tuple(t for t in group.terms if t in phase.weights))
     params = state.variables["params"]
     trained, fixed = _split(params, group.paths, phase.mode.frozen)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, _UPDATE), draw)
     key = jax.random.fold_in(key, jax.lax.axis_index(BATCH_AXIS))
     phase_step = state.step - phase.first_step
 
@@ -144,7 +152,7 @@ def update(
     rate = phase.learning_rate(phase_step)
     moved = {path: owned[path] + rate * steps[path] for path in trained}
 
-    checks = [*(terms[name][0] for name in active.terms), optax.global_norm(gradient)]
+    checks = [*(terms[name][0] for name in active.terms), optax.tree.norm(gradient)]
     names = [*active.terms, "gradient"]
     codes = [term_names(method).index(f"{group.name}/{name}") for name in names]
     bad = ~jnp.isfinite(jnp.stack(checks))
@@ -158,11 +166,12 @@ def update(
     average = state.average
     if average is not None and phase.average_decay:
         average = optax.incremental_update(variables, average, 1 - phase.average_decay)
-    new_state = state.replace(
+    new_state = dataclasses.replace(
+        state,
         variables=where(variables, state.variables),
         optimizer=where({**state.optimizer, group.name: optimizer}, state.optimizer),
         average=average if average is None else where(average, state.average),
-        failure=_first_failure(state, bad, codes),
+        failure=_first_failure(state, bad, draw, codes),
     )
     one = jnp.ones(())
     metrics = {f"{group.name}/{name}": term for name, term in {**terms, **diagnostics}.items()}
@@ -180,18 +189,18 @@ def train_step(
     `batches` maps a group to its streams, with a leading axis of one batch per update.
     """
     metrics: dict[str, Term] = {}
-    step_key = jax.random.fold_in(jax.random.fold_in(state.key, _UPDATE), state.step)
-    for index, group in enumerate(method.groups):
-        group_key = jax.random.fold_in(step_key, index)
+    draw = state.step * updates_per_step(method)
+    for group in method.groups:
 
-        def one(state: TrainState, xs: tuple, group: Group = group, key: Array = group_key):
-            number, batch = xs
-            return update(method, phase, group, state, batch, jax.random.fold_in(key, number))
+        def one(state: TrainState, xs: tuple, group: Group = group):
+            draw, batch = xs
+            return update(method, phase, group, state, batch, draw)
 
-        xs = (jnp.arange(group.updates), batches[group.name])
+        xs = (draw + jnp.arange(group.updates), batches[group.name])
         state, per_update = jax.lax.scan(one, state, xs)
         metrics |= _add_up(per_update)
-    return state.replace(step=state.step + 1), metrics
+        draw += group.updates
+    return dataclasses.replace(state, step=state.step + 1), metrics
 
 
 def train_epoch(
@@ -204,17 +213,12 @@ def train_epoch(
     streams: Mapping[str, Stream],
 ) -> tuple[TrainState, dict[str, Term]]:
     """`steps` steps as one scan. Batches are a function of the state's key and step alone."""
-    per_step = sum(group.updates for group in method.groups)
-    draw_key = jax.random.fold_in(state.key, _DRAW)
+    per_step = updates_per_step(method)
     indices = {
-        name: _draw_indices(
-            jax.random.fold_in(draw_key, number),
-            streams[name].size,
-            batch_sizes[name],
-            state.step * per_step,
-            steps * per_step,
+        name: draw_indices(
+            state.key, streams, batch_sizes, name, state.step * per_step, steps * per_step
         ).reshape(steps, per_step, batch_sizes[name])
-        for number, name in enumerate(sorted(streams))
+        for name in streams
     }
     # Each device takes its part of the same global batch.
     device = jax.lax.axis_index(BATCH_AXIS)
@@ -240,7 +244,7 @@ def train_epoch(
 
 
 def compile_epoch(
-    method: Method, phase: Phase, batch_sizes: Mapping[str, int], steps: int, devices: int
+    method: Method, phase: Phase, batch_sizes: Mapping[str, int], devices: int, steps: int
 ) -> Callable[[TrainState, Mapping[str, Stream]], tuple[TrainState, dict[str, Term]]]:
     """`train_epoch` for states with a leading device axis, donated; streams have none."""
 
@@ -274,14 +278,21 @@ def unreplicate(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[0], tree)
 
 
-def _draw_indices(
-    key: Key[Array, ""], size: int, batch: int, first: Int[Array, ""], count: int
+def draw_indices(
+    key: Key[Array, ""],
+    streams: Mapping[str, Stream],
+    batch_sizes: Mapping[str, int],
+    name: str,
+    first: Int[Array, ""],
+    count: int,
 ) -> Int[Array, "count batch"]:
-    """Batches number `first` to `first + count` of an endless series of permuted passes.
+    """Batches number `first` to `first + count` that a run with this key draws from a stream.
 
-    Each pass is a fresh permutation, a function of the key and the number of the pass; what does
-    not fill a batch is left out of that pass.
+    They come from an endless series of passes, each a fresh permutation, a function of the key and
+    the number of the pass; what does not fill a batch is left out of that pass.
     """
+    size, batch = streams[name].size, batch_sizes[name]
+    key = jax.random.fold_in(jax.random.fold_in(key, _DRAW), sorted(streams).index(name))
     per_pass = size // batch
     passes = -(-count // per_pass) + 1
     first_pass = first // per_pass
@@ -296,7 +307,8 @@ def _draw_indices(
 
 def _split(tree: dict, paths: tuple[str, ...], without: tuple[str, ...] = ()) -> tuple[dict, dict]:
     """The leaves below `paths` but not below `without`, and the others; both flat."""
-    inside, outside = {}, {}
+    inside: dict[tuple, Array] = {}
+    outside: dict[tuple, Array] = {}
     for path, leaf in flatten_dict(tree).items():
         name = "/".join(path)
         owned = any(covers(p, name) for p in paths) and not any(covers(p, name) for p in without)
@@ -314,13 +326,13 @@ def _own_collections(old: Variables, new: Variables, group: Group, mode: Mode) -
 
 
 def _first_failure(
-    state: TrainState, bad: Bool[Array, "checks"], codes: list[int]
+    state: TrainState, bad: Bool[Array, "checks"], draw: Int[Array, ""], codes: list[int]
 ) -> Int[Array, "2"]:
-    """The state's failure, or, where it has none, this step and the first bad check, if any."""
-    now = jnp.stack([state.step, jnp.asarray(codes, jnp.int32)[jnp.argmax(bad)]])
+    """The state's failure, or, where it has none, this draw and the first bad check, if any."""
+    now = jnp.stack([draw, jnp.asarray(codes, jnp.int32)[jnp.argmax(bad)]])
     return jnp.where((state.failure[0] < 0) & bad.any(), now, state.failure)
 
 
-def _add_up(metrics: dict[str, Term]) -> dict[str, Term]:
+def _add_up(metrics: dict[str, Any]) -> dict[str, Term]:
     """Sums and counts over the leading axis."""
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)

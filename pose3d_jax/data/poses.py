@@ -15,11 +15,12 @@ from jaxtyping import Array, Int
 from pose3d_jax import schema, skeleton
 from pose3d_jax.cameras import Leaf
 from pose3d_jax.data import records
+from pose3d_jax.errors import UserError
 from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
 from pose3d_jax.skeleton import Skeleton
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Shards that are missing, broken or do not fit together; says what, where and what to do."""
 
 
@@ -50,11 +51,13 @@ class PoseSet:
         frame = jnp.minimum(frame, self.stop[indices][:, None] - 1)
         observations, labels = jax.tree.map(lambda x: x[frame], (self.observations, self.labels))
         observed = inside[..., None, None]
-        observations = observations.replace(
+        observations = dataclasses.replace(
+            observations,
             confidence=jnp.where(observed, observations.confidence, 0.0),
             keypoints=jnp.where(observed[..., None], observations.keypoints, 0.0),
         )
-        labels = labels.replace(
+        labels = dataclasses.replace(
+            labels,
             joints_valid=jnp.where(inside[..., None], labels.joints_valid, 0.0),
             joints=jnp.where(observed, labels.joints, 0.0),
         )
@@ -163,7 +166,7 @@ def load(
     )
     sources = sorted({identity.keypoint_source for identity in identities})
     return PoseData(
-        poses=poses,
+        poses=jax.device_put(poses),
         identities=tuple(identities[clip] for clip in clip_of_window),
         keypoint_skeleton=skeleton.get(keypoints),
         joint_skeleton=skeleton.get(joints),
@@ -196,17 +199,19 @@ def _reorder(record: Record, keypoints: Skeleton, joints: Skeleton) -> Clip:
     def pick(points: np.ndarray, source: str, target: Skeleton) -> np.ndarray:
         return skeleton.reorder(points, skeleton.get(source), target)
 
-    observations = observations.replace(
+    observations = dataclasses.replace(
+        observations,
         keypoints=pick(observations.keypoints, identity.keypoint_skeleton, keypoints),
         confidence=pick(observations.confidence[..., None], identity.keypoint_skeleton, keypoints)[
             ..., 0
         ],
     )
-    labels = labels.replace(
+    labels = dataclasses.replace(
+        labels,
         joints=pick(labels.joints, identity.joint_skeleton, joints),
         joints_valid=pick(labels.joints_valid[..., None], identity.joint_skeleton, joints)[..., 0],
     )
-    return clip.replace(observations=observations, labels=labels)
+    return dataclasses.replace(clip, observations=observations, labels=labels)
 
 
 def _pad_views(clip: Clip, views: int) -> Clip:
@@ -222,12 +227,13 @@ def _pad_views(clip: Clip, views: int) -> Clip:
     def repeat(x: np.ndarray) -> np.ndarray:
         return np.concatenate([x, np.repeat(x[:, :1], missing, axis=1)], axis=1)
 
-    return clip.replace(
+    return dataclasses.replace(
+        clip,
         observations=Observations(
             keypoints=zeros(observations.keypoints),
             confidence=zeros(observations.confidence),
             cameras=jax.tree.map(repeat, observations.cameras),
-        )
+        ),
     )
 
 

@@ -73,15 +73,16 @@ def decode(example: Mapping[str, Any]) -> Record:
     cameras = Camera(**{name: example[f"camera_{name}"] for name in _CAMERA_AXES})
     observations = Observations(example["keypoints"], example["confidence"], cameras)
     labels = Labels(example["joints"], example["joints_valid"])
-    identity: dict[str, Any] = {
-        field.name: _text(example[field.name]) for field in dataclasses.fields(Identity)
-    }
-    identity["camera_names"] = tuple(_text(name) for name in example["camera_names"])
-    identity["start"] = int(example["start"])
-    # Stored in single precision; four decimals bring 29.97 back as it was.
-    identity["fps"] = round(float(example["fps"]), 4)
-    return Record(Clip(observations, labels, np.int32(-1)), Identity(**identity))
+    text = {field.name for field in dataclasses.fields(Identity)} - {"camera_names", "start", "fps"}
+    identity = Identity(
+        camera_names=tuple(_text(name) for name in example["camera_names"]),
+        start=int(example["start"]),
+        # Stored in single precision; four decimals bring 29.97 back as it was.
+        fps=round(float(example["fps"]), 4),
+        **{name: _text(example[name]) for name in text},
+    )
+    return Record(Clip(observations, labels, np.int32(-1)), identity)
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode() if isinstance(value, bytes) else value

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Array, Float, Int, Key
 
+from pose3d_jax.errors import UserError
 from pose3d_jax.losses import Term
 from pose3d_jax.schema import Clip, Observations, Prediction
 from pose3d_jax.skeleton import Skeleton
@@ -15,7 +16,7 @@ Variables: TypeAlias = dict[str, Any]
 Batch: TypeAlias = Mapping[str, Clip]  # stream name -> clips [B, T, ...]; `main` is always there
 
 
-class MethodError(ValueError):
+class MethodError(UserError):
     """A method's configuration does not fit it or the data; the message says which and how."""
 
 
@@ -25,7 +26,8 @@ class Info:
 
     keypoint_skeleton: Skeleton
     joint_skeleton: Skeleton
-    recordings: tuple[str, ...] = ()
+    recordings: tuple[str, ...] = ()  # the table that `Clip.recording` points into
+    normalisation: str = "undistorted"  # of the 2D points that networks get
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Aux(NamedTuple):
     diagnostics: dict[str, Term]  # logged, not minimised
 
 
+@runtime_checkable
 class Method(Protocol):
     """A frozen dataclass of three pure functions; it knows no optimiser, device or loop."""
 

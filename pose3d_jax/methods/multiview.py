@@ -15,7 +15,10 @@ from pose3d_jax.schema import Observations
 
 @dataclasses.dataclass(frozen=True)
 class MultiView(SingleViewLifting):
-    """Each view's prediction is carried into every view ("3D Pose Estimation Using 2D Supervision").
+    """Each view's prediction is carried into every view.
+
+    The method of "3D Pose Estimation Using 2D Supervision" (CMU 16-824 report), for any number of
+    views.
 
     Terms: `self` and `cross` (distance of the reprojection from the view's own and from the other
     views' points, on the normalised plane, weighed by the target's confidence) and `consistency`

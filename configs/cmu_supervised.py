@@ -1,0 +1,62 @@
+"""CMU-MV v1 with 3D labels: the yardstick for the methods without.
+
+    python -m data_prep.cmu --positions cmu_positions_30fps.npz --out data/cmu_mv_v1
+    python -m pose3d_jax.main --config=configs/cmu_supervised.py --workdir=runs/cmu_supervised
+
+Arguments: `:tiny` (a few steps of a small network, for tests). See README.md for time and result.
+"""
+
+from ml_collections import ConfigDict
+
+WEIGHTS = {"pose": 1.0, "root": 0.1}
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    tiny = _tiny(argument)
+    common = {"weights": WEIGHTS, "learning_rate": 3e-4, "optimizer": {"name": "adam"}}
+    return ConfigDict(
+        {
+            "name": "cmu_supervised",
+            "seed": 0,
+            "devices": 1,
+            "data": {"paths": ("data/cmu_mv_v1",), "keypoint_skeleton": "", "joint_skeleton": ""},
+            "streams": {
+                "main": {
+                    "split": "train",
+                    "window": 1,
+                    "stride": 1,
+                    "batch_size": 16 if tiny else 128,
+                },
+            },
+            "method": {
+                "name": "supervised",
+                "width": 32 if tiny else 1024,
+                "blocks": 2,
+                "dropout": 0.5,
+                "root_depth": 4.0,
+                "reach": 1.5,
+            },
+            # As in cmu_mv.py: from half-time on the whole network is in inference mode.
+            "phases": (
+                {**_length(tiny), **common, "dropout": True, "statistics": "batch"},
+                {**_length(tiny), **common, "dropout": False, "statistics": "running"},
+            ),
+            "steps_per_call": 0,
+            "evaluation": {
+                "validation": "validation",
+                "test": ("test_seen", "test_unseen"),
+                "batch_size": 512,
+                "every_epochs": 1,
+            },
+        }
+    )
+
+
+def _length(tiny: bool) -> dict[str, int]:
+    return {"length_steps": 3} if tiny else {"length_epochs": 15}
+
+
+def _tiny(argument: str) -> bool:
+    if argument not in ("", "tiny"):
+        raise ValueError(f"cmu_supervised.py takes no argument {argument!r}; there is `:tiny`")
+    return argument == "tiny"

@@ -1,0 +1,51 @@
+"""The door: `python -m pose3d_jax.main --config=configs/NAME.py --workdir=DIR`."""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from pose3d_jax import evaluate, report, train
+from pose3d_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment: a file, with an argument after a colon where it takes one."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where checkpoints, scalars, metrics and the report go.", required=True
+)
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "evaluate"], "evaluate: the workdir's latest checkpoint."
+)
+
+
+def _main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    if _MODE.value == "evaluate":
+        metrics = evaluate.run(_WORKDIR.value, _CONFIG.value)
+    elif _CONFIG.value is None:
+        raise app.UsageError("--mode=train needs --config")
+    else:
+        metrics = train.run(_CONFIG.value, _WORKDIR.value)
+    print(report.table(metrics))
+    print(f"\n{_WORKDIR.value}/report.html")
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError) as error:  # an unknown key, a value of wrong type
+        raise SystemExit(f"error: {error.args[0]}") from None
+
+
+def main() -> None:
+    """Parses the flags and runs; what a user can mend ends in one message and exit status 1."""
+    try:
+        app.run(_main, flags_parser=_parse)
+    except (UserError, train.NonFiniteError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
