@@ -1,11 +1,10 @@
 """Scalars, tables and the HTML report: the only place that turns metres into millimetres."""
 
 import dataclasses
-import html
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -13,8 +12,8 @@ import jax
 import numpy as np
 
 from pose3d_jax import metrics as measures
-from pose3d_jax import skeleton
-from pose3d_jax.viewer import figures, page
+from pose3d_jax import skeleton, viewer
+from pose3d_jax.viewer import figures
 
 _NAMES = {
     "p1": "P1",
@@ -25,6 +24,13 @@ _NAMES = {
 }
 _BASELINES = {"triangulation": "triangulation", "mean_pose": "mean pose"}
 _KINDS = ("action", "subject", "group")
+_MOST_DOTS = 40
+_LEGEND = (
+    "frames: mean over all frames and views; groups: mean over the groups’ means. P1: relative to "
+    "the root. P2: after Procrustes alignment. N-MPJPE: relative to the root, scaled. absolute: as "
+    "predicted. MPJPE (report): absolute at the root, relative to it elsewhere. Bold: the lowest "
+    "of several methods. –: no such number."
+)
 
 
 class ReportError(ValueError):
@@ -117,42 +123,35 @@ def write_html(path: str | os.PathLike[str], runs: Sequence[Run], title: str) ->
     """Writes one self-contained page about the runs, whole or not at all."""
     if not runs:
         raise ReportError("there is no run to report; name at least one work directory")
-    runs, colours = _distinct(runs)
+    runs = _distinct(runs)
+    colours = figures.palette(run.name for run in runs)
     splits = _splits(runs)
-    parts = [
-        page.heading(title, f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} · errors in mm"),
-        *(_headline(split).html() for split in splits),
-        page.note(
-            "frames: mean over all frames and views. groups: mean over the groups’ means. "
-            "P1: relative to the root. P2: after Procrustes alignment. N-MPJPE: after scaling. "
-            "absolute: as predicted. MPJPE (report): the root absolute, the rest relative to it. "
-            "Bold: the lowest among several methods. –: the method does not predict that much."
-        ),
-        _facts(runs).html(),
-    ]
+    parts = [*(_headline(split).html() for split in splits), viewer.note(_LEGEND)]
+    parts += [viewer.section("Runs"), _facts(runs).html()]
+    for run in runs:
+        config = json.dumps(run.metrics.get("config", {}), indent=2, ensure_ascii=False)
+        parts.append(viewer.details(f"Config of {run.name}", viewer.code(config)))
     drawn = figures.curves({run.name: _shown(run.scalars) for run in runs}, colours, "mm")
     if drawn.axes:
-        parts += [page.section("Training"), page.picture(figures.to_svg(drawn), "")]
+        parts += [viewer.section("Training"), viewer.picture(figures.to_svg(drawn), "")]
     if any(run.examples is not None for run in runs):
-        parts += [page.section("Poses"), *_pictures(runs, colours)]
-    broken = [(split, _breakdowns(split)) for split in splits]
-    if any(tables for _, tables in broken):
-        parts.append(page.section("Breakdown"))
-    for split, tables in broken:
+        parts += [viewer.section("Poses"), *_pictures(runs, colours)]
+    if any(_breakdowns(split) for split in splits):
+        parts.append(viewer.section("Breakdown"))
+    for split in splits:
         parts += _dots(split, colours)
-        parts += [page.details(t.title, dataclasses.replace(t, title="").html()) for t in tables]
-    parts.append(page.section("Configs"))
-    for run in runs:
-        text = json.dumps(run.metrics.get("config", {}), indent=2, ensure_ascii=False)
-        parts.append(page.details(run.name, f"<pre>{html.escape(text)}</pre>"))
+        for part in _breakdowns(split):
+            untitled = dataclasses.replace(part, title="")
+            parts.append(viewer.details(part.title, untitled.html()))
+    lead = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}, errors in mm"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(page.whole(title, parts), encoding="utf-8")
+    temporary.write_text(viewer.page(title, lead, parts), encoding="utf-8")
     temporary.replace(path)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Entry:
     """One line of a table: a row of a run's metrics, under the name it is shown by."""
 
@@ -208,25 +207,191 @@ def _digits(row: Mapping[str, Mapping[str, float | None]]) -> str:
     return str({m: [millimetres(v.get(k)) for k in ("frames", "groups")] for m, v in row.items()})
 
 
-def _headline(split: _Split) -> page.Table:
+def _lowest(values: Sequence[float | None]) -> str:
+    """The lowest as it is shown; nothing where there is no other to compare it with."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return millimetres(min(known)) if len(known) > 1 else ""
+
+
+def _headline(split: _Split) -> viewer.Table:
     keys = [(metric, mean) for metric in _NAMES for mean in ("frames", "groups")]
-    rows = {e: split.of(e)["rows"][e.row] for e in split.entries}
-    cells = {e: [rows[e].get(metric, {}).get(mean) for metric, mean in keys] for e in rows}
-    methods = [e for e in split.entries if not e.baseline]
-    bold = [_lowest([cells[e][i] for e in methods]) for i in range(len(keys))]
-    return page.Table(
-        split.title,
-        tuple((name, 2) for name in _NAMES.values()),
-        tuple(mean for _, mean in keys),
-        tuple(
-            page.Row(
-                entry.label,
-                tuple(millimetres(value) for value in values),
-                frozenset(
-                    i for i, low in enumerate(bold) if not entry.baseline and low == _mm(values[i])
-                ),
-                quiet=entry.baseline,
-            )
-            for entry, values in cells.items()
-        ),
+    lines = {
+        e: [split.of(e)["rows"][e.row].get(m, {}).get(k) for m, k in keys] for e in split.entries
+    }
+    best = [
+        _lowest([line[i] for entry, line in lines.items() if not entry.baseline])
+        for i in range(len(keys))
+    ]
+    rows = []
+    for entry, line in lines.items():
+        cells = tuple(millimetres(value) for value in line)
+        bold = {i for i, cell in enumerate(cells) if cell == best[i] and not entry.baseline}
+        rows.append(viewer.Row(entry.label, cells, frozenset(bold), quiet=entry.baseline))
+    spans = tuple((name, 2) for name in _NAMES.values())
+    return viewer.Table(split.title, tuple(mean for _, mean in keys), tuple(rows), spans)
+
+
+def _breakdowns(split: _Split) -> list[viewer.Table]:
+    """P1 and P2 of every method by action, by subject and by group."""
+    tables = []
+    labels = tuple(entry.label for entry in split.entries)
+    for kind in _KINDS:
+        parts = {e: split.of(e).get("breakdown", {}).get(kind, {}) for e in split.entries}
+        rows = []
+        for value in dict.fromkeys(value for part in parts.values() for value in part):
+            frames = max(part[value]["frames"] for part in parts.values() if value in part)
+            cells, bold = [f"{frames:,}"], set()
+            for metric in ("p1", "p2"):
+                line = {e: _part(part, value, e.row, metric) for e, part in parts.items()}
+                best = _lowest([number for e, number in line.items() if not e.baseline])
+                for entry, number in line.items():
+                    if not entry.baseline and millimetres(number) == best:
+                        bold.add(len(cells))
+                    cells.append(millimetres(number))
+            rows.append(viewer.Row(value, tuple(cells), frozenset(bold)))
+        if rows:
+            spans = (("", 1), ("P1", len(labels)), ("P2", len(labels)))
+            title = f"{split.title.rsplit(' · ', 1)[0]} · by {kind}"
+            tables.append(viewer.Table(title, ("frames", *labels, *labels), tuple(rows), spans))
+    return tables
+
+
+def _part(part: Mapping[str, Any], value: str, row: str, metric: str) -> float | None:
+    return part.get(value, {}).get("rows", {}).get(row, {}).get(metric)
+
+
+def _dots(split: _Split, colours: Mapping[str, str]) -> Iterator[str]:
+    """P1 by action, or what else there are several of; the mean pose is too far off to be shown."""
+    entries = [entry for entry in split.entries if entry.row != "mean_pose"]
+    for kind in _KINDS:
+        parts = {e: split.of(e).get("breakdown", {}).get(kind, {}) for e in entries}
+        errors = {
+            e.label: {v: _in_mm(_part(part, v, e.row, "p1")) for v in part}
+            for e, part in parts.items()
+        }
+        if 2 <= max(map(len, errors.values()), default=0) <= _MOST_DOTS:
+            drawn = figures.errors_by_group(errors, colours, "mm")
+            caption = f"P1 by {kind}, {split.title}"
+            yield viewer.picture(figures.to_svg(drawn), caption)
+            return
+
+
+def _in_mm(metres: float | None) -> float | None:
+    return None if metres is None else 1000 * metres
+
+
+def _facts(runs: Sequence[Run]) -> viewer.Table:
+    columns = ("method", "config", "data", "steps", "wall time", "version")
+    rows = []
+    for run in runs:
+        known = run.metrics
+        seconds = round(known.get("wall_s") or 0)
+        hours, minutes = seconds // 3600, seconds // 60 % 60
+        time = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s"
+        texts = [str(known.get(k, "–")) for k in ("method", "config_name", "dataset")]
+        steps = f"{known['steps']:,}" if "steps" in known else "–"
+        cells = (*texts, steps, time, str(known.get("version", "–")))
+        rows.append(viewer.Row(run.name, cells))
+    return viewer.Table("", columns, tuple(rows))
+
+
+def _distinct(runs: Sequence[Run]) -> list[Run]:
+    """The runs with no name twice, nor one that a baseline has."""
+    taken, distinct = set(_BASELINES.values()), []
+    for run in runs:
+        name, number = run.name, 1
+        while name in taken:
+            number += 1
+            name = f"{run.name} ({number})"
+        taken.add(name)
+        distinct.append(dataclasses.replace(run, name=name))
+    return distinct
+
+
+def _shown(scalars: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Scalars with the validation errors in millimetres."""
+
+    def is_error(name: str) -> bool:
+        return name.startswith("validation/") and name.rpartition("/")[2] in _NAMES
+
+    return [{k: _in_mm(v) if is_error(k) else v for k, v in row.items()} for row in scalars]
+
+
+def _pictures(runs: Sequence[Run], colours: Mapping[str, str]) -> Iterator[str]:
+    """Runs over the same examples share a picture."""
+    sharing: list[list[tuple[Run, dict[str, np.ndarray]]]] = []
+    for run in runs:
+        if run.examples is not None:
+            known = next((g for g in sharing if _same(g[0][1], run.examples)), None)
+            if known is None:
+                sharing.append(known := [])
+            known.append((run, run.examples))
+    for group in sharing:
+        shared = group[0][1]
+        two = skeleton.get(str(shared["keypoint_skeleton"]))
+        three = skeleton.get(str(shared["joint_skeleton"]))
+        valid = shared["truth_valid"] > 0
+        truth = _relative(shared["truth"], three.root)
+        poses, captions = {}, {}
+        for run, arrays in group:
+            joints = _relative(arrays["prediction"], three.root)
+            poses[run.name], captions[run.name] = _compared(joints, truth, valid, three.root, run)
+        baseline = _relative(shared["triangulation"], three.root)
+        label = _BASELINES["triangulation"]
+        poses[label], captions[label] = _compared(baseline, truth, valid, three.root, None)
+        drawn = figures.examples(
+            (two, three),
+            {
+                **{key: shared[key] for key in ("names", "keypoints", "confidence", "size")},
+                # Without its root a truth is relative to nothing.
+                "truth": np.where((valid & valid[:, [three.root]])[..., None], truth, np.nan),
+                "predictions": poses,
+                "captions": captions,
+            },
+            colours,
+        )
+        yield viewer.picture(
+            figures.to_svg(drawn),
+            "Left limbs dark, right limbs light. Predictions are over the truth, relative to the "
+            "root and seen half from the side; the number is P1.",
+        )
+
+
+def _compared(
+    joints: np.ndarray, truth: np.ndarray, valid: np.ndarray, root: int, run: Run | None
+) -> tuple[np.ndarray, list[str]]:
+    """Poses as they are drawn, and captions; poses known up to scale are scaled to the truth."""
+    arrays = [np.asarray(array, np.float32) for array in (joints, truth, valid)]
+    scored = [bool(measures.scored(mask, root)) for mask in arrays[2]]
+    name, measure = "P1", measures.mpjpe
+    if run is not None and _up_to_scale(run):
+        name, measure = "N-MPJPE", measures.n_mpjpe
+        weighed = np.where(valid[..., None], joints, 0)
+        products = (weighed * truth).sum((1, 2)) / np.maximum((weighed**2).sum((1, 2)), 1e-12)
+        joints = joints * products[:, None, None]
+    errors = np.asarray(jax.vmap(lambda p, t, v: measure(p, t, v, root))(*arrays))
+    texts = [
+        millimetres(float(e)) if known else "–" for e, known in zip(errors, scored, strict=True)
+    ]
+    return joints, [f"{name} {text} mm" for text in texts]
+
+
+def _up_to_scale(run: Run) -> bool:
+    rows = [
+        split["rows"].get(run.metrics["method"], {}) for split in run.metrics["splits"].values()
+    ]
+    return all(row.get("p1", {}).get("frames") is None for row in rows)
+
+
+def _relative(joints: np.ndarray, root: int) -> np.ndarray:
+    return joints - joints[:, [root]]
+
+
+def _same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    """Whether two runs show the same examples: their names, what went in, what is true."""
+    texts = ("names", "split", "keypoint_skeleton", "joint_skeleton")
+    numbers = ("keypoints", "confidence", "truth", "triangulation")
+    return all(np.array_equal(one[k], other[k]) for k in texts) and all(
+        one[k].shape == other[k].shape and np.allclose(one[k], other[k], atol=1e-3, equal_nan=True)
+        for k in numbers
     )

@@ -5,6 +5,7 @@ says `currentColor` instead, so that a picture inside a page follows its light o
 """
 
 import io
+import itertools
 import math
 import re
 import textwrap
@@ -160,6 +161,7 @@ def curves(
             axes.set_yscale("log")
         suffix = f" ({unit})" if name in errors else ""
         _plain_axes(axes, name.replace("validation/p", "validation P") + suffix)
+        axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
         if place > len(panels) - columns:
@@ -176,7 +178,7 @@ def errors_by_group(
     groups = list(dict.fromkeys(group for values in errors.values() for group in values))
     figure = Figure(figsize=(7.2, 0.27 * len(groups) + 0.95), layout="constrained")
     axes = figure.add_subplot()
-    handles = []
+    handles: list[Line2D] = []
     for label, values in errors.items():
         known = {g: v for g, v in values.items() if v is not None}
         marker = "o" if label in colours else _MARKERS[len(handles) % len(_MARKERS)]
@@ -196,8 +198,7 @@ def to_svg(figure: Figure) -> str:
     """The figure as an `<svg>` element for a page: text stays text, ink is the page's own."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    settings: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "pose3d_jax"}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pose3d_jax"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
@@ -217,11 +218,10 @@ def _upright(joints: np.ndarray) -> np.ndarray:
 
 def _bones(
     points: np.ndarray, skeleton: Skeleton, colour: str, opacity: float = 1.0
-) -> tuple[np.ndarray, list[tuple[float, float, float, float]]]:
-    """Segments `[bones, 2, C]` whose ends are both finite, and their colours by side."""
+) -> tuple[list[np.ndarray], list[tuple[float, float, float, float]]]:
+    """Segments `[2, C]` of the bones whose ends are both finite, and their colours by side."""
     bones = [bone for bone in skeleton.bones if np.isfinite(points[list(bone)]).all()]
-    segments = points[np.array(bones, int).reshape(-1, 2)]
-    return segments, [
+    return [points[list(bone)] for bone in bones], [
         to_rgba(colour, opacity * _OPACITY[skeleton.side(child)]) for _, child in bones
     ]
 
@@ -240,7 +240,7 @@ def _cube(axes: Axes3D, upright: np.ndarray) -> None:
             (axes.set_xlim, axes.set_ylim, axes.set_zlim), centre, strict=True
         ):
             setter(middle - radius, middle + radius)
-    axes.set_box_aspect((1, 1, 1), zoom=1.45)
+    axes.set_box_aspect((1, 1, 1), zoom=1.6)
 
 
 def _space(figure: Figure, place: Any) -> Axes3D:
@@ -261,7 +261,7 @@ def _points(rows: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
 def _phase_ends(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     """The last step of every phase but the last."""
     phases = sorted({row["step"]: row["phase"] for row in rows if "phase" in row}.items())
-    return [a for (a, old), (_, new) in zip(phases, phases[1:], strict=False) if old != new]
+    return [a for (a, old), (_, new) in itertools.pairwise(phases) if old != new]
 
 
 def _literal(text: str) -> str:
@@ -273,7 +273,7 @@ def _literal(text: str) -> str:
 def _title(axes: Axes | Axes3D, heading: str, caption: str) -> None:
     """A heading in bold above a caption, at the upper edge of a panel."""
     lines = caption.count("\n") + 1
-    up = {"ha": "center", "va": "bottom", "color": INK, "fontsize": _SMALL}
+    up: dict[str, Any] = {"ha": "center", "va": "bottom", "color": INK, "fontsize": _SMALL}
     draw = axes.text2D if isinstance(axes, Axes3D) else axes.text
     draw(0.5, 1.0, _literal(caption), transform=axes.transAxes, **up)
     offset = 1.01 + 0.075 * lines

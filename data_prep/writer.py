@@ -1,0 +1,203 @@
+"""The one writer of shards: validated records of any dataset to TFDS/array_record files.
+
+`tfds.builder_from_directory(directory).as_data_source(split)` reads them; no TensorFlow is needed.
+"""
+
+import contextlib
+import io
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from pose3d_jax import schema, skeleton
+from pose3d_jax.data import records
+
+_VERSION = "1.0.0"
+
+
+# The library's lazy imports hide its classes' keywords from mypy.
+class _Shards(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """A builder for records that already exist; the library wants a class in a module."""
+
+    VERSION = tfds.core.Version(_VERSION)
+
+    def __init__(self, *, name: str, splits: Mapping[str, Iterable], info: dict, **kwargs: Any):
+        self.name = name
+        self._splits = splits
+        self._info_fields = info
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        # Examples keep their order, so that the same records make the same files.
+        return tfds.core.DatasetInfo(builder=self, disable_shuffling=True, **self._info_fields)
+
+    def _split_generators(self, _: Any) -> dict[str, Iterator]:
+        return {split: self._generate_examples(split) for split in self._splits}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield from enumerate(self._splits[split])
+
+
+def write(
+    directory: str | Path,
+    name: str,
+    records_by_split: Mapping[str, Iterable[schema.Record]],
+    *,
+    description: str,
+    citation: str = "",
+    terms: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Writes a dataset into `directory`, whole or not at all.
+
+    Args:
+      directory: where `tfds.builder_from_directory` will find it; its parents are made.
+      name: of the dataset; every record's `identity.dataset` must say the same.
+      records_by_split: the records of each split; iterated once, in order.
+      description: what the dataset is, for its metadata.
+      citation: of its source.
+      terms: of use, as the source states them.
+      overwrite: replace what is there; the old files go only after the new ones are complete.
+
+    Raises:
+      schema.SchemaError: a record breaks the schema, a split is empty, or a record's views or joint
+        sets differ from the first one's.
+      FileExistsError: the directory is not empty and `overwrite` is off, or holds other things
+        than a dataset.
+    """
+    directory = Path(directory).absolute()
+    _check_target(directory, overwrite)
+    first, splits = _peek(records_by_split)
+    views = len(first.identity.camera_names)
+    keypoints = skeleton.get(first.identity.keypoint_skeleton).size
+    joints = skeleton.get(first.identity.joint_skeleton).size
+    info = {
+        "description": description,
+        "citation": citation,
+        "license": terms,
+        "features": records.features(views, keypoints, joints),
+    }
+    examples = {split: _examples(name, split, first, rs) for split, rs in splits.items()}
+    with _scratch_beside(directory) as scratch:
+        tfds.disable_progress_bar()
+        builder = _Shards(name=name, splits=examples, info=info, data_dir=scratch)
+        with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloads; there are none
+            builder.download_and_prepare()
+        _replace(directory, Path(builder.data_dir), scratch / "replaced")
+
+
+def _check_target(directory: Path, overwrite: bool) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise FileExistsError(f"{directory} is a file; give a directory")
+    if not directory.exists() or not any(directory.iterdir()):
+        return
+    if not overwrite:
+        raise FileExistsError(f"{directory} is not empty; choose another, or pass --overwrite")
+    if not (directory / "dataset_info.json").exists():
+        raise FileExistsError(f"{directory} holds no dataset, so it is not overwritten")
+
+
+@contextlib.contextmanager
+def _scratch_beside(directory: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk; after an error no folder made here is left."""
+    made = [parent for parent in directory.parents if not parent.exists()]
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
+    try:
+        yield scratch
+    except BaseException:
+        shutil.rmtree(scratch)
+        for parent in made:
+            parent.rmdir()
+        raise
+    shutil.rmtree(scratch)
+
+
+def _peek(
+    records_by_split: Mapping[str, Iterable[schema.Record]],
+) -> tuple[schema.Record, dict[str, Iterable[schema.Record]]]:
+    """The very first record, and the splits with nothing taken from them."""
+    first: schema.Record | None = None
+    splits: dict[str, Iterable[schema.Record]] = {}
+    for split, iterable in records_by_split.items():
+        iterator = iter(iterable)
+        head = list(itertools.islice(iterator, 1))
+        if not head:
+            raise schema.SchemaError(f"split {split!r} has no records")
+        first = first or head[0]
+        splits[split] = itertools.chain(head, iterator)
+    if first is None:
+        raise schema.SchemaError("there are no splits to write")
+    return first, splits
+
+
+def _examples(
+    dataset: str, split: str, first: schema.Record, iterable: Iterable[schema.Record]
+) -> Iterator[dict[str, Any]]:
+    for record in iterable:
+        schema.validate(record)
+        _check_consistent(dataset, split, first.identity, record)
+        yield records.encode(record)
+
+
+def _check_consistent(
+    dataset: str, split: str, first: schema.Identity, record: schema.Record
+) -> None:
+    """Raises `SchemaError` where a record contradicts its names or the dataset's first record."""
+    identity = record.identity
+    name = f"clip {identity.dataset}/{identity.clip}"
+    if (identity.dataset, identity.split) != (dataset, split):
+        raise schema.SchemaError(
+            f"{name}, split {identity.split!r}, is written as {dataset!r}, split {split!r}"
+        )
+    arrays = {
+        "keypoint": (record.clip.observations.keypoints, identity.keypoint_skeleton),
+        "joint": (record.clip.labels.joints, identity.joint_skeleton),
+    }
+    for kind, (array, skeleton_name) in arrays.items():
+        expected = skeleton.get(skeleton_name).size
+        if array.shape[-2] != expected:
+            raise schema.SchemaError(
+                f"{name}: {array.shape[-2]} {kind}s, but {skeleton_name} has {expected}"
+            )
+    for field in ("keypoint_skeleton", "joint_skeleton"):
+        if getattr(identity, field) != getattr(first, field):
+            raise schema.SchemaError(
+                f"{name}: {field} is {getattr(identity, field)}, but the dataset's first clip has "
+                f"{getattr(first, field)}; write two datasets"
+            )
+    if len(identity.camera_names) != len(first.camera_names):
+        raise schema.SchemaError(
+            f"{name}: {len(identity.camera_names)} views, but the dataset's first clip has "
+            f"{len(first.camera_names)}; pad with missing views, or write two datasets"
+        )
+
+
+def _replace(directory: Path, new: Path, old: Path) -> None:
+    """Moves `new` to `directory`; what was there goes to `old`, and comes back if that fails."""
+    replaced = directory.exists()
+    if replaced:
+        os.rename(directory, old)
+    try:
+        os.rename(new, directory)
+    except OSError:
+        if replaced:
+            os.rename(old, directory)
+        raise
+
+
+def print_summary(
+    name: str, directory: str | Path, records_by_split: Mapping[str, Sequence[schema.Record]]
+) -> None:
+    """Prints what was written: segments and frames of each split."""
+    print(f"{name} in {directory}")
+    print(f"{'split':<14}{'segments':>10}{'frames':>10}")
+    for split, found in records_by_split.items():
+        frames = sum(len(record.clip.labels.joints) for record in found)
+        print(f"{split:<14}{len(found):>10,}{frames:>10,}")

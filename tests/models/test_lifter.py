@@ -1,0 +1,84 @@
+"""The lifter's parametrisation and the shared batch norm."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pose3d_jax.models.layers import BATCH_AXIS, BatchNorm
+from pose3d_jax.models.lifter import Lifter
+
+LIFTER = Lifter(joints=17, root=0, keypoint_root=0, width=32)
+RNG = np.random.default_rng(0)
+POINTS = jnp.asarray(RNG.uniform(-0.3, 0.3, (6, 17, 2)), jnp.float32)
+SEEN = jnp.ones((6, 17))
+
+
+def lift(points=POINTS, seen=SEEN, scale=1.0, lifter=LIFTER):
+    variables = lifter.init(jax.random.key(0), points, seen, dropout=False, update_statistics=False)
+    params = dict(variables["params"])
+    output = max(params, key=lambda name: int(name.split("_")[1]) if "Dense" in name else -1)
+    params[output] = jax.tree.map(lambda x: x * scale, params[output])
+    variables = {**variables, "params": params}
+    return lifter.apply(variables, points, seen, dropout=False, update_statistics=False)
+
+
+def test_training_starts_with_a_folded_body_at_the_root_depth():
+    joints = lift()
+    np.testing.assert_allclose(joints[:, 0, 2], 4.0, atol=0.1)
+    assert jnp.abs(joints - joints[:, :1]).max() < 0.15
+
+
+def test_root_lies_on_the_ray_of_its_point_however_wild_the_network():
+    joints = lift(scale=1e4)
+    np.testing.assert_allclose(
+        joints[:, 0, :2], joints[:, 0, 2:] * POINTS[:, 0], rtol=1e-5, atol=1e-6
+    )
+    assert joints[:, 0, 2].min() >= 0
+    assert jnp.abs(joints - joints[:, :1]).max() <= 1.5 + 1e-4
+
+
+def test_missing_root_point_is_replaced_by_the_mean_of_the_others():
+    seen = SEEN.at[:, 0].set(0.0)
+    joints = lift(seen=seen)
+    ray = joints[:, 0, :2] / joints[:, 0, 2:]
+    np.testing.assert_allclose(ray, POINTS[:, 1:].mean(1), atol=0.05)
+    hidden = POINTS.at[:, 0].set(7.0)
+    np.testing.assert_array_equal(joints, lift(points=hidden, seen=seen))
+
+
+def test_view_that_sees_nothing_is_finite():
+    assert jnp.isfinite(lift(seen=jnp.zeros_like(SEEN))).all()
+
+
+def norm(x, mask, axis_size=1):
+    layer = BatchNorm()
+    variables = layer.init(jax.random.key(0), x, mask, False)
+    split = lambda a: a.reshape(axis_size, -1, *a.shape[1:])  # noqa: E731
+    out, new = jax.vmap(
+        lambda x, m: layer.apply(variables, x, m, True, mutable=["batch_stats"]),
+        axis_name=BATCH_AXIS,
+    )(split(x), split(mask))
+    return out.reshape(x.shape), new["batch_stats"]
+
+
+def test_batch_norm_is_flax_s_where_nothing_is_masked():
+    x = jnp.asarray(RNG.normal(2, 3, (24, 5)), jnp.float32)
+    out, stats = norm(x, jnp.ones(24))
+    layer = nn.BatchNorm(use_running_average=False, momentum=0.9)
+    variables = layer.init(jax.random.key(0), x)
+    expected, new = layer.apply(variables, x, mutable=["batch_stats"])
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(stats[name][0], new["batch_stats"][name], rtol=1e-5)
+
+
+def test_batch_norm_ignores_masked_rows_and_the_number_of_devices():
+    x = jnp.asarray(RNG.normal(2, 3, (24, 5)), jnp.float32)
+    mask = (jnp.arange(24) < 9).astype(jnp.float32)  # none at all for some devices
+    kept = x[:9]
+    expected = (x - kept.mean(0)[None]) / jnp.sqrt(kept.var(0) + 1e-5)[None]
+    for devices in (1, 4):
+        out, stats = norm(x.at[9:].multiply(1e3), mask, devices)
+        np.testing.assert_allclose(out[:9], expected[:9], atol=1e-5)
+        np.testing.assert_allclose(stats["mean"][0], 0.1 * kept.mean(0), rtol=1e-5)

@@ -1,0 +1,92 @@
+"""Small exact scenes: people in front of a ring of cameras, as batches and as records."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pose3d_jax import cameras as cam
+from pose3d_jax import skeleton
+from pose3d_jax.cameras import Camera
+from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
+
+H36M = skeleton.get("h36m17")
+
+
+def ring(views: int, *, radius: float = 4.5, height: float = 1.5) -> Camera:
+    """Cameras `[views]` on a circle that look at its centre, 1 m above the floor."""
+    angles = 2 * np.pi * (np.arange(views) + 0.3) / max(views, 3)
+    poses = [
+        cam.look_at(
+            jnp.array([radius * np.cos(a), radius * np.sin(a), height]),
+            jnp.array([0.0, 0.0, 1.0]),
+            jnp.array([0.0, 0.0, 1.0]),
+        )
+        for a in angles
+    ]
+    lens = {
+        "focal": [1145.0, 1143.0],
+        "center": [512.0, 515.0],
+        "distortion": [-0.207, 0.247, -0.0014, -0.00097, -0.003],
+        "size": [1000.0, 1002.0],
+    }
+    return Camera(
+        rotation=jnp.stack([rotation for rotation, _ in poses]),
+        translation=jnp.stack([translation for _, translation in poses]),
+        tangential=jnp.ones(views),
+        **{name: jnp.broadcast_to(jnp.array(v), (views, len(v))) for name, v in lens.items()},
+    )
+
+
+def people(size: int, frames: int = 1, seed: int = 0) -> np.ndarray:
+    """Joints `[size, frames, 17, 3]`, world, metres: random, and about as large as a person."""
+    rng = np.random.default_rng(seed)
+    place = rng.uniform(-1, 1, (size, frames, 1, 3)) * [1.0, 1.0, 0.1] + [0, 0, 1.0]
+    return (place + rng.uniform(-0.5, 0.5, (size, frames, 17, 3))).astype(np.float32)
+
+
+def film(joints: np.ndarray, camera: Camera) -> Observations:
+    """Exact observations `[*batch, V, ...]` of joints `[*batch, J, 3]` by cameras `[V]`."""
+    batch = joints.shape[:-2]
+    views = camera.focal.shape[0]
+    cameras = jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, *x.shape)), camera)
+    world = jnp.repeat(jnp.asarray(joints)[..., None, :, :], views, axis=-3)
+    keypoints = cam.batched(cam.project)(cameras, world)
+    return Observations(keypoints, jnp.ones(keypoints.shape[:-1]), cameras)
+
+
+def batch(size: int = 8, views: int = 4, frames: int = 1, seed: int = 0) -> Clip:
+    """A labelled batch `[size, frames, views, ...]`."""
+    joints = people(size, frames, seed)
+    labels = Labels(jnp.asarray(joints), jnp.ones(joints.shape[:-1]))
+    return Clip(film(joints, ring(views)), labels, jnp.zeros(size, jnp.int32))
+
+
+def record(
+    clip: str, *, dataset: str = "scene", split: str = "train", frames: int = 6, views: int = 3,
+    seed: int = 0, labelled: bool = True, moving: bool = False, group: str = "g",
+) -> Record:  # fmt: skip
+    """A record of one person; unlabelled ones have no joints, moving cameras drift upwards."""
+    joints = people(1, frames, seed)[0]
+    observations = film(joints, ring(views))
+    if moving:
+        per_frame = [film(joints[t], ring(views, height=1.2 + 0.1 * t)) for t in range(frames)]
+        observations = jax.tree.map(lambda *x: jnp.stack(x), *per_frame)
+    valid = np.full(joints.shape[:-1], float(labelled), np.float32)
+    labels = Labels(joints * valid[..., None], valid)
+    host = jax.tree.map(lambda x: np.asarray(x, np.float32), Clip(observations, labels, 0))
+    identity = Identity(
+        dataset=dataset,
+        subject=f"s{seed}",
+        action="stand" if seed % 2 else "wave",
+        clip=clip,
+        recording="ring",
+        camera_names=tuple(f"c{v}" for v in range(views)),
+        start=0,
+        group=group,
+        split=split,
+        fps=30.0,
+        keypoint_skeleton="h36m17",
+        joint_skeleton="h36m17",
+        keypoint_source="projected",
+    )
+    return Record(Clip(host.observations, host.labels, np.int32(-1)), identity)

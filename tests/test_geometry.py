@@ -1,0 +1,186 @@
+"""Rotations and alignment against SciPy; norms at the extremes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose
+from scipy.spatial import procrustes
+from scipy.spatial.transform import Rotation
+
+from pose3d_jax.geometry import (
+    axis_angle_to_matrix,
+    quaternion_to_matrix,
+    rotate,
+    safe_divide,
+    safe_norm,
+    similarity_align,
+)
+
+JOINTS = 17
+align = jax.jit(similarity_align)
+axis_angle = jax.jit(axis_angle_to_matrix)
+
+
+def f32(array):
+    return jnp.asarray(np.asarray(array, np.float32))
+
+
+def vectors(limit, *shape):
+    return arrays(np.float32, shape, elements=st.floats(-limit, limit, width=32))
+
+
+def align_reference(source, target, weight):
+    """Rotation by SciPy's Kabsch, then the scale and the shift in closed form."""
+    weight = weight / weight.sum()
+    source_mean, target_mean = weight @ source, weight @ target
+    s, t = source - source_mean, target - target_mean
+    moved = Rotation.align_vectors(t, s, weight)[0].apply(s)
+    scale = np.sum(weight[:, None] * moved * t) / np.sum(weight[:, None] * s * s)
+    return scale * moved + target_mean
+
+
+# ------------------------------------------------------------------------------------- rotations
+
+
+def test_quaternion_matches_scipy():
+    q = np.random.default_rng(0).standard_normal((50, 4))
+    expected = Rotation.from_quat(q, scalar_first=True).as_matrix()
+    assert_allclose(quaternion_to_matrix(f32(q)), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])
+def test_quaternion_of_extreme_length(scale):
+    q = np.array([0.3, 0.2, -0.5, 0.4])
+    expected = Rotation.from_quat(q, scalar_first=True).as_matrix()
+    assert_allclose(quaternion_to_matrix(f32(q * scale)), expected, atol=2e-6)
+    gradient = jax.jacobian(quaternion_to_matrix)(f32(q * scale))
+    assert_allclose(gradient * scale, jax.jacobian(quaternion_to_matrix)(f32(q)), rtol=1e-3)
+
+
+def test_zero_quaternion_is_identity_with_gradient_zero():
+    zero = jnp.zeros(4)
+    assert_allclose(quaternion_to_matrix(zero), np.eye(3))
+    assert_allclose(jax.jacobian(quaternion_to_matrix)(zero), 0.0)
+
+
+@pytest.mark.parametrize(
+    "angle", [0, 1e-20, 1e-6, 5e-4, 9.9e-4, 1.01e-3, 0.1, 1, np.pi - 1e-4, np.pi, 4, 2 * np.pi]
+)
+def test_axis_angle_matches_scipy(angle):
+    axis = np.random.default_rng(1).standard_normal((20, 3))
+    vector = angle * axis / np.linalg.norm(axis, axis=-1, keepdims=True)
+    expected = Rotation.from_rotvec(vector).as_matrix()
+    assert_allclose(axis_angle(f32(vector)), expected, atol=2e-6)
+
+
+def test_axis_angle_gradient_at_zero_is_the_generators():
+    gradient = jax.jacobian(axis_angle_to_matrix)(jnp.zeros(3))
+    generators = np.stack([np.cross(np.eye(3)[k], np.eye(3)).T for k in range(3)], axis=-1)
+    assert_allclose(gradient, generators, atol=1e-7)
+
+
+@pytest.mark.parametrize("angle", [9.9e-4, 1.01e-3, 0.5, np.pi, 6.0])
+def test_axis_angle_gradient_is_finite_difference(angle):
+    with jax.enable_x64(True):
+        vector = jnp.asarray(angle * np.array([2.0, -1.0, 2.0]) / 3)
+        gradient = jax.jacobian(axis_angle_to_matrix)(vector)
+        step = 1e-6
+        for k in range(3):
+            shift = jnp.asarray(step * np.eye(3)[k])
+            difference = axis_angle_to_matrix(vector + shift) - axis_angle_to_matrix(vector - shift)
+            assert_allclose(gradient[..., k], difference / (2 * step), atol=1e-8)
+
+
+@settings(deadline=None, max_examples=50)
+@given(vectors(6, 3), vectors(5, 3))
+def test_rotation_is_proper_and_undone_by_its_negative(vector, point):
+    matrix = axis_angle(f32(vector))
+    assert_allclose(matrix @ matrix.T, np.eye(3), atol=2e-6)
+    assert_allclose(np.linalg.det(matrix), 1.0, atol=2e-6)
+    back = rotate(axis_angle(f32(-vector)), rotate(matrix, f32(point)))
+    assert_allclose(back, point, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------- alignment
+
+
+def test_align_matches_kabsch():
+    rng = np.random.default_rng(2)
+    for _ in range(10):
+        source, target = rng.standard_normal((2, JOINTS, 3))
+        weight = rng.uniform(0, 1, JOINTS) * (rng.uniform(size=JOINTS) > 0.3)
+        expected = align_reference(source, target, weight)
+        assert_allclose(align(f32(source), f32(target), f32(weight)), expected, atol=2e-5)
+
+
+def test_align_has_the_disparity_of_scipy_procrustes():
+    rng = np.random.default_rng(3)
+    target = rng.standard_normal((JOINTS, 3))
+    rotation = Rotation.from_rotvec([0.3, -2, 1]).as_matrix()
+    source = 0.2 * target @ rotation + 0.02 * rng.standard_normal((JOINTS, 3)) + [1, 2, 3]
+    aligned = np.asarray(align(f32(source), f32(target), jnp.ones(JOINTS)), np.float64)
+    disparity = np.sum((aligned - target) ** 2) / np.sum((target - target.mean(0)) ** 2)
+    assert_allclose(disparity, procrustes(target, source)[2], rtol=1e-3)
+
+
+def test_align_excludes_reflections():
+    rng = np.random.default_rng(4)
+    target = rng.standard_normal((JOINTS, 3))
+    source = target * [-1, 1, 1]
+    aligned = align(f32(source), f32(target), jnp.ones(JOINTS))
+    assert np.abs(aligned - target).max() > 0.1
+    expected = align_reference(source, target, np.ones(JOINTS))
+    assert_allclose(aligned, expected, atol=2e-5)
+
+
+def test_align_of_planar_points_is_exact():
+    rng = np.random.default_rng(5)
+    target = rng.standard_normal((JOINTS, 3)) * [1, 1, 0]
+    source = 3 * Rotation.from_rotvec([1, 1, 0]).apply(target) - 2
+    assert_allclose(align(f32(source), f32(target), jnp.ones(JOINTS)), target, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=50)
+@given(vectors(3, 3), st.floats(0.1, 10), vectors(5, 3))
+def test_align_ignores_a_similarity_of_the_source(vector, scale, shift):
+    rng = np.random.default_rng(6)
+    source, target = rng.standard_normal((2, JOINTS, 3))
+    moved = scale * Rotation.from_rotvec(vector).apply(source) + shift
+    weight = f32(np.arange(JOINTS) % 4 > 0)
+    expected = align(f32(source), f32(target), weight)
+    assert_allclose(align(f32(moved), f32(target), weight), expected, atol=1e-4)
+
+
+def test_align_without_weight_or_extent_is_finite():
+    target = f32(np.random.default_rng(7).standard_normal((JOINTS, 3)))
+    assert np.isfinite(align(target, target, jnp.zeros(JOINTS))).all()
+    point = align(jnp.ones((JOINTS, 3)), target, jnp.ones(JOINTS))
+    expected = np.broadcast_to(target.mean(0), (JOINTS, 3))
+    assert_allclose(point, expected, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------- norms
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-10, 1.0, 1e10, 1e20, 1e37])
+def test_safe_norm_and_its_gradient(scale):
+    unit = np.array([1.0, -2.0, 2.0]) / 3
+    vector = f32(scale * unit)
+    assert_allclose(safe_norm(vector), scale, rtol=1e-6)
+    assert_allclose(jax.grad(safe_norm)(vector), unit if scale else np.zeros(3), atol=1e-6)
+
+
+def test_safe_norm_takes_any_leading_axes():
+    array = np.random.default_rng(8).standard_normal((2, 3, 4))
+    assert_allclose(safe_norm(f32(array)), np.linalg.norm(array, axis=-1), rtol=1e-6)
+
+
+def test_safe_divide():
+    value, gradient = jax.value_and_grad(safe_divide, argnums=(0, 1))(jnp.ones(()), jnp.zeros(()))
+    assert value == 0
+    assert gradient == (0, 0)
+    assert_allclose(safe_divide(f32([1, 0, 3]), f32([2, 0, -4])), [0.5, 0, -0.75])

@@ -1,0 +1,81 @@
+"""Terms against loops over SciPy rotations, and their known answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from pose3d_jax import losses
+from tests import scenes
+
+CAMERA = scenes.ring(3)
+
+
+def camera_frame(world):
+    rotation = Rotation.from_matrix(np.asarray(CAMERA.rotation))
+    return np.stack(
+        [r.apply(world) + np.asarray(t) for r, t in zip(rotation, CAMERA.translation, strict=True)]
+    )
+
+
+WORLD = scenes.people(1)[0, 0]
+TRUTH = jnp.asarray(camera_frame(WORLD), jnp.float32)
+POINTS = TRUTH[..., :2] / TRUTH[..., 2:]
+
+
+def test_carry_puts_every_pose_into_every_view():
+    worlds = scenes.people(3, seed=1)[:, 0]
+    joints = np.stack([camera_frame(world)[v] for v, world in enumerate(worlds)])
+    carried = losses.carry(CAMERA, jnp.asarray(joints, jnp.float32))
+    for source in range(3):
+        np.testing.assert_allclose(carried[source], camera_frame(worlds[source]), atol=1e-5)
+
+
+def test_truth_has_no_error():
+    assert losses.reprojection(CAMERA, TRUTH, POINTS).max() < 1e-6
+    assert losses.consistency(CAMERA, TRUTH).max() < 1e-5
+
+
+def test_reprojection_of_a_shifted_view_has_the_closed_form():
+    shift = np.array([0.1, -0.05, 0.3], np.float32)
+    joints = TRUTH.at[1].add(shift[None])
+    error = losses.reprojection(CAMERA, joints, POINTS)
+    world = (np.asarray(joints[1]) - np.asarray(CAMERA.translation[1])) @ np.asarray(
+        CAMERA.rotation[1]
+    )
+    carried = camera_frame(world)
+    expected = np.linalg.norm(carried[..., :2] / carried[..., 2:] - np.asarray(POINTS), axis=-1)
+    np.testing.assert_allclose(error[1], expected, atol=1e-6)
+    assert error[0].max() < 1e-6
+    assert error[2].max() < 1e-6
+
+
+def test_consistency_is_the_distance_in_the_world():
+    shift = np.array([0.1, -0.05, 0.3], np.float32)
+    error = losses.consistency(CAMERA, TRUTH.at[1].add(shift[None]))
+    expected = np.linalg.norm(shift)
+    np.testing.assert_allclose(error[0, 1], expected, atol=1e-5)
+    np.testing.assert_allclose(error[1, 2], expected, atol=1e-5)
+    assert error[0, 2].max() < 1e-5
+
+
+def test_weighted_term_is_sum_and_count_over_the_visible():
+    total, count = losses.weighted_term(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([0.5, 1.0, 0.0]))
+    assert (total, count) == (2.5, 1.5)
+
+
+@pytest.mark.parametrize("place", [0.0, -3.0, 1e-6, 1e18])
+def test_gradients_are_finite_wherever_the_joints_are(place):
+    joints = jnp.full(TRUTH.shape, place)
+
+    def loss(joints):
+        reprojection = losses.reprojection(CAMERA, joints, POINTS)
+        return reprojection.sum() + losses.consistency(CAMERA, joints).sum()
+
+    assert jnp.isfinite(jax.grad(loss)(joints)).all()
+
+
+def test_gradient_at_the_truth_itself_is_finite():
+    gradient = jax.grad(lambda j: losses.consistency(CAMERA, j).sum())(TRUTH)
+    assert jnp.isfinite(gradient).all()
