@@ -95,7 +95,7 @@ def complete(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str,
         raise ConfigError("config.evaluation.every_epochs must be above 0")
     if isinstance(full["data"]["paths"], str):
         full["data"]["paths"] = [full["data"]["paths"]]
-    return full
+    return _plain(full)
 
 
 def phases(config: Mapping[str, Any], method: Method, steps_per_epoch: int) -> list[Phase]:
@@ -189,7 +189,7 @@ def _steps(settings: Mapping[str, Any], what: str, steps_per_epoch: int, where: 
     return count
 
 
-def _fill(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _fill(given: Any, known: Mapping[str, Any], where: str) -> dict[str, Any]:
     """`given` with the defaults of `known`; unknown and missing keys are errors."""
     if not isinstance(given, Mapping):
         raise ConfigError(f"{where} is {given!r}; it must hold keys: {', '.join(known)}")

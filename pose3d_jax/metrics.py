@@ -99,9 +99,10 @@ def errors(
     root: int,
     space: str,
 ) -> dict[str, Float[Array, ""]]:
-    """Every metric, metres, that a prediction in `space` can be asked for, in `METRICS`' order.
+    """Every metric, metres, that a prediction in `space` can be asked for.
 
-    Raises `ValueError` for a space that is not in `SPACES`.
+    In the order of `METRICS`, until a transformation such as `jit` sorts the names. Raises
+    `ValueError` for a space that is not in `SPACES`.
     """
     if space not in SPACES:
         raise ValueError(f"no space is named {space!r}; there are {', '.join(SPACES)}")

@@ -342,7 +342,8 @@ def _pictures(runs: Sequence[Run], colours: Mapping[str, str]) -> Iterator[str]:
         drawn = figures.examples(
             (two, three),
             {
-                **{key: shared[key] for key in ("names", "keypoints", "confidence", "size")},
+                "names": shared["names"],
+                **{k: np.asarray(shared[k], float) for k in ("keypoints", "confidence", "size")},
                 # Without its root a truth is relative to nothing.
                 "truth": np.where((valid & valid[:, [three.root]])[..., None], truth, np.nan),
                 "predictions": poses,
@@ -352,8 +353,8 @@ def _pictures(runs: Sequence[Run], colours: Mapping[str, str]) -> Iterator[str]:
         )
         yield viewer.picture(
             figures.to_svg(drawn),
-            "Left limbs dark, right limbs light. Predictions are over the truth, relative to the "
-            "root and seen half from the side; the number is P1.",
+            "Left limbs are strong, right ones faint. Predictions lie over the truth, relative to "
+            "the root and seen half from the side.",
         )
 
 
@@ -362,14 +363,14 @@ def _compared(
 ) -> tuple[np.ndarray, list[str]]:
     """Poses as they are drawn, and captions; poses known up to scale are scaled to the truth."""
     arrays = [np.asarray(array, np.float32) for array in (joints, truth, valid)]
-    scored = [bool(measures.scored(mask, root)) for mask in arrays[2]]
+    scored = jax.vmap(lambda v: measures.scored(v, root))(arrays[2])
     name, measure = "P1", measures.mpjpe
     if run is not None and _up_to_scale(run):
         name, measure = "N-MPJPE", measures.n_mpjpe
         weighed = np.where(valid[..., None], joints, 0)
         products = (weighed * truth).sum((1, 2)) / np.maximum((weighed**2).sum((1, 2)), 1e-12)
         joints = joints * products[:, None, None]
-    errors = np.asarray(jax.vmap(lambda p, t, v: measure(p, t, v, root))(*arrays))
+    errors = jax.vmap(lambda p, t, v: measure(p, t, v, root))(*arrays)
     texts = [
         millimetres(float(e)) if known else "–" for e, known in zip(errors, scored, strict=True)
     ]

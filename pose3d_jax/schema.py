@@ -79,6 +79,18 @@ class Prediction:
     space: str = struct.field(pytree_node=False, default="absolute")
 
 
+# Trailing axes of each field of a camera.
+_CAMERA_SHAPES: dict[str, tuple[int, ...]] = {
+    "rotation": (3, 3),
+    "translation": (3,),
+    "focal": (2,),
+    "center": (2,),
+    "distortion": (5,),
+    "tangential": (),
+    "size": (2,),
+}
+
+
 class SchemaError(UserError):
     """A clip that breaks the schema; the message names the clip, the field and the fault."""
 
@@ -92,8 +104,11 @@ def validate(record: Record) -> None:
         shape = observations.keypoints.shape
         raise SchemaError(f"{name}: keypoints have shape {shape}, expected [T, V, J, 2]")
     frames, views, keypoints, _ = observations.keypoints.shape
-    if frames == 0:
-        raise SchemaError(f"{name}: it has no frames")
+    if 0 in (frames, views, keypoints):
+        raise SchemaError(
+            f"{name}: it is empty: keypoints have {frames} frames, {views} views and {keypoints} "
+            f"joints"
+        )
     if observations.cameras.focal.shape[:2] != (frames, views):
         cameras = observations.cameras.focal.shape[:2]
         raise SchemaError(
@@ -104,24 +119,28 @@ def validate(record: Record) -> None:
         raise SchemaError(
             f"{name}: {len(identity.camera_names)} camera names for {views} views of keypoints"
         )
-    leading = {
+    if labels.joints.ndim != 3:
+        raise SchemaError(f"{name}: joints has shape {labels.joints.shape}, expected [T, J, 3]")
+    shapes = {
         "confidence": (observations.confidence, (frames, views, keypoints)),
-        "joints": (labels.joints, (frames, labels.joints.shape[-2], 3)),
-        "joints_valid": (labels.joints_valid, labels.joints.shape[:-1]),
+        "joints": (labels.joints, (frames, labels.joints.shape[1], 3)),
+        "joints_valid": (labels.joints_valid, labels.joints.shape[:2]),
         **{
-            f"cameras.{field}": (array, (frames, views, *array.shape[2:]))
+            f"cameras.{field}": (array, (frames, views, *_CAMERA_SHAPES[field]))
             for field, array in vars(observations.cameras).items()
         },
     }
-    for field, (array, expected) in leading.items():
+    for field, (array, expected) in shapes.items():
         if array.shape != expected:
             raise SchemaError(f"{name}: {field} has shape {array.shape}, expected {expected}")
         _check_finite(name, field, array)
     _check_finite(name, "keypoints", observations.keypoints)
     if observations.confidence.min() < 0 or observations.confidence.max() > 1:
         raise SchemaError(f"{name}: confidence leaves [0, 1]")
+    if not np.isin(labels.joints_valid, (0, 1)).all():
+        raise SchemaError(f"{name}: joints_valid has values other than 0 and 1")
     if observations.cameras.focal.min() <= 0:
-        raise SchemaError(f"{name}: a focal length is not positive")
+        raise SchemaError(f"{name}: cameras.focal has a focal length that is not positive")
 
 
 def _check_finite(name: str, field: str, array: np.ndarray) -> None:

@@ -92,8 +92,14 @@ def get(name: str) -> Skeleton:
 def reorder(points: np.ndarray, source: Skeleton, target: Skeleton) -> np.ndarray:
     """The target's joints, by name, out of `points [..., source joints, C]`.
 
-    Raises `SkeletonError` naming the joints that the source lacks; nothing is invented.
+    Raises `SkeletonError` naming the joints that the source lacks; nothing is invented. Raises it
+    also for points of another number than the source has joints.
     """
+    if points.shape[-2] != source.size:
+        raise SkeletonError(
+            f"the points have {points.shape[-2]} joints, but their skeleton {source.name} has "
+            f"{source.size}; name the skeleton that they are in"
+        )
     missing = [name for name in target.joints if name not in source.joints]
     if missing:
         raise SkeletonError(

@@ -69,7 +69,7 @@ def record(
     joints = people(1, frames, seed)[0]
     observations = film(joints, ring(views))
     if moving:
-        per_frame = [film(joints[t], ring(views, height=1.2 + 0.1 * t)) for t in range(frames)]
+        per_frame = [film(joints[t], ring(views, height=1.2 + 0.3 * t)) for t in range(frames)]
         observations = jax.tree.map(lambda *x: jnp.stack(x), *per_frame)
     valid = np.full(joints.shape[:-1], float(labelled), np.float32)
     labels = Labels(joints * valid[..., None], valid)

@@ -84,8 +84,9 @@ def pose_3d(
     """
     upright = _upright(joints)
     segments, colours = _bones(upright, skeleton, colour, opacity)
-    bones = Line3DCollection(segments, colors=colours, linewidths=2, capstyle="round")
-    axes.add_collection3d(bones)
+    if segments:
+        bones = Line3DCollection(segments, colors=colours, linewidths=2, capstyle="round")
+        axes.add_collection3d(bones)
     _cube(axes, upright)
 
 
@@ -159,8 +160,7 @@ def curves(
                 axes.axvline(step, color=colours[label], linewidth=0.8, linestyle=":")
         if name in terms and 0 < lowest < math.inf:
             axes.set_yscale("log")
-        suffix = f" ({unit})" if name in errors else ""
-        _plain_axes(axes, name.replace("validation/p", "validation P") + suffix)
+        _plain_axes(axes, f"{name} ({unit})" if name in errors else name)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
@@ -240,7 +240,7 @@ def _cube(axes: Axes3D, upright: np.ndarray) -> None:
             (axes.set_xlim, axes.set_ylim, axes.set_zlim), centre, strict=True
         ):
             setter(middle - radius, middle + radius)
-    axes.set_box_aspect((1, 1, 1), zoom=1.6)
+    axes.set_box_aspect((1, 1, 1), zoom=1.5)
 
 
 def _space(figure: Figure, place: Any) -> Axes3D:
@@ -272,11 +272,10 @@ def _literal(text: str) -> str:
 
 def _title(axes: Axes | Axes3D, heading: str, caption: str) -> None:
     """A heading in bold above a caption, at the upper edge of a panel."""
-    lines = caption.count("\n") + 1
     up: dict[str, Any] = {"ha": "center", "va": "bottom", "color": INK, "fontsize": _SMALL}
     draw = axes.text2D if isinstance(axes, Axes3D) else axes.text
     draw(0.5, 1.0, _literal(caption), transform=axes.transAxes, **up)
-    offset = 1.01 + 0.075 * lines
+    offset = 1.01 + 0.075 * (caption.count("\n") + 1)
     short = textwrap.shorten(heading, 24, placeholder="…") if " " in heading else heading[:24]
     draw(0.5, offset, _literal(short), transform=axes.transAxes, fontweight="bold", **up)
 

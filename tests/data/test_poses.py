@@ -1,0 +1,156 @@
+"""Loading: golden shards of two unlike data sets in one batch, windows, and what is refused."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data_prep import writer
+from pose3d_jax.data import poses
+from pose3d_jax.data.poses import DataError
+from pose3d_jax.schema import Record
+from pose3d_jax.skeleton import SkeletonError
+from tests import scenes
+
+
+def write(directory, *records, dataset="scene"):
+    splits = {}
+    for record in records:
+        splits.setdefault(record.identity.split, []).append(record)
+    writer.write(directory, dataset, splits, description="a test")
+    return directory
+
+
+@pytest.fixture
+def still(tmp_path):
+    """Labelled, 3 still cameras, clips of 6 and 4 frames."""
+    return write(
+        tmp_path / "still",
+        scenes.record("a", frames=6, seed=0),
+        scenes.record("b", frames=4, seed=1),
+    )
+
+
+@pytest.fixture
+def moving(tmp_path):
+    """Unlabelled, 2 moving cameras, one clip of 5 frames."""
+    one = scenes.record(
+        "m", dataset="other", frames=5, views=2, seed=2, labelled=False, moving=True
+    )
+    return write(tmp_path / "moving", one, dataset="other")
+
+
+def test_golden_shards_form_one_batch(still, moving):
+    data = poses.load([still, moving], "train", window=4)
+    clip = data.poses.take(jnp.arange(data.poses.size))
+    observations, labels = clip.observations, clip.labels
+    # Clips of 6, 4 and 5 frames in windows of 4: 2 + 1 + 2, views padded to 3.
+    assert observations.keypoints.shape == (5, 4, 3, 17, 2)
+    assert labels.joints.shape == (5, 4, 17, 3)
+    assert [i.clip for i in data.identities] == ["a", "a", "b", "m", "m"]
+    assert data.recordings == ("other/ring", "scene/ring")
+    assert clip.recording.tolist() == [1, 1, 1, 0, 0]
+
+    source = {name: scenes.record(name, frames=f, seed=s).clip for name, f, s in
+              [("a", 6, 0), ("b", 4, 1)]}  # fmt: skip
+    np.testing.assert_array_equal(observations.keypoints[0], source["a"].observations.keypoints[:4])
+    np.testing.assert_array_equal(labels.joints[1, :2], source["a"].labels.joints[4:])
+    np.testing.assert_array_equal(labels.joints[2], source["b"].labels.joints)
+    # Padding in time and in views is missing, and nothing of it is labelled.
+    assert observations.confidence[1, 2:].sum() == 0
+    assert labels.joints_valid[1, 2:].sum() == 0
+    assert observations.confidence[3:, :, 2].sum() == 0
+    assert observations.confidence[3, :, :2].min() == 1
+    assert labels.joints_valid[3:].sum() == 0
+    # Padded cameras stay cameras; moving ones move.
+    for leaf in jax.tree.leaves(observations.cameras):
+        assert jnp.isfinite(leaf).all()
+    assert observations.cameras.focal.min() > 0
+    assert np.ptp(observations.cameras.translation[3, :, 0], axis=0).max() > 0.1
+    assert np.ptp(observations.cameras.translation[0, :, 0], axis=0).max() == 0
+
+
+def test_padding_changes_no_term(still, moving):
+    """A batch with padded views and frames has the terms of its parts."""
+    from pose3d_jax import methods
+    from pose3d_jax.methods.base import Info
+    from tests.methods.test_methods import terms
+
+    method = methods.create({"name": "multiview", "width": 16}, Info(scenes.H36M, scenes.H36M))
+    joint = poses.load([still, moving], "train", window=4)
+    parts = [poses.load([directory], "train", window=1) for directory in (still, moving)]
+    take = lambda data: data.poses.take(jnp.arange(data.poses.size))  # noqa: E731
+    variables = method.init(jax.random.key(0), {"main": take(joint)})
+    whole = terms(method, variables, take(joint))[0]
+    separate = [terms(method, variables, take(part))[0] for part in parts]
+    for name in whole:
+        for i in range(2):  # sum and count
+            total = sum(float(part[name][i]) for part in separate)
+            assert float(whole[name][i]) == pytest.approx(total, rel=1e-5)
+
+
+def test_every_frame_stands_in_one_window(still):
+    data = poses.load([still], "train", window=4)
+    clip = data.poses.take(jnp.arange(data.poses.size))
+    assert clip.labels.joints_valid[..., 0].sum() == 10
+    overlapping = poses.load([still], "train", window=4, stride=1)
+    assert overlapping.poses.size == 10
+
+
+def test_recordings_of_an_existing_table(still, moving):
+    data = poses.load([still, moving], "train", recordings=("scene/ring",))
+    assert set(data.poses.recording[:10].tolist()) == {0}
+    assert set(data.poses.recording[10:].tolist()) == {-1}
+
+
+def test_fingerprint_is_of_the_content(still, tmp_path):
+    same = write(
+        tmp_path / "again", scenes.record("a", frames=6), scenes.record("b", frames=4, seed=1)
+    )
+    other = write(
+        tmp_path / "other", scenes.record("a", frames=6), scenes.record("b", frames=4, seed=3)
+    )
+    prints = [poses.load([d], "train").fingerprint for d in (still, same, other)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_what_is_missing_is_named(still, tmp_path):
+    with pytest.raises(DataError, match=r"no directory .*nowhere; prepare the data first"):
+        poses.load([tmp_path / "nowhere"], "train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty holds no prepared data set"):
+        poses.load([tmp_path / "empty"], "train")
+    with pytest.raises(DataError, match=r"no split 'test'; it has train"):
+        poses.load([still], "test")
+    with pytest.raises(DataError, match=r"data.paths is empty"):
+        poses.load([], "train")
+
+
+def test_differing_joint_sets_are_refused(still, tmp_path):
+    clip, identity = scenes.record("k", dataset="coco")
+    coco = write(
+        tmp_path / "coco",
+        Record(clip, dataclasses.replace(identity, keypoint_skeleton="coco17")),
+        dataset="coco",
+    )
+    with pytest.raises(DataError, match=r"differ in keypoint_skeleton: .*coco17 in coco"):
+        poses.load([still, coco], "train")
+    with pytest.raises(SkeletonError, match=r"coco17 has no pelvis, spine"):
+        poses.load([still, coco], "train", keypoint_skeleton="h36m17")
+
+
+def test_joints_are_delivered_in_the_wanted_order(still):
+    whole = poses.load([still], "train")
+    fewer = poses.load(
+        [still], "train", keypoint_skeleton="humaneva15", joint_skeleton="humaneva15"
+    )
+    order = [whole.joint_skeleton.joints.index(name) for name in fewer.joint_skeleton.joints]
+    np.testing.assert_array_equal(
+        fewer.poses.labels.joints, np.asarray(whole.poses.labels.joints)[:, order]
+    )
+    np.testing.assert_array_equal(
+        fewer.poses.observations.keypoints,
+        np.asarray(whole.poses.observations.keypoints)[:, :, order],
+    )

@@ -1,0 +1,125 @@
+"""Configs: checked keys, schedules, phases; every file in configs/ is whole."""
+
+import functools
+import json
+import runpy
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from pose3d_jax import config as configs
+from pose3d_jax import methods
+from pose3d_jax.config import ConfigError
+from pose3d_jax.methods.base import Info
+from tests.scenes import H36M
+
+FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+def load(path, argument=None):
+    get_config = runpy.run_path(str(path))["get_config"]
+    return get_config(argument) if argument else get_config()
+
+
+def example():
+    return load(FILES[0]).copy_and_resolve_references()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_every_config_is_whole_and_makes_its_method(path):
+    arguments = ("multiview", "supervised-tiny") if path.stem == "demo" else (None, "tiny")
+    for argument in arguments:
+        config = configs.complete(load(path, argument))
+        method = methods.create(config["method"], Info(H36M, H36M))
+        phases = configs.phases(config, method, steps_per_epoch=10)
+        assert phases[1].first_step == phases[0].steps
+        # Every key stands in the file, so that a flag can set it.
+        assert set(load(path, argument)) == set(configs.TOP)
+
+
+def test_completed_config_survives_json_and_completion():
+    config = configs.complete(example())
+    assert configs.complete(json.loads(json.dumps(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sede": 1}, r"config: 'sede' is unknown; did you mean 'seed'"),
+        ({"data.path": "x"}, r"config.data: 'path' is unknown; did you mean 'paths'"),
+        ({"streams.main.batch": 3}, r"config.streams.main: 'batch' is unknown"),
+        ({"evaluation.splits": ()}, r"config.evaluation: 'splits' is unknown"),
+        ({"evaluation.every_epochs": 0}, r"every_epochs must be above 0"),
+        ({"phases": ()}, r"config.phases is empty"),
+        ({"phases": ({"weights": {}},)}, r"config.phases\[0\] lacks learning_rate"),
+        ({"streams": {}}, r"config.streams has no `main`"),
+        ({"data": 3}, r"config.data is 3; it must hold keys"),
+        ({"seed": max}, r"plain data"),
+    ],
+)
+def test_wrong_keys_are_named(change, message):
+    config = example().to_dict()
+    for key, value in change.items():
+        *path, last = key.split(".")
+        functools.reduce(dict.__getitem__, path, config)[last] = value
+    with pytest.raises(ConfigError, match=message):
+        configs.complete(config)
+
+
+def phase(**changes):
+    base = {"length_steps": 10, "weights": {"pose": 1.0}, "learning_rate": 1e-3}
+    config = example().to_dict() | {"phases": [base | changes]}
+    method = methods.create({"name": "supervised"}, Info(H36M, H36M))
+    return configs.phases(configs.complete(config), method, steps_per_epoch=20)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"length_epochs": 3}, r"give either length_epochs or length_steps"),
+        ({"length_steps": 0}, r"length is 0 steps"),
+        ({"weights": {"poze": 1.0}}, r"weights: 'poze' is unknown; did you mean 'pose'"),
+        ({"statistics": "frozen"}, r"statistics: 'frozen' is unknown"),
+        ({"optimizer": {"name": "adamm"}}, r"no optimiser 'adamm'"),
+        ({"optimizer": {"name": "adam", "beta": 1}}, r"no optimiser 'adam' with settings"),
+        ({"learning_rate": {"kind": "step", "start": 1, "stop": 0}}, r"give either period_epochs"),
+        (
+            {"learning_rate": {"kind": "step", "start": 1, "stop": 0, "period_steps": 5}},
+            r"learning_rate.kind: 'step' is unknown",
+        ),
+        (
+            {"learning_rate": {"kind": "exponential", "start": 1, "stop": 0, "period_steps": 5}},
+            r"needs start and stop above 0",
+        ),
+    ],
+)
+def test_wrong_phases_are_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        phase(**changes)
+
+
+def test_phase_is_converted_to_steps_once():
+    made = phase(length_steps=None, length_epochs=1.5, dropout=False, statistics="running")
+    assert made.steps == 30
+    assert not made.mode.dropout
+    assert not made.mode.update_statistics
+    assert set(phase(weights={"pose": 1.0, "root": 0}).weights) == {"pose"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "quarter"), [("linear", 0.75), ("cosine", 0.8535534), ("exponential", 0.1**0.25)]
+)
+def test_schedules_go_from_start_to_stop_and_stay(kind, quarter):
+    stop = 0.1 if kind == "exponential" else 0.0
+    value = {"kind": kind, "start": 1.0, "stop": stop, "period_epochs": 2}
+    schedule = configs.schedule(value, 20, "here")
+    values = [float(schedule(jnp.int32(step))) for step in (0, 10, 40, 99)]
+    assert values == pytest.approx([1.0, quarter, stop, stop], abs=1e-6)
+
+
+def test_clip_norm_bounds_the_gradient():
+    optimizer = phase(optimizer={"name": "sgd", "clip_norm": 1.0}).optimizer
+    big = {"w": jnp.array([30.0, 40.0])}
+    update, _ = optimizer.update(big, optimizer.init(big))
+    assert update["w"].tolist() == pytest.approx([-0.6, -0.8])
