@@ -132,17 +132,17 @@ def eval_step(
     valid = per_view(labels.joints_valid)
     root = _root(method)
     prediction = method.predict(variables, observations, key)
-    rows = {"method": _errors(prediction.joints, truth, valid, root, prediction.space)}
+    rows = {"method": (prediction.joints, prediction.space)}
     if references:
         points, found = triangulate(observations)
         valid = valid * per_view(found)
-        rows["method"] = _errors(prediction.joints, truth, valid, root, prediction.space)
-        rows["triangulation"] = _errors(in_views(points), truth, valid, root, "absolute")
+        rows["triangulation"] = (in_views(points), "absolute")
         if mean is not None:
             constant = jnp.broadcast_to(mean[None, None, None], truth.shape)
-            rows["mean_pose"] = _errors(constant, truth, valid, root, "root_relative")
+            rows["mean_pose"] = (constant, "root_relative")
+    errors = _errors(rows, truth, valid, root)
     scored = _over_views(functools.partial(metrics.scored, root=root))(valid)
-    return rows, scored & (view_seen(observations.confidence) > 0)
+    return errors, scored & (view_seen(observations.confidence) > 0)
 
 
 def mean_pose(data: PoseData) -> Float[Array, "joints 3"] | None:
@@ -263,10 +263,20 @@ def _batches(data: PoseData, batch_size: int) -> Iterator[tuple[Clip, Array, int
 
 
 def _errors(
-    joints: Array, truth: Array, valid: Array, root: int, space: str
-) -> dict[str, Float[Array, "batch time views"]]:
-    score = functools.partial(metrics.errors, root=root, space=space)
-    return _over_views(score)(joints, truth, valid)
+    rows: Mapping[str, tuple[Array, str]], truth: Array, valid: Array, root: int
+) -> dict[str, dict[str, Float[Array, "batch time views"]]]:
+    """Each row's metrics, as far as its space goes, from (joints `[B, T, V, J, 3]`, space).
+
+    All rows are scored in one call: XLA's CPU runtime can deadlock where a program holds several
+    batched SVDs (Procrustes) that run at once, each waiting for a thread of the same small pool.
+    """
+    score = functools.partial(metrics.errors, root=root, space="absolute")
+    joints = jnp.stack([joints for joints, _ in rows.values()])
+    errors = jax.vmap(_over_views(score), in_axes=(0, None, None))(joints, truth, valid)
+    return {
+        row: {name: errors[name][i] for name in metrics.available(space)}
+        for i, (row, (_, space)) in enumerate(rows.items())
+    }
 
 
 def _over_views(function: Any) -> Any:

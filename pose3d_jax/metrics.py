@@ -104,13 +104,19 @@ def errors(
     In the order of `METRICS`, until a transformation such as `jit` sorts the names. Raises
     `ValueError` for a space that is not in `SPACES`.
     """
+    return {name: METRICS[name][0](prediction, truth, valid, root) for name in available(space)}
+
+
+def available(space: str) -> tuple[str, ...]:
+    """Names of the metrics that a prediction in `space` can be asked for, in `METRICS`' order.
+
+    Raises `ValueError` for a space that is not in `SPACES`.
+    """
     if space not in SPACES:
         raise ValueError(f"no space is named {space!r}; there are {', '.join(SPACES)}")
-    return {
-        name: function(prediction, truth, valid, root)
-        for name, (function, needs) in METRICS.items()
-        if SPACES.index(space) <= SPACES.index(needs)
-    }
+    return tuple(
+        name for name, (_, needs) in METRICS.items() if SPACES.index(space) <= SPACES.index(needs)
+    )
 
 
 def scored(valid: Float[Array, "joints"], root: int) -> Bool[Array, ""]:
