@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from pose3d_jax import cameras as cam
 from pose3d_jax import checkpoint, methods, metrics, report
@@ -31,7 +32,9 @@ EXAMPLES = 4  # poses that the report shows
 Errors = Mapping[str, Mapping[str, np.ndarray]]
 
 
-def run(workdir: str | Path, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def run(
+    workdir: str | Path, config: Mapping[str, Any] | ConfigDict | None = None
+) -> dict[str, Any]:
     """Evaluates the latest checkpoint of a work directory and leaves its results there.
 
     Writes `metrics.json`, `examples.npz` and `report.html`. Data and evaluation settings are those

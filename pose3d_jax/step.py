@@ -66,9 +66,9 @@ class TrainState:
 
     step: Leaf  # [] int32
     key: Leaf  # [] random key; never advanced, only folded with the step
-    variables: Variables
-    optimizer: dict[str, Any]  # group name -> optimiser state
-    average: Variables | None
+    variables: Leaf  # Variables
+    optimizer: Leaf  # group name -> optimiser state
+    average: Leaf  # Variables or None
     failure: Leaf  # [2] int32: draw and term of the first non-finite value, -1 while there is none
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import pose3d_jax
@@ -27,7 +28,7 @@ class NonFiniteError(RuntimeError):
     """A term or a gradient was NaN or infinite; names the step, the term and the batch's clips."""
 
 
-def run(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
+def run(config: Mapping[str, Any] | ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains as the config says, or goes on where the work directory's last checkpoint stopped.
 
     Leaves checkpoints, `scalars.jsonl` and what `evaluate.run` leaves; returns its metrics. Nothing
@@ -156,7 +157,7 @@ def _enter_phase(method: Method, phase: Phase, state: TrainState, devices: int) 
     if phase.reset_optimizer:
         return dataclasses.replace(state, optimizer=step.replicate(fresh, devices))
     kept = jax.tree.structure(state.optimizer)
-    if kept != jax.tree.structure(fresh):
+    if kept != jax.tree.structure(fresh):  # type: ignore[operator]
         raise ConfigError(
             "a phase changes the optimiser but keeps its state; set optimizer_state to 'reset'"
         )
