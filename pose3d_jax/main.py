@@ -3,7 +3,7 @@
 import sys
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from pose3d_jax import evaluate, report, train
 from pose3d_jax.errors import UserError
@@ -24,21 +24,26 @@ def _main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # libraries tell of their inner life at INFO
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    config = _CONFIG.value
+    if not isinstance(config, ConfigDict | None):
+        raise UserError("--config names no file that can be read; the configs are in configs/")
     if _MODE.value == "evaluate":
-        metrics = evaluate.run(_WORKDIR.value, _CONFIG.value)
-    elif _CONFIG.value is None:
+        metrics = evaluate.run(_WORKDIR.value, config)
+    elif config is None:
         raise app.UsageError("--mode=train needs --config")
     else:
-        metrics = train.run(_CONFIG.value, _WORKDIR.value)
+        metrics = train.run(config, _WORKDIR.value)
     print(report.table(metrics))
     print(f"\n{_WORKDIR.value}/report.html")
 
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError) as error:  # an unknown key, a value of wrong type
-        raise SystemExit(f"error: {error.args[0]}") from None
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError) as error:
+        # An unknown key, a value of the wrong type, a config file that fails: the last line tells.
+        last_line = str(error).strip().splitlines()[-1].strip()
+        sys.exit(f"error: the flags do not fit the config or the command: {last_line}")
 
 
 def main() -> None:

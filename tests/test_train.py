@@ -28,9 +28,9 @@ def data(tmp_path_factory):
     return directory
 
 
-def config(data, method="supervised", **changes):
+def config(directory, method="supervised", **changes):
     made = get_config(f"{method}-tiny")
-    made.data.paths = (str(data),)
+    made.data.paths = (str(directory),)
     with made.unlocked():
         made.update(changes)
     return made
@@ -162,9 +162,10 @@ def door(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/demo.py", "--config.sed=1"], 'Did you mean "seed"'),
+        (["--config=configs/demo.py", "--config.sed=1"], 'Did you mean "seed" instead of "sed"'),
         (["--config=configs/demo.py", "--config.data.paths=('nowhere',)"], "no directory nowhere"),
         (["--config=configs/demo.py:nonsense"], "demo.py takes multiview or supervised"),
+        (["--config=configs/none.py"], "names no file"),
         (["--mode=evaluate"], "no checkpoint"),
         ([], "--mode=train needs --config"),
     ],
