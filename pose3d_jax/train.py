@@ -60,16 +60,18 @@ def run(config: Mapping[str, Any] | ConfigDict, workdir: str | Path) -> dict[str
     sets = {name: data.poses for name, data in streams.items()}
     state = _initial_state(config, method, phases, sets)
     metadata = _metadata(config, main)
+    earlier = 0.0  # seconds that the run took before it was taken up again
     if checkpoint.exists(workdir):
         _check_same_experiment(workdir, metadata)
         state = checkpoint.read_state(workdir, state)
+        earlier = checkpoint.read_metadata(workdir)["wall_s"]
     state = step.replicate(state, devices)
     done = int(state.step[0])
 
     # ------------------------------------------------------------------ phases
     workdir.mkdir(parents=True, exist_ok=True)
     log = ScalarLog(workdir)
-    started = time.monotonic()
+    started = time.monotonic() - earlier
     with (
         checkpoint.Checkpoints(workdir) as checkpoints,
         tqdm(total=total, initial=done, unit="step", dynamic_ncols=True) as bar,
