@@ -150,7 +150,8 @@ def _initial_state(
 ) -> TrainState:
     batch = {name: poses.take(jnp.zeros(1, jnp.int32)) for name, poses in sets.items()}
     average = any(phase.average_decay for phase in phases)
-    return step.init_state(method, phases[0], batch, jax.random.key(config["seed"]), average)
+    init = functools.partial(step.init_state, method, phases[0], batch, average=average)
+    return jax.jit(init)(jax.random.key(config["seed"]))
 
 
 def _enter_phase(method: Method, phase: Phase, state: TrainState, devices: int) -> TrainState:

@@ -2,9 +2,10 @@
 
 import os
 
-# Before jax starts: four devices on one processor, so that every test can use several.
+# Before jax starts: four devices on one processor, so that every test can use several; and quick
+# compilation, which is most of the suite.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
-    " --xla_force_host_platform_device_count=4"
+    " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 

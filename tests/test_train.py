@@ -187,7 +187,7 @@ def test_scoring_holds_one_batched_svd():
 
     clip = scenes.batch()
     method = methods.create({"name": "supervised", "width": 8}, Info(scenes.H36M, scenes.H36M))
-    variables = method.init(jax.random.key(0), {"main": clip})
+    variables = jax.jit(method.init)(jax.random.key(0), {"main": clip})
     mean = clip.labels.joints[0, 0]
     text = str(
         jax.make_jaxpr(

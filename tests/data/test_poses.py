@@ -82,7 +82,7 @@ def test_padding_changes_no_term(still, moving):
     joint = poses.load([still, moving], "train", window=4)
     parts = [poses.load([directory], "train", window=1) for directory in (still, moving)]
     take = lambda data: data.poses.take(jnp.arange(data.poses.size))  # noqa: E731
-    variables = method.init(jax.random.key(0), {"main": take(joint)})
+    variables = jax.jit(method.init)(jax.random.key(0), {"main": take(joint)})
     whole = terms(method, variables, take(joint))[0]
     separate = [terms(method, variables, take(part))[0] for part in parts]
     for name in whole:

@@ -22,7 +22,7 @@ def make(name, **settings):
 
 def trained(method, clip, spread=30.0):
     """Variables whose predictions differ from pose to pose."""
-    variables = method.init(jax.random.key(1), {"main": clip})
+    variables = jax.jit(method.init)(jax.random.key(1), {"main": clip})
     params = dict(variables["params"]["lifter"])
     params["Dense_5"] = jax.tree.map(lambda x: x * spread, params["Dense_5"])
     return {**variables, "params": {"lifter": params}}
