@@ -24,9 +24,9 @@ TRIANGULATION_MM = 1.0
 
 def run(workdir: Path, report_path: Path, quick: bool) -> dict[str, float]:
     """Prepares, trains, evaluates and reports; the figures of the last line."""
-    for part in ("data", *METHODS):  # the demo starts afresh; nothing else in there is its own
+    for part in ("synthetic", *METHODS):  # the demo starts afresh; nothing else in there is its own
         shutil.rmtree(workdir / part, ignore_errors=True)
-    data = workdir / "data"
+    data = workdir / "synthetic"
     arguments = ["--out", str(data)] + (["--scale", "0.05"] if quick else [])
     synthetic.main(arguments)
     figures: dict[str, float] = {}

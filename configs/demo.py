@@ -1,6 +1,6 @@
 """The demo on synthetic people and the HumanEva-I rig; `make demo` runs it for both methods.
 
-    python -m data_prep.synthetic --out runs/demo/data
+    python -m data_prep.synthetic --out runs/demo/synthetic
     python -m pose3d_jax.main --config=configs/demo.py:multiview --workdir=runs/demo/multiview
 
 Arguments: `:multiview` (default), `:supervised`, and either with `-tiny` for tests. About a minute
@@ -29,7 +29,11 @@ def get_config(argument: str = "multiview") -> ConfigDict:
             "name": f"demo_{method}",
             "seed": 0,
             "devices": 1,
-            "data": {"paths": ("runs/demo/data",), "keypoint_skeleton": "", "joint_skeleton": ""},
+            "data": {
+                "paths": ("runs/demo/synthetic",),
+                "keypoint_skeleton": "",
+                "joint_skeleton": "",
+            },
             "streams": {
                 "main": {
                     "split": "train",

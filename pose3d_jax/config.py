@@ -6,7 +6,7 @@ may hold is listed here, with what it means when it is left out.
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -89,10 +89,25 @@ def complete(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str,
     if not full["phases"]:
         raise ConfigError("config.phases is empty; give at least one phase")
     for i, phase in enumerate(full["phases"]):
+        if isinstance(phase["frozen"], str):
+            raise ConfigError(f"config.phases[{i}].frozen must be a list of paths, not a string")
         _choice(phase["statistics"], ("batch", "running"), f"config.phases[{i}].statistics")
         _choice(phase["optimizer_state"], ("keep", "reset"), f"config.phases[{i}].optimizer_state")
     if full["evaluation"]["every_epochs"] <= 0:
         raise ConfigError("config.evaluation.every_epochs must be above 0")
+    if not full["evaluation"]["test"]:
+        raise ConfigError("config.evaluation.test names no split; every run ends in an evaluation")
+    bounds = {
+        "devices": (full["devices"], 0),
+        "steps_per_call": (full["steps_per_call"], 0),
+        "evaluation.batch_size": (full["evaluation"]["batch_size"], 1),
+    }
+    for name, stream in full["streams"].items():
+        for key in ("window", "stride", "batch_size"):
+            bounds[f"streams.{name}.{key}"] = (stream[key], 1)
+    for key, (value, least) in bounds.items():
+        if value < least:
+            raise ConfigError(f"config.{key} is {value}; it must be at least {least}")
     if isinstance(full["data"]["paths"], str):
         full["data"]["paths"] = [full["data"]["paths"]]
     return _plain(full)
@@ -137,6 +152,11 @@ def phases(config: Mapping[str, Any], method: Method, steps_per_epoch: int) -> l
         )
         first_step += steps
     return result
+
+
+def phase_before(phases: Sequence[Phase], step: int) -> Phase:
+    """The phase that a state of this step was left by: on a boundary, the earlier one."""
+    return [phase for phase in phases if phase.first_step < max(step, 1)][-1]
 
 
 def schedule(value: float | Mapping[str, Any], steps_per_epoch: int, where: str) -> Schedule:

@@ -45,7 +45,7 @@ def run(
     workdir = Path(workdir)
     metadata = checkpoint.read_metadata(workdir)
     trained = metadata["config"]
-    config = trained if config is None else configs.complete(config)
+    given, config = config, trained if config is None else configs.complete(config)
     info = _info(metadata)
     method = methods.create(trained["method"], info)
 
@@ -63,6 +63,13 @@ def run(
     splits = {split: load(split, stream["window"]) for split in settings["test"]}
     train = load(stream["split"], 1)
     first = next(iter(splits.values()))
+    for what in ("fingerprint", "keypoint_source"):
+        if given is None and getattr(train, what) != metadata[what]:
+            raise checkpoint.CheckpointError(
+                f"{config['data']['paths']} is not what {workdir} was trained on: its {what} is "
+                f"{getattr(train, what)}, not {metadata[what]}; to evaluate on other data on "
+                f"purpose, give --config"
+            )
     variables = _restore(workdir, trained, method, first)
     mean = mean_pose(train)
 
@@ -79,7 +86,7 @@ def run(
         "steps": metadata["step"],
         "wall_s": metadata["wall_s"],
         "dataset": "+".join(sorted({identity.dataset for identity in first.identities})),
-        "fingerprint": metadata["fingerprint"],
+        "fingerprint": train.fingerprint,
         "splits": results,
         "config": trained,
     }
@@ -102,7 +109,8 @@ def evaluate(
 ) -> tuple[Errors, np.ndarray]:
     """Errors, metres, of every window, frame and view, and which of them count: `[N, T, V]`.
 
-    Rows are `method` and, with `references`, `triangulation` and (given `mean`) `mean_pose`.
+    Rows are `method` and, with `references`, `triangulation` (where there are two views; then every
+    row is scored on the joints that it finds) and (given `mean`) `mean_pose`.
     """
     parts = [
         jax.tree.map(lambda x, n=count: np.asarray(x)[:n], result)
@@ -136,13 +144,13 @@ def eval_step(
     root = _root(method)
     prediction = method.predict(variables, observations, key)
     rows = {"method": (prediction.joints, prediction.space)}
-    if references:
+    if references and views > 1:
         points, found = triangulate(observations)
         valid = valid * per_view(found)
         rows["triangulation"] = (in_views(points), "absolute")
-        if mean is not None:
-            constant = jnp.broadcast_to(mean[None, None, None], truth.shape)
-            rows["mean_pose"] = (constant, "root_relative")
+    if references and mean is not None:
+        constant = jnp.broadcast_to(mean[None, None, None], truth.shape)
+        rows["mean_pose"] = (constant, "root_relative")
     errors = _errors(rows, truth, valid, root)
     scored = _over_views(functools.partial(metrics.scored, root=root))(valid)
     return errors, scored & (view_seen(observations.confidence) > 0)
@@ -301,11 +309,13 @@ def _root(method: Any) -> int:
 
 def _restore(workdir: Path, config: Mapping[str, Any], method: Method, data: PoseData) -> Variables:
     """The variables to evaluate, from the latest checkpoint."""
-    phases = configs.phases(config, method, steps_per_epoch=1)
+    metadata = checkpoint.read_metadata(workdir)
+    phases = configs.phases(config, method, metadata["steps_per_epoch"])
     average = any(phase.average_decay for phase in phases)
+    phase = configs.phase_before(phases, metadata["step"])
     batch = {"main": data.poses.take(jnp.zeros(1, jnp.int32))}
     like = jax.eval_shape(
-        lambda key: init_state(method, phases[-1], batch, key, average), jax.random.key(0)
+        lambda key: init_state(method, phase, batch, key, average), jax.random.key(0)
     )
     return checkpoint.read_state(workdir, like).evaluated
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from pose3d_jax import metrics as measures
 from pose3d_jax import skeleton, viewer
+from pose3d_jax.errors import UserError
 from pose3d_jax.viewer import figures
 
 _NAMES = {
@@ -33,7 +34,7 @@ _LEGEND = (
 )
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """A work directory that cannot be reported; the message says what, where and what to do."""
 
 

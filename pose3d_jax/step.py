@@ -121,7 +121,8 @@ def update(
     """One update of one group: the gradient of sum / count over all devices, one optimiser step.
 
     `draw` is the number of the batch, counted over all updates of the run; keys derive from it.
-    Where a term or the gradient is not finite, nothing changes but `state.failure`.
+    Where a term or the gradient is not finite, and from then on, nothing changes but
+    `state.failure`.
     """
     active = dataclasses.replace(group, terms=tuple(t for t in group.terms if t in phase.weights))
     params = state.variables["params"]
@@ -156,7 +157,7 @@ def update(
     names = [*active.terms, "gradient"]
     codes = [term_names(method).index(f"{group.name}/{name}") for name in names]
     bad = ~jnp.isfinite(jnp.stack(checks))
-    apply = ~bad.any()
+    apply = ~bad.any() & (state.failure[0] < 0)  # after a failure the state stays as it is
     where = lambda new, old: jax.tree.map(lambda n, o: jnp.where(apply, n, o), new, old)  # noqa: E731
 
     variables = {
@@ -164,7 +165,7 @@ def update(
         "params": unflatten_dict({**fixed, **moved}),
     }
     average = state.average
-    if average is not None and phase.average_decay:
+    if average is not None:  # a decay of 0 keeps it equal to the variables
         average = optax.incremental_update(variables, average, 1 - phase.average_decay)
     new_state = dataclasses.replace(
         state,

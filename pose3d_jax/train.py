@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -19,7 +20,7 @@ from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.methods.base import Info, Method
+from pose3d_jax.methods.base import Info, Method, covers
 from pose3d_jax.report import ScalarLog
 from pose3d_jax.step import Phase, TrainState
 
@@ -58,13 +59,17 @@ def run(config: Mapping[str, Any] | ConfigDict, workdir: str | Path) -> dict[str
 
     # ------------------------------------------------------------------ state
     sets = {name: data.poses for name, data in streams.items()}
-    state = _initial_state(config, method, phases, sets)
-    metadata = _metadata(config, main)
+    state = _initial_state(config, method, phases, phases[0], sets)
+    _check_phases(method, phases, state)
+    metadata = {**_metadata(config, main), "steps_per_epoch": epoch}
     earlier = 0.0  # seconds that the run took before it was taken up again
     if checkpoint.exists(workdir):
         _check_same_experiment(workdir, metadata)
-        state = checkpoint.read_state(workdir, state)
-        earlier = checkpoint.read_metadata(workdir)["wall_s"]
+        saved = checkpoint.read_metadata(workdir)
+        left_by = configs.phase_before(phases, saved["step"])
+        like = _initial_state(config, method, phases, left_by, sets)
+        state = checkpoint.read_state(workdir, like)
+        earlier = saved["wall_s"]
     state = step.replicate(state, devices)
     done = int(state.step[0])
 
@@ -146,25 +151,46 @@ def _check_batches(
 
 
 def _initial_state(
-    config: Mapping[str, Any], method: Method, phases: list[Phase], sets: Mapping[str, Any]
+    config: Mapping[str, Any],
+    method: Method,
+    phases: list[Phase],
+    phase: Phase,
+    sets: Mapping[str, Any],
 ) -> TrainState:
+    """A fresh state with the optimiser of `phase`."""
     batch = {name: poses.take(jnp.zeros(1, jnp.int32)) for name, poses in sets.items()}
     average = any(phase.average_decay for phase in phases)
-    init = functools.partial(step.init_state, method, phases[0], batch, average=average)
+    init = functools.partial(step.init_state, method, phase, batch, average=average)
     return jax.jit(init)(jax.random.key(config["seed"]))
 
 
-def _enter_phase(method: Method, phase: Phase, state: TrainState, devices: int) -> TrainState:
-    """Resets the optimiser's state where the phase says so; else it must fit the new optimiser."""
-    fresh = step.init_optimizer(method, phase, step.unreplicate(state.variables))
-    if phase.reset_optimizer:
-        return dataclasses.replace(state, optimizer=step.replicate(fresh, devices))
+def _check_phases(method: Method, phases: list[Phase], state: TrainState) -> None:
+    """Every frozen path must exist, and every kept optimiser state fit its phase's optimiser."""
+    params = ["/".join(path) for path in flatten_dict(state.variables["params"])]
     kept = jax.tree.structure(state.optimizer)
-    if kept != jax.tree.structure(fresh):  # type: ignore[operator]
-        raise ConfigError(
-            "a phase changes the optimiser but keeps its state; set optimizer_state to 'reset'"
-        )
-    return state
+    for number, phase in enumerate(phases):
+        for frozen in phase.mode.frozen:
+            if not any(covers(frozen, path) for path in params):
+                raise ConfigError(
+                    f"config.phases[{number}].frozen: no parameter is at or below {frozen!r}; "
+                    f"there are, for example, {', '.join(params[:3])}"
+                )
+        own = functools.partial(step.init_optimizer, method, phase)
+        fresh = jax.tree.structure(jax.eval_shape(own, state.variables))
+        if number and not phase.reset_optimizer and str(fresh) != str(kept):
+            raise ConfigError(
+                f"config.phases[{number}] changes the optimiser but keeps its state; set its "
+                f"optimizer_state to 'reset'"
+            )
+        kept = fresh
+
+
+def _enter_phase(method: Method, phase: Phase, state: TrainState, devices: int) -> TrainState:
+    """The state as the phase begins: with a fresh optimiser where it says so."""
+    if not phase.reset_optimizer:
+        return state
+    fresh = step.init_optimizer(method, phase, step.unreplicate(state.variables))
+    return dataclasses.replace(state, optimizer=step.replicate(fresh, devices))
 
 
 def _validate(method: Method, state: TrainState, data: PoseData, batch_size: int) -> float:
