@@ -254,6 +254,12 @@ def test_average_follows_the_variables():
     np.testing.assert_allclose(state.evaluated["params"]["offset"]["value"], 0.1 * moved, rtol=1e-5)
 
 
+def test_average_without_decay_is_the_variables():
+    streams = {"main": ClipStream(clips(8))}
+    state, _ = train(toys.Toy(), phase({"error": 1.0}), streams, 2, average=True)
+    jax.tree.map(np.testing.assert_array_equal, state.average, state.variables)
+
+
 def test_learning_rate_is_a_function_of_the_phase_step():
     streams = {"main": ClipStream(clips(8))}
     only_third = phase({"error": 1.0}, learning_rate=lambda s: jnp.where(s == 2, 0.1, 0.0))

@@ -127,6 +127,8 @@ def test_several_devices_train_too(data, tmp_path):
         ({"devices": 3}, ConfigError, "which 3 devices cannot share"),
         ({"streams": {"main": {"batch_size": 10**6}}}, ConfigError, "the number of windows"),
         ({"evaluation": {"test": ("exam",)}}, DataError, "no split 'exam'"),
+        ({"evaluation": {"test": ()}}, ConfigError, "test names no split"),
+        ({"evaluation": {"batch_size": 0}}, ConfigError, "batch_size is 0; it must be at least 1"),
         ({"sede": 1}, ConfigError, "'sede' is unknown"),
     ],
 )
@@ -137,6 +139,22 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(error, match=message):
         train.run(config(data, **changes), workdir)
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("frozen", ("liftr",), "no parameter is at or below 'liftr'"),
+        ("frozen", "lifter", "must be a list of paths"),
+        ("optimizer", {"name": "sgd"}, r"changes the optimiser but keeps its state"),
+    ],
+)
+def test_phases_that_do_not_fit_are_refused(data, tmp_path, key, value, message):
+    broken = config(data)
+    broken.phases[1][key] = value
+    with pytest.raises(ConfigError, match=message):
+        train.run(broken, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_non_finite_loss_stops_the_run_and_names_the_batch(data, tmp_path):
