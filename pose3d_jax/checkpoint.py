@@ -7,7 +7,6 @@ from typing import Any
 import orbax.checkpoint as ocp
 
 from pose3d_jax.errors import UserError
-from pose3d_jax.step import TrainState
 
 _FOLDER = "checkpoints"
 _STATE, _METADATA = "state", "metadata"
@@ -37,8 +36,8 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def save(self, state: TrainState, metadata: Mapping[str, Any]) -> None:
-        """Saves a state without device axis under its step; in the background."""
+    def save(self, state: Any, metadata: Mapping[str, Any]) -> None:
+        """Saves a pytree with a `step`, without device axis, under that step; in the background."""
         arguments = {
             _STATE: ocp.args.StandardSave(state),
             _METADATA: ocp.args.JsonSave(dict(metadata)),
@@ -57,7 +56,7 @@ def read_metadata(workdir: str | Path) -> dict[str, Any]:
     return dict(_restore(workdir, _METADATA, ocp.args.JsonRestore()))
 
 
-def read_state(workdir: str | Path, like: Any) -> TrainState:
+def read_state(workdir: str | Path, like: Any) -> Any:
     """The latest state; `like` gives its structure, shapes and types (see `jax.eval_shape`).
 
     Raises `CheckpointError` where there is none, or where it differs from `like`.
