@@ -2,8 +2,10 @@
 
     python -m data_prep.cmu --positions cmu_positions_30fps.npz --out DIR
     python -m data_prep.cmu --originals FOLDER --allow_partial --out DIR
+    python -m data_prep.cmu --download FOLDER --allow_partial --out DIR
 
-FOLDER holds `asfamc/SS/SS.asf`, `asfamc/SS/SS_NN.amc` and `bvh/SS_NN.bvh`, all at 120 fps. The
+FOLDER holds `asfamc/SS/SS.asf`, `asfamc/SS/SS_NN.amc` and `bvh/SS_NN.bvh`, all at 120 fps;
+`--download` fetches its `asfamc/` first, which is all that the laboratory's server has. The
 segments, groups and splits are those of `cmu_mv_v1.json`, the joints those of `cmu_rigs.json`.
 """
 
@@ -16,9 +18,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from data_prep import motion_files, rigs, writer
 from data_prep.bones import check_bone_lengths
+from data_prep.download import SourceError, fetch
 from pose3d_jax import skeleton
 from pose3d_jax.cameras import Camera
 from pose3d_jax.errors import UserError
@@ -31,6 +35,12 @@ CITATION = (
     "The data used in this project was obtained from mocap.cs.cmu.edu. "
     "The database was created with funding from NSF EIA-0196217."
 )
+SERVER = "http://mocap.cs.cmu.edu/subjects"
+NOT_ON_SERVER = (
+    "The server has the originals of the amc/ clips alone; the BVH files of subject 131 and the "
+    "dances and martial arts (daz/) are not there. Give --positions as well, or --allow_partial to "
+    "go on without them."
+)
 
 _HERE = Path(__file__).parent
 _STEP = 4  # 120 fps to 30 fps
@@ -39,10 +49,6 @@ _DAZ_HEAD = 0.20  # metres from the joint `head` to the top, along neck to head
 
 # A clip's positions `[T, joints of its rig, 3]` (metres, y up), read when they are needed.
 Sources = Mapping[str, Callable[[], np.ndarray]]
-
-
-class SourceError(UserError):
-    """Original files that are missing or not what they should be."""
 
 
 def benchmark() -> dict:
@@ -70,6 +76,22 @@ def _read_array(archive: np.lib.npyio.NpzFile, clip: str, path: Path) -> np.ndar
         return archive[clip]
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise SourceError(f"{path}: {clip} cannot be read ({error}); fetch it again") from error
+
+
+def download_originals(folder: Path, server: str) -> None:
+    """Fetches the originals of the `amc/` clips into `folder/asfamc/`. Raises `SourceError`.
+
+    What an earlier call left there whole is kept.
+    """
+    clips = {spec["clip"] for spec in benchmark()["segments"]}
+    trials = sorted(clip.removeprefix("amc/") for clip in clips if clip.startswith("amc/"))
+    subjects = sorted({trial.partition("_")[0] for trial in trials})
+    names = [f"{subject}/{subject}.asf" for subject in subjects]
+    names += [f"{trial.partition('_')[0]}/{trial}.amc" for trial in trials]
+    with tqdm(names, desc="download", unit="file") as bar:
+        for name in bar:
+            # Both kinds begin with a comment or a keyword.
+            fetch(f"{server.rstrip('/')}/{name}", folder / "asfamc" / name, (b"#", b":"))
 
 
 def load_originals(folder: Path) -> Sources:
@@ -144,7 +166,7 @@ def segments(sources: Sources, *, allow_partial: bool = False) -> list[tuple[dic
         if len(reduced[clip]) < spec["stop"]:
             raise SourceError(
                 f"{clip}: has {len(reduced[clip])} frames at 30 fps, but segment {spec['name']} "
-                f"ends at {spec['stop']}"
+                f"ends at {spec['stop']}; its file is not whole, fetch it again"
             )
         joints = reduced[clip][spec["start"] : spec["stop"]] - [*spec["center_xy"], 0.0]
         cut.append((spec, joints.astype(np.float32)))
@@ -191,26 +213,46 @@ def records(
     return {split: found for split, found in by_split.items() if found}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep.cmu", description=CITATION)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.cmu", description=f"{CITATION} {TERMS}"
+    )
     parser.add_argument("--positions", type=Path, help="cmu_positions_30fps.npz")
-    parser.add_argument("--originals", type=Path, help="folder with asfamc/ and bvh/")
+    originals = parser.add_mutually_exclusive_group()
+    originals.add_argument("--originals", type=Path, help="folder with asfamc/ and bvh/")
+    originals.add_argument(
+        "--download",
+        type=Path,
+        metavar="FOLDER",
+        help=f"fetch FOLDER/asfamc/, then go on as --originals FOLDER. {NOT_ON_SERVER}",
+    )
+    parser.add_argument("--url", default=SERVER, help="where --download finds SS/SS_NN.amc")
     parser.add_argument("--out", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--rig", default="human36m", help="human36m or humaneva")
     parser.add_argument("--subject", default="S1", help="whose set-up of the rig")
     parser.add_argument("--cameras", nargs="+", metavar="NAME", help="default: all of the rig")
     parser.add_argument("--allow_partial", action="store_true", help="go on if clips are missing")
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset in --out")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see the module's docstring."""
+    parser = _parser()
     args = parser.parse_args(arguments)
-    if not (args.positions or args.originals):
-        parser.error("give --positions, --originals, or both (originals go first)")
+    if not (args.positions or args.originals or args.download):
+        parser.error("give --positions, --originals, or both (originals go first), or --download")
+    if args.download and not (args.positions or args.allow_partial):
+        parser.error(NOT_ON_SERVER)
     try:
         sources: dict[str, Callable[[], np.ndarray]] = {}
         if args.positions:
             sources.update(load_positions(args.positions))
-        if args.originals:
-            sources.update(load_originals(args.originals))
+        if args.download:
+            print(f"{TERMS}\n{CITATION}\n{NOT_ON_SERVER}", flush=True)
+            download_originals(args.download, args.url)
+        if args.originals or args.download:
+            sources.update(load_originals(args.originals or args.download))
         cameras, names = rigs.load_rig(args.rig, args.subject, args.cameras)
         cut = segments(sources, allow_partial=args.allow_partial)
         complete = len(cut) == len(benchmark()["segments"])

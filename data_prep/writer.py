@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from pose3d_jax import schema, skeleton
-from pose3d_jax.data import records
+from pose3d_jax.data import integrity, records
 
 _VERSION = "1.0.0"
 
@@ -89,6 +89,8 @@ def write(
         builder = _Shards(name=name, splits=examples, info=info, data_dir=scratch)
         with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloads; there are none
             builder.download_and_prepare()
+        # Last of all: where a preparation is killed before this, what it leaves is refused.
+        integrity.write_checksums(Path(builder.data_dir))
         _replace(directory, Path(builder.data_dir), scratch / "replaced")
 
 
@@ -100,12 +102,18 @@ def _check_target(directory: Path, overwrite: bool) -> None:
     if not overwrite:
         raise FileExistsError(f"{directory} is not empty; choose another, or pass --overwrite")
     if not (directory / "dataset_info.json").exists():
-        raise FileExistsError(f"{directory} holds no dataset, so it is not overwritten")
+        raise FileExistsError(
+            f"{directory} holds no dataset, so it is not overwritten; remove it or choose another"
+        )
 
 
 @contextlib.contextmanager
 def _scratch_beside(directory: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk; after an error no folder made here is left."""
+    """A temporary folder on the same disk; after an error no folder made here is left.
+
+    A kill leaves it there, hidden. It may be removed; no later preparation minds it, each having a
+    folder of its own.
+    """
     made = [parent for parent in directory.parents if not parent.exists()]
     directory.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
@@ -180,14 +188,18 @@ def _check_consistent(
 
 
 def _replace(directory: Path, new: Path, old: Path) -> None:
-    """Moves `new` to `directory`; what was there goes to `old`, and comes back if that fails."""
-    replaced = directory.exists()
-    if replaced:
-        os.rename(directory, old)
+    """Moves `new` to `directory`; what was there goes to `old`, and comes back if that fails.
+
+    Two renames cannot be one (a rename replaces no folder that holds something). A kill between
+    them leaves nothing at `directory`, and both sets whole in the scratch folder: nothing half, but
+    the user has to prepare again, or to move one of them back by hand.
+    """
     try:
+        if directory.exists():
+            os.rename(directory, old)
         os.rename(new, directory)
-    except OSError:
-        if replaced:
+    except BaseException:  # Ctrl-C as well, since `old` goes with the scratch folder
+        if old.exists() and not directory.exists():
             os.rename(old, directory)
         raise
 

@@ -14,14 +14,12 @@ from jaxtyping import Array, Int
 
 from pose3d_jax import schema, skeleton
 from pose3d_jax.cameras import Leaf
-from pose3d_jax.data import records
-from pose3d_jax.errors import UserError
+from pose3d_jax.data import integrity, records
+from pose3d_jax.data.integrity import DataError
 from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
 from pose3d_jax.skeleton import Skeleton
 
-
-class DataError(UserError):
-    """Shards that are missing, broken or do not fit together; says what, where and what to do."""
+_ADVICE = "prepare the data first (python -m data_prep.NAME --out DIR) or correct data.paths"
 
 
 @struct.dataclass
@@ -78,21 +76,19 @@ class PoseData:
 
 
 def read_split(directory: str | Path, split: str) -> list[Record]:
-    """The split's records, each validated, in their order on disk.
+    """The split's records, each validated, in their order on disk; its files are verified first.
 
     Raises `DataError` for a directory without a data set, for a split that it lacks or that is
-    empty, and for a broken record.
+    empty, for files that are not as they were written, and for a broken record.
     """
     directory = Path(directory)
-    advice = "prepare the data first (python -m data_prep.NAME --out DIR) or correct data.paths"
-    if not directory.is_dir():
-        raise DataError(f"no directory {directory}; {advice}")
-    if not (directory / "dataset_info.json").is_file():
-        raise DataError(f"{directory} holds no prepared data set; {advice}")
-    builder = tfds.builder_from_directory(str(directory))
+    builder = _open(directory)
     if split not in builder.info.splits:
         there = ", ".join(builder.info.splits)
         raise DataError(f"{directory} has no split {split!r}; it has {there}")
+    info = builder.info.splits[split]
+    integrity.verify(directory, info.filenames)
+    integrity.verify_counts(directory, dict(zip(info.filenames, info.shard_lengths, strict=True)))
     try:
         found = [records.decode(example) for example in builder.as_data_source(split)]
         for record in found:
@@ -100,8 +96,23 @@ def read_split(directory: str | Path, split: str) -> list[Record]:
     except Exception as error:
         raise DataError(f"{directory}, split {split!r}, cannot be read: {error}") from error
     if not found:
-        raise DataError(f"{directory}, split {split!r}, is empty; {advice}")
+        raise DataError(f"{directory}, split {split!r}, is empty; {_ADVICE}")
     return found
+
+
+def _open(directory: Path) -> tfds.core.DatasetBuilder:
+    """The data set with its splits and features, both verified."""
+    if not directory.is_dir():
+        raise DataError(f"no directory {directory}; {_ADVICE}")
+    if not (directory / "dataset_info.json").is_file():
+        raise DataError(f"{directory} holds no prepared data set; {_ADVICE}")
+    integrity.verify(directory, ("dataset_info.json", "features.json"))
+    try:
+        return tfds.builder_from_directory(str(directory))
+    except Exception as error:  # the library raises whatever the files' parsers do
+        raise DataError(
+            f"{directory}: dataset_info.json and features.json cannot be used ({error}); {_ADVICE}"
+        ) from error
 
 
 def load(
@@ -112,6 +123,7 @@ def load(
     stride: int | None = None,
     keypoint_skeleton: str | None = None,
     joint_skeleton: str | None = None,
+    keypoint_source: str | None = None,
     recordings: tuple[str, ...] | None = None,
 ) -> PoseData:
     """The split of every data set, joined: views padded to the most there are, joints put in order.
@@ -124,6 +136,7 @@ def load(
         frame stands in one example.
       keypoint_skeleton, joint_skeleton: the joint sets to deliver; by default those of the data,
         which must then all be the same.
+      keypoint_source: what the 2D points must be from; by default it may be anything.
       recordings: an existing table of recordings; one that it lacks gets row -1. By default the
         table is made from the data.
 
@@ -164,13 +177,18 @@ def load(
         recording=row_of_clip[clip_of_window],
         window=window,
     )
-    sources = sorted({identity.keypoint_source for identity in identities})
+    source = "+".join(sorted({identity.keypoint_source for identity in identities}))
+    if keypoint_source not in (None, source):
+        raise DataError(
+            f"{', '.join(map(str, directories))}, split {split!r}: the 2D points are from "
+            f"{source!r}, not {keypoint_source!r}; correct data.keypoint_source or data.paths"
+        )
     return PoseData(
         poses=jax.device_put(poses),
         identities=tuple(identities[clip] for clip in clip_of_window),
         keypoint_skeleton=skeleton.get(keypoints),
         joint_skeleton=skeleton.get(joints),
-        keypoint_source="+".join(sources),
+        keypoint_source=source,
         recordings=recordings,
         fingerprint=fingerprint,
     )

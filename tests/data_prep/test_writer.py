@@ -1,6 +1,7 @@
 """Shards: what is written is what is read, and nothing half."""
 
 import dataclasses
+import os
 
 import jax
 import numpy as np
@@ -115,6 +116,25 @@ def test_existing_data_is_replaced_only_on_demand_and_only_by_a_whole_set(tmp_pa
     assert [record.identity.clip for record in read(directory)] == ["old"]
     write(directory, make_record(clip="new"), overwrite=True)
     assert [record.identity.clip for record in read(directory)] == ["new"]
+    assert list(tmp_path.iterdir()) == [directory]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_existing_data_comes_back_where_the_swap_fails(tmp_path, monkeypatch, error):
+    directory = tmp_path / "set"
+    write(directory, make_record(clip="old"))
+    rename = os.rename
+
+    def fail_once(source, target):
+        rename(source, target)
+        if os.path.basename(target) == "replaced":
+            monkeypatch.setattr(os, "rename", rename)
+            raise error
+
+    monkeypatch.setattr(os, "rename", fail_once)
+    with pytest.raises(error):
+        write(directory, make_record(clip="new"), overwrite=True)
+    assert [record.identity.clip for record in read(directory)] == ["old"]
     assert list(tmp_path.iterdir()) == [directory]
 
 
