@@ -16,6 +16,7 @@ from pathlib import Path
 from configs.demo import get_config
 from data_prep import synthetic
 from pose3d_jax import report, train
+from pose3d_jax.runs import read_run
 
 METHODS = ("supervised", "multiview")
 BELOW_MEAN_POSE = 0.60  # each method's P1 is at least this much below that of the mean pose
@@ -39,7 +40,7 @@ def run(workdir: Path, report_path: Path, quick: bool) -> dict[str, float]:
         figures[f"{method}_s"] = time.monotonic() - started
         figures["mean_pose_mm"] = 1000 * rows["mean_pose"]["p1"]["frames"]
         figures["triangulation_mm"] = 1000 * rows["triangulation"]["p1"]["frames"]
-    runs = [report.read_run(workdir / method) for method in METHODS]
+    runs = [read_run(workdir / method) for method in METHODS]
     report.write_html(report_path, runs, "pose3d_jax demo")
     return figures
 

@@ -19,7 +19,13 @@ def get_config(argument: str = "") -> ConfigDict:
             "name": "cmu_supervised",
             "seed": 0,
             "devices": 1,
-            "data": {"paths": ("data/cmu_mv_v1",), "keypoint_skeleton": "", "joint_skeleton": ""},
+            "precision": "float32",
+            "data": {
+                "paths": ("data/cmu_mv_v1",),
+                "keypoint_skeleton": "",
+                "joint_skeleton": "",
+                "keypoint_source": "",
+            },
             "streams": {
                 "main": {
                     "split": "train",
@@ -47,6 +53,19 @@ def get_config(argument: str = "") -> ConfigDict:
                 "test": ("test_seen", "test_unseen"),
                 "batch_size": 512,
                 "every_epochs": 1,
+            },
+            # --mode=adapt: on the test splits, after training.
+            "adaptation": {
+                "scope": "shared",
+                "init": "checkpoint",
+                "method": "multiview",
+                "weights": {"self": 1.0, "cross": 1.0, "consistency": 0.1},
+                **({"length_steps": 3} if tiny else {"length_epochs": 60}),
+                "batch_size": 16 if tiny else 128,
+                "optimizer": {"name": "adam"},
+                "learning_rate": {"kind": "cosine", "start": 1e-3, "stop": 0.0},
+                "chunk": 4,
+                "seed": 0,
             },
         }
     )

@@ -29,10 +29,12 @@ def get_config(argument: str = "multiview") -> ConfigDict:
             "name": f"demo_{method}",
             "seed": 0,
             "devices": 1,
+            "precision": "float32",
             "data": {
                 "paths": ("runs/demo/synthetic",),
                 "keypoint_skeleton": "",
                 "joint_skeleton": "",
+                "keypoint_source": "",
             },
             "streams": {
                 "main": {
@@ -60,6 +62,19 @@ def get_config(argument: str = "multiview") -> ConfigDict:
                 "test": ("test",),
                 "batch_size": 256,
                 "every_epochs": 1 if size else 5,
+            },
+            # --mode=adapt: on the test splits, after training.
+            "adaptation": {
+                "scope": "shared",
+                "init": "checkpoint",
+                "method": "multiview",
+                "weights": {"self": 1.0, "cross": 1.0, "consistency": 0.1},
+                **({"length_steps": 3} if size else {"length_epochs": 60}),
+                "batch_size": 16 if size else 128,
+                "optimizer": {"name": "adam"},
+                "learning_rate": {"kind": "cosine", "start": 1e-3, "stop": 0.0},
+                "chunk": 4,
+                "seed": 0,
             },
         }
     )

@@ -1,26 +1,33 @@
 """Checkpoints: the training state and what it takes to use it. The only file that imports Orbax."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from pose3d_jax.errors import UserError
 
 _FOLDER = "checkpoints"
 _STATE, _METADATA = "state", "metadata"
+_DIGEST, _SEAL = "digest", "seal"  # of the state; of the metadata with that digest
 
 
 class CheckpointError(UserError):
-    """No checkpoint, or one that does not fit; the message says where and which part."""
+    """No checkpoint, or one that is damaged or does not fit; says where and which part."""
 
 
 class Checkpoints:
     """The checkpoints of a work directory; a context manager, which waits for what is being saved.
 
     `metadata` (plain data) goes with every checkpoint: config, both skeletons, 2D source,
-    normalisation, recordings, package version and data fingerprint.
+    normalisation, recordings, code version and data fingerprint. A checkpoint takes its place only
+    when it is whole.
     """
 
     def __init__(self, workdir: str | Path, keep: int = 2):
@@ -37,12 +44,17 @@ class Checkpoints:
         self._manager.close()
 
     def save(self, state: Any, metadata: Mapping[str, Any]) -> None:
-        """Saves a pytree with a `step`, without device axis, under that step; in the background."""
+        """Saves a pytree with a `step`, without device axis, under that step; in the background.
+
+        In a run of several processes every one calls this.
+        """
+        step, arrays = int(state.step), jax.tree.map(_plain, state)
+        saved = {**metadata, _DIGEST: _digest(arrays)}
         arguments = {
-            _STATE: ocp.args.StandardSave(state),
-            _METADATA: ocp.args.JsonSave(dict(metadata)),
+            _STATE: ocp.args.StandardSave(arrays),
+            _METADATA: ocp.args.JsonSave({**saved, _SEAL: _seal(saved)}),
         }
-        self._manager.save(int(state.step), args=ocp.args.Composite(**arguments))
+        self._manager.save(step, args=ocp.args.Composite(**arguments))
 
 
 def exists(workdir: str | Path) -> bool:
@@ -52,23 +64,62 @@ def exists(workdir: str | Path) -> bool:
 
 
 def read_metadata(workdir: str | Path) -> dict[str, Any]:
-    """What was saved beside the latest state. Raises `CheckpointError` where there is none."""
-    return dict(_restore(workdir, _METADATA, ocp.args.JsonRestore()))
+    """What was saved beside the latest state. Raises `CheckpointError`."""
+    metadata = _restore(workdir, _METADATA, ocp.args.JsonRestore())
+    metadata = dict(metadata) if isinstance(metadata, Mapping) else {}
+    if metadata.pop(_SEAL, None) != _seal(metadata):
+        raise CheckpointError(
+            f"{_latest(workdir)} is damaged: its metadata is not what was saved{_BEFORE}"
+        )
+    return metadata
 
 
 def read_state(workdir: str | Path, like: Any) -> Any:
     """The latest state; `like` gives its structure, shapes and types (see `jax.eval_shape`).
 
-    Raises `CheckpointError` where there is none, or where it differs from `like`.
+    Raises `CheckpointError` where there is none, where it differs from `like`, and where it is not
+    what was saved.
     """
-    try:
-        return _restore(workdir, _STATE, ocp.args.StandardRestore(like))
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    plain = jax.eval_shape(lambda state: jax.tree.map(_key_data, state), like)
+    shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), plain)
+    arrays = _restore(workdir, _STATE, ocp.args.StandardRestore(shapes))
+    if _digest(arrays) != read_metadata(workdir)[_DIGEST]:
         raise CheckpointError(
-            f"the checkpoint in {workdir} does not fit the model of its config: {error}"
-        ) from error
+            f"{_latest(workdir)} is damaged: its arrays are not those that were saved{_BEFORE}"
+        )
+    return jax.tree.map(_like, arrays, like)
+
+
+def check_fits(workdir: str | Path, metadata: Mapping[str, Any], found: Mapping[str, str]) -> None:
+    """Raises `CheckpointError` where what a checkpoint was trained with is not what it is to meet.
+
+    `found` holds any of `keypoint_skeleton`, `joint_skeleton`, `normalisation`, `keypoint_source`
+    by name.
+    """
+    for what, name in found.items():
+        saved = metadata[what]["name"] if isinstance(metadata[what], Mapping) else metadata[what]
+        if saved != name:
+            raise CheckpointError(
+                f"the checkpoint in {workdir} was trained with {what} {saved!r}, not {name!r}; "
+                + _REMEDIES[what]
+            )
+
+
+_BEFORE = "; delete that folder, and the run goes on from the checkpoint before it"
+_REMEDIES = {
+    "keypoint_skeleton": "to convert the data, name that one in config.data.keypoint_skeleton, and "
+    "give --config",
+    "joint_skeleton": "to convert the data, name that one in config.data.joint_skeleton, and give "
+    "--config",
+    "normalisation": "use the version of the package that it was trained with, or train anew",
+    "keypoint_source": "to use it on other 2D points on purpose, name their source in "
+    "config.data.keypoint_source, and give --config",
+}
+
+
+def _latest(workdir: str | Path) -> Path:
+    folder = Path(workdir).absolute() / _FOLDER
+    return folder / str(max(ocp.utils.checkpoint_steps(folder)))
 
 
 def _restore(workdir: str | Path, item: str, args: Any) -> Any:
@@ -77,6 +128,50 @@ def _restore(workdir: str | Path, item: str, args: Any) -> Any:
             f"no checkpoint in {Path(workdir) / _FOLDER}; train first (--mode=train), or correct "
             f"--workdir"
         )
-    with ocp.CheckpointManager(Path(workdir).absolute() / _FOLDER) as manager:
-        restored = manager.restore(manager.latest_step(), args=ocp.args.Composite(**{item: args}))
+    try:
+        with ocp.CheckpointManager(Path(workdir).absolute() / _FOLDER) as manager:
+            step = manager.latest_step()
+            restored = manager.restore(step, args=ocp.args.Composite(**{item: args}))
+    except Exception as error:  # Orbax and its storage raise many kinds for damage
+        raise CheckpointError(
+            f"the {item} in {_latest(workdir)} cannot be read, or does not fit the model of its "
+            f"config: {_first_line(error)}{_BEFORE}"
+        ) from error
     return restored[item]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _seal(metadata: Mapping[str, Any]) -> str:
+    """SHA-256 of plain data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(arrays: Any) -> str:
+    """SHA-256 over all leaves' bytes: what was read back must be what was saved."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _key_data(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    """On the host, where every process holds the same and Orbax has nothing to gather."""
+    return np.asarray(_key_data(leaf))
+
+
+def _like(array: np.ndarray, like: Any) -> jax.Array:
+    if _is_key(like):
+        return jax.random.wrap_key_data(jnp.asarray(array))
+    return jnp.asarray(array)

@@ -23,17 +23,20 @@ TOP = {
     "name": REQUIRED,
     "seed": 0,
     "devices": 1,  # of this host; 0 = all
+    "precision": "float32",  # of the networks: "float32" or "bfloat16"
     "data": REQUIRED,
     "streams": REQUIRED,
     "method": REQUIRED,  # name and settings: checked by methods.create
     "phases": REQUIRED,
     "steps_per_call": 0,  # steps in one compiled call; 0 = a pass over the main stream
     "evaluation": {},
+    "adaptation": {},  # at test time: --mode=adapt
 }
 DATA = {
     "paths": REQUIRED,  # prepared data sets, joined
     "keypoint_skeleton": "",  # "" = that of the data
     "joint_skeleton": "",
+    "keypoint_source": "",  # what the 2D points must be from; "" = anything
 }
 STREAM = {
     "split": "train",
@@ -59,11 +62,24 @@ EVALUATION = {
     "batch_size": 256,
     "every_epochs": 1,
 }
+ADAPTATION = {
+    "scope": "shared",  # one set of weights for a split ("shared"), or one for each clip ("clip")
+    "init": "checkpoint",  # or "random"
+    "method": "multiview",  # whose terms are minimised; it takes the trained method's settings
+    "weights": {"self": 1.0, "cross": 1.0, "consistency": 0.1},
+    "length_epochs": 60,  # one of the two; an epoch draws as many frames as the split has, in all
+    "length_steps": None,
+    "batch_size": 128,
+    "optimizer": {"name": "adam"},
+    "learning_rate": {"kind": "cosine", "start": 1e-3, "stop": 0.0},
+    "chunk": 4,  # clips at once, where each has its own weights
+    "seed": 0,
+}
 SCHEDULE = {
     "kind": REQUIRED,
     "start": REQUIRED,
     "stop": REQUIRED,
-    "period_epochs": None,  # one of the two; afterwards the value is `stop`
+    "period_epochs": None,  # one of the two, or the phase's length; afterwards the value is `stop`
     "period_steps": None,
 }
 
@@ -77,6 +93,9 @@ def complete(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str,
     full = _fill(_plain(config), TOP, "config")
     full["data"] = _fill(full["data"], DATA, "config.data")
     full["evaluation"] = _fill(full["evaluation"], EVALUATION, "config.evaluation")
+    full["adaptation"] = _fill(full["adaptation"], ADAPTATION, "config.adaptation")
+    _choice(full["adaptation"]["scope"], ("shared", "clip"), "config.adaptation.scope")
+    _choice(full["adaptation"]["init"], ("checkpoint", "random"), "config.adaptation.init")
     full["streams"] = {
         name: _fill(stream, STREAM, f"config.streams.{name}")
         for name, stream in full["streams"].items()
@@ -101,6 +120,7 @@ def complete(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str,
         "devices": (full["devices"], 0),
         "steps_per_call": (full["steps_per_call"], 0),
         "evaluation.batch_size": (full["evaluation"]["batch_size"], 1),
+        **{f"adaptation.{key}": (full["adaptation"][key], 1) for key in ("batch_size", "chunk")},
     }
     for name, stream in full["streams"].items():
         for key in ("window", "stride", "batch_size"):
@@ -119,39 +139,61 @@ def phases(config: Mapping[str, Any], method: Method, steps_per_epoch: int) -> l
     Raises `ConfigError` for a weight of a term that the method lacks, an unknown optimiser or
     schedule, or a phase without length.
     """
-    known = [term for group in method.groups for term in group.terms]
     result: list[Phase] = []
     first_step = 0
-    for i, phase in enumerate(config["phases"]):
+    for i, settings in enumerate(config["phases"]):
         where = f"config.phases[{i}]"
-        steps = _steps(phase, "length", steps_per_epoch, where)
-        for term in phase["weights"]:
-            _choice(term, known, f"{where}.weights")
-        weights = {
-            term: schedule(value, steps_per_epoch, f"{where}.weights.{term}")
-            for term, value in phase["weights"].items()
-            if value != 0  # a term of constant weight 0 is not computed
-        }
-        result.append(
-            Phase(
-                first_step=first_step,
-                steps=steps,
-                mode=Mode(
-                    dropout=phase["dropout"],
-                    update_statistics=phase["statistics"] == "batch",
-                    frozen=tuple(phase["frozen"]),
-                ),
-                weights=weights,
-                optimizer=_optimizer(phase["optimizer"], f"{where}.optimizer"),
-                learning_rate=schedule(
-                    phase["learning_rate"], steps_per_epoch, f"{where}.learning_rate"
-                ),
-                reset_optimizer=phase["optimizer_state"] == "reset",
-                average_decay=phase["average_decay"],
-            )
-        )
+        steps = _steps(settings, "length", steps_per_epoch, where)
+        result.append(_phase(settings, method, first_step, steps, steps_per_epoch, where))
         first_step += steps
     return result
+
+
+def adaptation_phase(config: Mapping[str, Any], method: Method, steps_per_epoch: int) -> Phase:
+    """What holds while a completed config adapts: the whole network in inference mode.
+
+    Raises `ConfigError` as `phases` does.
+    """
+    settings, where = config["adaptation"], "config.adaptation"
+    steps = _steps(settings, "length", steps_per_epoch, where)
+    inference = {"dropout": False, "statistics": "running"}
+    full = {**PHASE, **inference, **{key: settings[key] for key in settings if key in PHASE}}
+    return _phase(full, method, 0, steps, steps_per_epoch, where)
+
+
+def _phase(
+    settings: Mapping[str, Any],
+    method: Method,
+    first_step: int,
+    steps: int,
+    steps_per_epoch: int,
+    where: str,
+) -> Phase:
+    known = [term for group in method.groups for term in group.terms]
+    for term in settings["weights"]:
+        _choice(term, known, f"{where}.weights")
+
+    def over_time(value: Any, what: str) -> Schedule:
+        return schedule(value, steps, steps_per_epoch, f"{where}.{what}")
+
+    return Phase(
+        first_step=first_step,
+        steps=steps,
+        mode=Mode(
+            dropout=settings["dropout"],
+            update_statistics=settings["statistics"] == "batch",
+            frozen=tuple(settings["frozen"]),
+        ),
+        weights={
+            term: over_time(value, f"weights.{term}")
+            for term, value in settings["weights"].items()
+            if value != 0  # a term of constant weight 0 is not computed
+        },
+        optimizer=_optimizer(settings["optimizer"], f"{where}.optimizer"),
+        learning_rate=over_time(settings["learning_rate"], "learning_rate"),
+        reset_optimizer=settings["optimizer_state"] == "reset",
+        average_decay=settings["average_decay"],
+    )
 
 
 def phase_before(phases: Sequence[Phase], step: int) -> Phase:
@@ -159,16 +201,20 @@ def phase_before(phases: Sequence[Phase], step: int) -> Phase:
     return [phase for phase in phases if phase.first_step < max(step, 1)][-1]
 
 
-def schedule(value: float | Mapping[str, Any], steps_per_epoch: int, where: str) -> Schedule:
+def schedule(
+    value: float | Mapping[str, Any], steps: int, steps_per_epoch: int, where: str
+) -> Schedule:
     """A number, or `{kind, start, stop, period_*}`, as a function of the step within its phase.
 
     Kinds: `linear`, `cosine` (half a cosine) and `exponential`, from `start` to `stop` over the
-    period and `stop` from then on.
+    period (by default the phase's `steps`) and `stop` from then on.
     """
     if not isinstance(value, Mapping):
         constant = float(value)
         return lambda _: jnp.float32(constant)
     value = _fill(value, SCHEDULE, where)
+    if value["period_epochs"] is None and value["period_steps"] is None:
+        value["period_steps"] = steps
     period = _steps(value, "period", steps_per_epoch, where)
     start, stop = float(value["start"]), float(value["stop"])
     shapes: dict[str, Callable] = {

@@ -1,40 +1,61 @@
 """The door: `python -m pose3d_jax.main --config=configs/NAME.py --workdir=DIR`."""
 
+import os
 import sys
+from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from pose3d_jax import evaluate, report, train
-from pose3d_jax.errors import UserError
+from pose3d_jax import adapt, compare, evaluate, report, runs, train
+from pose3d_jax.errors import Interrupted, NonFiniteError, UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment: a file, with an argument after a colon where it takes one."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where checkpoints, scalars, metrics and the report go.", required=True
+    "workdir", None, "Where checkpoints, scalars, metrics and the report go."
 )
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate"], "evaluate: the workdir's latest checkpoint."
+    "mode",
+    "train",
+    ["train", "evaluate", "adapt", "compare"],
+    "evaluate, adapt: the workdir's latest checkpoint. compare: two work directories, given as "
+    "arguments.",
 )
+_PROFILE = flags.DEFINE_bool("profile", False, "Leave a JAX trace of a few training steps.")
+_OTHER_CODE = flags.DEFINE_bool(
+    "other_code", False, "Go on with a run that another version of the package began."
+)
+# Seconds that a command saves when it is run again; JAX's own variable of this kind goes first.
+_CACHE = Path("~/.cache/pose3d_jax/compiled").expanduser()
 
 
 def _main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries tell of their inner life at INFO
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    config = _CONFIG.value
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+    mode, workdir, config = _MODE.value, _WORKDIR.value, _CONFIG.value
+    if len(argv) != (3 if mode == "compare" else 1):
+        wanted = "two work directories" if mode == "compare" else "no arguments but flags"
+        raise app.UsageError(f"--mode={mode} takes {wanted}, not {' '.join(argv[1:]) or 'none'}")
+    if mode == "compare":
+        print(compare.table(compare.run(*argv[1:])))
+        return
+    if workdir is None:
+        raise app.UsageError(f"--mode={mode} needs --workdir")
     if not isinstance(config, ConfigDict | None):
         raise UserError("--config names no file that can be read; the configs are in configs/")
-    if _MODE.value == "evaluate":
-        metrics = evaluate.run(_WORKDIR.value, config)
-    elif config is None:
-        raise app.UsageError("--mode=train needs --config")
+    if mode == "train":
+        if config is None:
+            raise app.UsageError("--mode=train needs --config")
+        train.run(config, workdir, profile=_PROFILE.value, other_code=_OTHER_CODE.value)
     else:
-        metrics = train.run(config, _WORKDIR.value)
-    print(report.table(metrics))
-    print(f"\n{_WORKDIR.value}/report.html")
+        {"evaluate": evaluate, "adapt": adapt}[mode].run(workdir, config)
+    print(report.table(runs.read_runs(workdir)))
+    print(f"\n{workdir}/report.html")
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -47,11 +68,17 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Parses the flags and runs; what a user can mend ends in one message and exit status 1."""
+    """Parses the flags and runs; what a user can mend ends in one message and exit status 1.
+
+    A run that a signal ended has saved its state; its exit status is 143, as of SIGTERM.
+    """
     try:
         app.run(_main, flags_parser=_parse)
-    except (UserError, train.NonFiniteError) as error:
+    except (UserError, NonFiniteError) as error:
         sys.exit(f"error: {error}")
+    except Interrupted as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        sys.exit(143)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,30 @@
-"""Scalars, tables and the HTML report: the only place that turns metres into millimetres."""
+"""Tables and the HTML report: the only place that turns metres into millimetres."""
 
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any
 
 import jax
 import numpy as np
 
 from pose3d_jax import metrics as measures
-from pose3d_jax import skeleton, viewer
+from pose3d_jax import skeleton, viewer, workdir
 from pose3d_jax.errors import UserError
+from pose3d_jax.runs import Run, distinct, same_examples
 from pose3d_jax.viewer import figures
 
-_NAMES = {
+# The metrics and the rows that are no method, as they are shown.
+NAMES = {
     "p1": "P1",
     "p2": "P2",
     "n_mpjpe": "N-MPJPE",
     "absolute": "absolute",
     "mpjpe_report": "MPJPE (report)",
 }
-_BASELINES = {"triangulation": "triangulation", "mean_pose": "mean pose"}
+BASELINES = {"triangulation": "triangulation", "mean_pose": "mean pose"}
 _KINDS = ("action", "subject", "group")
 _MOST_DOTS = 40
 _LEGEND = (
@@ -34,101 +35,33 @@ _LEGEND = (
 )
 
 
-class ReportError(UserError):
-    """A work directory that cannot be reported; the message says what, where and what to do."""
-
-
-class ScalarLog:
-    """Appends to `workdir/scalars.jsonl`, one line of JSON per call, whole on disk at once."""
-
-    def __init__(self, workdir: str | os.PathLike[str]):
-        self.path = Path(workdir) / "scalars.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():  # a killed run may have left half a line
-            head, newline, _ = self.path.read_bytes().rpartition(b"\n")
-            os.truncate(self.path, len(head + newline))
-
-    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Writes one line; a value that is not finite becomes null, JSON having no other word."""
-        row: dict[str, Any] = {"step": int(step)}
-        for name, value in values.items():
-            number = value if isinstance(value, int) else float(value)
-            row[name] = number if math.isfinite(number) else None
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def read_scalars(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of a `scalars.jsonl`; a last line that was cut off is left out."""
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
-    rows = []
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is cut off
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ReportError(f"{path}, line {number} is not JSON ({error}); remove it") from error
-    return rows
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What one work directory holds. Lengths are in metres."""
-
-    name: str
-    metrics: dict[str, Any]
-    scalars: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    examples: dict[str, np.ndarray] | None = None
-
-
-def read_run(workdir: str | os.PathLike[str]) -> Run:
-    """Reads `metrics.json` and, where they are, `scalars.jsonl` and `examples.npz`.
-
-    Raises `ReportError` where there is no evaluation to report, or one that cannot be read.
-    """
-    workdir = Path(workdir).resolve()
-    path = workdir / "metrics.json"
-    if not path.exists():
-        raise ReportError(
-            f"{workdir} has no metrics.json: the run was not evaluated yet, or this is not its "
-            f"work directory; run with --mode=evaluate --workdir={workdir} first"
-        )
-    again = "write it again with --mode=evaluate"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ReportError(f"{path} is not JSON ({error}); {again}") from error
-    if metrics.get("unit") != "m" or "splits" not in metrics or "method" not in metrics:
-        raise ReportError(f"{path} lacks a method, splits, or the unit 'm'; {again}")
-    scalars, examples = workdir / "scalars.jsonl", None
-    if (workdir / "examples.npz").exists():
-        with np.load(workdir / "examples.npz") as arrays:
-            examples = dict(arrays)
-    return Run(workdir.name, metrics, read_scalars(scalars) if scalars.exists() else [], examples)
-
-
 def millimetres(metres: float | None) -> str:
     """One decimal, or a dash where there is no number."""
     return "–" if metres is None or not math.isfinite(metres) else f"{1000 * metres:.1f}"
 
 
-def table(metrics: Mapping[str, Any]) -> str:
-    """The tables of one `metrics.json` as plain text, in millimetres."""
-    run = Run(metrics["method"], dict(metrics))
+def table(runs: Sequence[Run]) -> str:
+    """The runs' tables as plain text, in millimetres."""
     blocks = ["Errors in mm; means over all frames and views, and over the means of the groups."]
-    for split in _splits([run]):
+    for split in _splits(distinct(runs, taken=BASELINES.values())):
         blocks += [_headline(split).text(), *(part.text() for part in _breakdowns(split))]
     return "\n\n".join(blocks) + "\n"
 
 
-def write_html(path: str | os.PathLike[str], runs: Sequence[Run], title: str) -> None:
-    """Writes one self-contained page about the runs, whole or not at all."""
+def write_html(path: str | Path, runs: Sequence[Run], title: str) -> None:
+    """Writes one self-contained page about the runs, whole or not at all.
+
+    Raises `UserError` where there is no run.
+    """
     if not runs:
-        raise ReportError("there is no run to report; name at least one work directory")
-    runs = _distinct(runs)
+        raise UserError("there is no run to report; name at least one work directory")
+    runs = distinct(runs, taken=BASELINES.values())
     colours = figures.palette(run.name for run in runs)
     splits = _splits(runs)
     parts = [*(_headline(split).html() for split in splits), viewer.note(_LEGEND)]
     parts += [viewer.section("Runs"), _facts(runs).html()]
+    if any("adaptation" in run.metrics for run in runs):
+        parts += [viewer.section("Adaptation"), _adaptations(runs).html()]
     for run in runs:
         config = json.dumps(run.metrics.get("config", {}), indent=2, ensure_ascii=False)
         parts.append(viewer.details(f"Config of {run.name}", viewer.code(config)))
@@ -145,11 +78,8 @@ def write_html(path: str | os.PathLike[str], runs: Sequence[Run], title: str) ->
             untitled = dataclasses.replace(part, title="")
             parts.append(viewer.details(part.title, untitled.html()))
     lead = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}, errors in mm"
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(viewer.page(title, lead, parts), encoding="utf-8")
-    temporary.replace(path)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    workdir.write_text(path, viewer.page(title, lead, parts))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,7 +92,7 @@ class _Entry:
 
     @property
     def baseline(self) -> bool:
-        return self.row in _BASELINES
+        return self.row in BASELINES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,9 +121,9 @@ def _splits(runs: Sequence[Run]) -> list[_Split]:
             _Entry(run.name if row == run.metrics["method"] else f"{run.name}: {row}", run, row)
             for run in members
             for row in rows[run.name]
-            if row not in _BASELINES
+            if row not in BASELINES
         ]
-        for row, label in _BASELINES.items():
+        for row, label in BASELINES.items():
             having = [run for run in members if row in rows[run.name]]
             if len({_digits(rows[run.name][row]) for run in having}) <= 1:  # they agree: once
                 entries += [_Entry(label, run, row) for run in having[:1]]
@@ -215,7 +145,7 @@ def _lowest(values: Sequence[float | None]) -> str:
 
 
 def _headline(split: _Split) -> viewer.Table:
-    keys = [(metric, mean) for metric in _NAMES for mean in ("frames", "groups")]
+    keys = [(metric, mean) for metric in NAMES for mean in ("frames", "groups")]
     lines = {
         e: [split.of(e)["rows"][e.row].get(m, {}).get(k) for m, k in keys] for e in split.entries
     }
@@ -228,7 +158,7 @@ def _headline(split: _Split) -> viewer.Table:
         cells = tuple(millimetres(value) for value in line)
         bold = {i for i, cell in enumerate(cells) if cell == best[i] and not entry.baseline}
         rows.append(viewer.Row(entry.label, cells, frozenset(bold), quiet=entry.baseline))
-    spans = tuple((name, 2) for name in _NAMES.values())
+    spans = tuple((name, 2) for name in NAMES.values())
     return viewer.Table(split.title, tuple(mean for _, mean in keys), tuple(rows), spans)
 
 
@@ -281,39 +211,46 @@ def _in_mm(metres: float | None) -> float | None:
     return None if metres is None else 1000 * metres
 
 
+def _adaptations(runs: Sequence[Run]) -> viewer.Table:
+    """How each adapted run was adapted, and what it took."""
+    columns = ("weights", "start", "split", "steps", "wall time", "s per 1,000 frames")
+    rows = []
+    for run in runs:
+        known = run.metrics.get("adaptation", {"splits": {}})
+        for split, cost in known["splits"].items():
+            scope = {"shared": "one set", "clip": "one set per clip"}[known["scope"]]
+            costs = (
+                f"{cost['steps']:,}",
+                _time(cost["wall_s"]),
+                f"{cost['s_per_1000_frames']:.1f}",
+            )
+            rows.append(viewer.Row(run.name, (scope, known["init"], split, *costs)))
+    return viewer.Table("", columns, tuple(rows))
+
+
+def _time(seconds: float | None) -> str:
+    seconds = round(seconds or 0)
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s"
+
+
 def _facts(runs: Sequence[Run]) -> viewer.Table:
     columns = ("method", "config", "data", "steps", "wall time", "version")
     rows = []
     for run in runs:
         known = run.metrics
-        seconds = round(known.get("wall_s") or 0)
-        hours, minutes = seconds // 3600, seconds // 60 % 60
-        time = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s"
         texts = [str(known.get(k, "–")) for k in ("method", "config_name", "dataset")]
         steps = f"{known['steps']:,}" if "steps" in known else "–"
-        cells = (*texts, steps, time, str(known.get("version", "–")))
+        cells = (*texts, steps, _time(known.get("wall_s")), str(known.get("version", "–")))
         rows.append(viewer.Row(run.name, cells))
     return viewer.Table("", columns, tuple(rows))
-
-
-def _distinct(runs: Sequence[Run]) -> list[Run]:
-    """The runs with no name twice, nor one that a baseline has."""
-    taken, distinct = set(_BASELINES.values()), []
-    for run in runs:
-        name, number = run.name, 1
-        while name in taken:
-            number += 1
-            name = f"{run.name} ({number})"
-        taken.add(name)
-        distinct.append(dataclasses.replace(run, name=name))
-    return distinct
 
 
 def _shown(scalars: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Scalars with the validation errors in millimetres."""
 
     def is_error(name: str) -> bool:
-        return name.startswith("validation/") and name.rpartition("/")[2] in _NAMES
+        return name.startswith("validation/") and name.rpartition("/")[2] in NAMES
 
     return [{k: _in_mm(v) if is_error(k) else v for k, v in row.items()} for row in scalars]
 
@@ -323,7 +260,7 @@ def _pictures(runs: Sequence[Run], colours: Mapping[str, str]) -> Iterator[str]:
     sharing: list[list[tuple[Run, dict[str, np.ndarray]]]] = []
     for run in runs:
         if run.examples is not None:
-            known = next((g for g in sharing if _same(g[0][1], run.examples)), None)
+            known = next((g for g in sharing if same_examples(g[0][1], run.examples)), None)
             if known is None:
                 sharing.append(known := [])
             known.append((run, run.examples))
@@ -338,7 +275,7 @@ def _pictures(runs: Sequence[Run], colours: Mapping[str, str]) -> Iterator[str]:
             joints = _relative(arrays["prediction"], three.root)
             poses[run.name], captions[run.name] = _compared(joints, truth, valid, three.root, run)
         baseline = _relative(shared["triangulation"], three.root)
-        label = _BASELINES["triangulation"]
+        label = BASELINES["triangulation"]
         poses[label], captions[label] = _compared(baseline, truth, valid, three.root, None)
         drawn = figures.examples(
             (two, three),
@@ -366,7 +303,7 @@ def _compared(
     arrays = [np.asarray(array, np.float32) for array in (joints, truth, valid)]
     scored = jax.vmap(lambda v: measures.scored(v, root))(arrays[2])
     name, measure = "P1", measures.mpjpe
-    if run is not None and _up_to_scale(run):
+    if run is not None and run.up_to_scale:
         name, measure = "N-MPJPE", measures.n_mpjpe
         weighed = np.where(valid[..., None], joints, 0)
         products = (weighed * truth).sum((1, 2)) / np.maximum((weighed**2).sum((1, 2)), 1e-12)
@@ -378,22 +315,5 @@ def _compared(
     return joints, [f"{name} {text} mm" for text in texts]
 
 
-def _up_to_scale(run: Run) -> bool:
-    rows = [
-        split["rows"].get(run.metrics["method"], {}) for split in run.metrics["splits"].values()
-    ]
-    return all(row.get("p1", {}).get("frames") is None for row in rows)
-
-
 def _relative(joints: np.ndarray, root: int) -> np.ndarray:
     return joints - joints[:, [root]]
-
-
-def _same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
-    """Whether two runs show the same examples: their names, what went in, what is true."""
-    texts = ("names", "split", "keypoint_skeleton", "joint_skeleton")
-    numbers = ("keypoints", "confidence", "truth", "triangulation")
-    return all(np.array_equal(one[k], other[k]) for k in texts) and all(
-        one[k].shape == other[k].shape and np.allclose(one[k], other[k], atol=1e-3, equal_nan=True)
-        for k in numbers
-    )

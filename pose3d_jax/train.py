@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +15,55 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import pose3d_jax
-from pose3d_jax import checkpoint, evaluate, methods, step
+from pose3d_jax import checkpoint, evaluate, methods, scoring, step, workdir
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
 from pose3d_jax.data.poses import PoseData
+from pose3d_jax.errors import Interrupted, NonFiniteError
+from pose3d_jax.log import ScalarLog
 from pose3d_jax.methods.base import Info, Method, covers
-from pose3d_jax.report import ScalarLog
+from pose3d_jax.signals import Signals
 from pose3d_jax.step import Phase, TrainState
 
-
-class NonFiniteError(RuntimeError):
-    """A term or a gradient was NaN or infinite; names the step, the term and the batch's clips."""
+PROFILED_STEPS = 10
 
 
-def run(config: Mapping[str, Any] | ConfigDict, workdir: str | Path) -> dict[str, Any]:
+def run(
+    config: Mapping[str, Any] | ConfigDict,
+    directory: str | Path,
+    *,
+    profile: bool = False,
+    other_code: bool = False,
+) -> dict[str, Any]:
     """Trains as the config says, or goes on where the work directory's last checkpoint stopped.
 
-    Leaves checkpoints, `scalars.jsonl` and what `evaluate.run` leaves; returns its metrics. Nothing
-    is written before config, data and method have been found to fit.
+    Leaves checkpoints, `scalars.jsonl`, TensorBoard's files and what `evaluate.run` leaves; returns
+    its metrics. Nothing is written before config, data and method have been found to fit.
 
-    Raises a `UserError` for what does not fit, `NonFiniteError` where the loss is not finite.
+    Args:
+      config: see `config.py`.
+      directory: the work directory; one that is another experiment's is refused.
+      profile: also leave a JAX trace of a few steps in `profile/`.
+      other_code: go on with a run that another version of the package began.
+
+    Raises a `UserError` for what does not fit, `NonFiniteError` where the loss is not finite, and
+    `Interrupted` after SIGTERM or SIGINT, when the state has been saved.
     """
     # ------------------------------------------------------------------ config, data and method
     config = configs.complete(config)
-    workdir = Path(workdir)
-    devices = config["devices"] or jax.local_device_count()
+    directory = Path(directory)
+    devices = _devices(config)
     streams = {name: _load(config, stream) for name, stream in config["streams"].items()}
     batch_sizes = {name: stream["batch_size"] for name, stream in config["streams"].items()}
     _check_batches(streams, batch_sizes, devices)
     main = streams["main"]
     settings = config["evaluation"]
     validation = _load_split(config, settings["validation"]) if settings["validation"] else None
-    for split in settings["test"]:
-        _load_split(config, split)  # a missing split is found now, not after hours of training
+    tests = {split: _load_split(config, split) for split in settings["test"]}
 
-    method = methods.create(
-        config["method"], Info(main.keypoint_skeleton, main.joint_skeleton, main.recordings)
-    )
+    info = Info(main.keypoint_skeleton, main.joint_skeleton, main.recordings)
+    method = methods.create(config["method"], info)
     epoch = main.poses.size // batch_sizes["main"]
     phases = configs.phases(config, method, epoch)
     total = sum(phase.steps for phase in phases)
@@ -61,25 +72,32 @@ def run(config: Mapping[str, Any] | ConfigDict, workdir: str | Path) -> dict[str
     sets = {name: data.poses for name, data in streams.items()}
     state = _initial_state(config, method, phases, phases[0], sets)
     _check_phases(method, phases, state)
+    loaded = {**streams, **({"validation": validation} if validation else {}), **tests}
+    experiment = {
+        "config": config,
+        "fingerprint": {name: data.fingerprint for name, data in loaded.items()},
+        "code": workdir.code_version(),
+    }
+    workdir.check(directory, experiment, other_code=other_code)
     metadata = {**_metadata(config, main), "steps_per_epoch": epoch}
     earlier = 0.0  # seconds that the run took before it was taken up again
-    if checkpoint.exists(workdir):
-        _check_same_experiment(workdir, metadata)
-        saved = checkpoint.read_metadata(workdir)
+    if checkpoint.exists(directory):
+        saved = checkpoint.read_metadata(directory)
         left_by = configs.phase_before(phases, saved["step"])
         like = _initial_state(config, method, phases, left_by, sets)
-        state = checkpoint.read_state(workdir, like)
+        state = checkpoint.read_state(directory, like)
         earlier = saved["wall_s"]
+    done = int(state.step)
     state = step.replicate(state, devices)
-    done = int(state.step[0])
 
     # ------------------------------------------------------------------ phases
-    workdir.mkdir(parents=True, exist_ok=True)
-    log = ScalarLog(workdir)
     started = time.monotonic() - earlier
     with (
-        checkpoint.Checkpoints(workdir) as checkpoints,
+        workdir.claim(directory, experiment),
+        checkpoint.Checkpoints(directory) as checkpoints,
+        ScalarLog(directory, done) as log,
         tqdm(total=total, initial=done, unit="step", dynamic_ncols=True) as bar,
+        Signals() as signals,
     ):
         for number, phase in enumerate(phases):
             last = phase.first_step + phase.steps
@@ -88,8 +106,10 @@ def run(config: Mapping[str, Any] | ConfigDict, workdir: str | Path) -> dict[str
             compiled = functools.cache(
                 functools.partial(step.compile_epoch, method, phase, batch_sizes, devices)
             )
+            per_call = config["steps_per_call"] or epoch
             while done < last:
-                call = min(config["steps_per_call"] or epoch, last - done)
+                # A run that was cut anywhere comes back to the calls of one that was not.
+                call = min(per_call - (done - phase.first_step) % per_call, last - done)
                 state, metrics = compiled(call)(state, sets)
                 _check_finite(method, state, streams, batch_sizes)
                 before, done = done, done + call
@@ -101,17 +121,26 @@ def run(config: Mapping[str, Any] | ConfigDict, workdir: str | Path) -> dict[str
                 for name, (value, count) in step.unreplicate(metrics).items():
                     scalars[f"train/{name}"] = float(value) / max(float(count), 1e-12)
                 every = settings["every_epochs"] * epoch
-                if validation is not None and (done // every > before // every or done == total):
+                due = done // every > before // every or done == total
+                if validation is not None and due:
                     p1 = _validate(method, state, validation, settings["batch_size"])
                     scalars["validation/p1"] = p1
                     bar.set_postfix_str(f"validation P1 {p1:.4f} m")
                 log.write(done, scalars)
-                if done // every > before // every or done == total:
+                if due or signals.received:
                     wall = time.monotonic() - started
                     checkpoints.save(
                         step.unreplicate(state), {**metadata, "step": done, "wall_s": wall}
                     )
-    return evaluate.run(workdir)
+                if signals.received and done < total:
+                    raise Interrupted(
+                        f"{signals.received} at step {done} of {total}: the state is saved in "
+                        f"{directory}, and the same command goes on from there"
+                    )
+                if profile:
+                    _profile(compiled(PROFILED_STEPS), state, sets, directory / "profile")
+                    profile = False
+    return evaluate.run(directory)
 
 
 def _load(config: Mapping[str, Any], stream: Mapping[str, Any]) -> PoseData:
@@ -122,6 +151,7 @@ def _load(config: Mapping[str, Any], stream: Mapping[str, Any]) -> PoseData:
         stride=stream["stride"],
         keypoint_skeleton=config["data"]["keypoint_skeleton"] or None,
         joint_skeleton=config["data"]["joint_skeleton"] or None,
+        keypoint_source=config["data"]["keypoint_source"] or None,
     )
 
 
@@ -131,12 +161,17 @@ def _load_split(config: Mapping[str, Any], split: str) -> PoseData:
     return _load(config, {"split": split, "window": window, "stride": window})
 
 
+def _devices(config: Mapping[str, Any]) -> int:
+    """Devices that the run has, over all processes."""
+    wanted, available = config["devices"], jax.local_device_count()
+    if wanted > available:
+        raise ConfigError(f"config.devices is {wanted}, but there are {available}")
+    return wanted or available
+
+
 def _check_batches(
     streams: Mapping[str, PoseData], batch_sizes: Mapping[str, int], devices: int
 ) -> None:
-    available = jax.local_device_count()
-    if devices > available:
-        raise ConfigError(f"config.devices is {devices}, but there are {available}")
     for name, size in batch_sizes.items():
         windows = streams[name].poses.size
         if not 1 <= size <= windows:
@@ -196,7 +231,7 @@ def _enter_phase(method: Method, phase: Phase, state: TrainState, devices: int) 
 def _validate(method: Method, state: TrainState, data: PoseData, batch_size: int) -> float:
     """Frame mean of P1, metres."""
     variables = step.unreplicate(state.evaluated)
-    errors, mask = evaluate.evaluate(method, variables, data, batch_size, references=False)
+    errors, mask = scoring.score(method, variables, data, batch_size, references=False)
     return float(errors["method"]["p1"][mask].mean(dtype=np.float64))
 
 
@@ -238,16 +273,16 @@ def _metadata(config: Mapping[str, Any], data: PoseData) -> dict[str, Any]:
         "normalisation": Info(data.keypoint_skeleton, data.joint_skeleton).normalisation,
         "recordings": list(data.recordings),
         "version": pose3d_jax.__version__,
+        "code": workdir.code_version(),
         "fingerprint": data.fingerprint,
     }
 
 
-def _check_same_experiment(workdir: Path, metadata: Mapping[str, Any]) -> None:
-    """A work directory goes on with its own experiment only."""
-    saved = checkpoint.read_metadata(workdir)
-    differing = [key for key in ("config", "fingerprint") if saved[key] != metadata[key]]
-    if differing:
-        raise ConfigError(
-            f"{workdir} holds another experiment: its {' and '.join(differing)} differ; give "
-            f"another --workdir, or delete that one"
-        )
+def _profile(compiled: Callable, state: TrainState, sets: Mapping[str, Any], out: Path) -> None:
+    """A trace of one compiled call, on a copy of the state: the run goes on as if it had not been.
+
+    TensorBoard's profile plugin, XProf and Perfetto read it.
+    """
+    once = compiled(jax.tree.map(jnp.copy, state), sets)  # compiles
+    with jax.profiler.trace(str(out)):
+        jax.block_until_ready(compiled(once[0], sets))

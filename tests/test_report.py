@@ -5,7 +5,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from pose3d_jax import report, skeleton
+from pose3d_jax import log, report, skeleton
+from pose3d_jax.errors import UserError
+from pose3d_jax.runs import Run, read_run
 
 pytestmark = pytest.mark.filterwarnings("error")
 METRICS = ("p1", "p2", "n_mpjpe", "absolute", "mpjpe_report")
@@ -68,9 +70,9 @@ def _examples(names=("one", "two"), offset=0.1):
 
 
 def _workdir(path, metrics, examples=None):
-    log = report.ScalarLog(path)
-    log.write(10, {"epoch": 1.0, "phase": 0, "train/all/two_d": 0.5, "train/loss": 0.5})
-    log.write(20, {"epoch": 2.0, "phase": 1, "train/loss": 0.25, "validation/p1": 0.08})
+    with log.ScalarLog(path) as scalars:
+        scalars.write(10, {"epoch": 1.0, "phase": 0, "train/all/two_d": 0.5, "train/loss": 0.5})
+        scalars.write(20, {"epoch": 2.0, "phase": 1, "train/loss": 0.25, "validation/p1": 0.08})
     (path / "metrics.json").write_text(json.dumps(metrics))
     if examples:
         np.savez(path / "examples.npz", **examples)
@@ -117,64 +119,6 @@ def _written(tmp_path, runs, title="Report"):
     return _Page(path.read_text(encoding="utf-8")), path.read_text(encoding="utf-8")
 
 
-# -- scalars
-
-
-def test_scalars_come_back(tmp_path):
-    log = report.ScalarLog(tmp_path / "new")
-    log.write(3, {"epoch": 1.0, "phase": 0, "train/loss": np.float32(0.5), "bad": float("nan")})
-    log.write(6, {"epoch": np.array(2.0)})
-    assert report.read_scalars(log.path) == [
-        {"step": 3, "epoch": 1.0, "phase": 0, "train/loss": 0.5, "bad": None},
-        {"step": 6, "epoch": 2.0},
-    ]
-    assert isinstance(report.read_scalars(log.path)[0]["phase"], int)
-
-
-def test_a_line_that_was_cut_off_is_left_out_and_then_overwritten(tmp_path):
-    log = report.ScalarLog(tmp_path)
-    log.write(1, {"a": 1.0})
-    with log.path.open("a") as file:
-        file.write('{"step": 2, "a')
-    assert report.read_scalars(log.path) == [{"step": 1, "a": 1.0}]
-    report.ScalarLog(tmp_path).write(2, {"a": 2.0})
-    assert [row["step"] for row in report.read_scalars(log.path)] == [1, 2]
-
-
-def test_a_broken_line_in_the_middle_is_named(tmp_path):
-    path = tmp_path / "scalars.jsonl"
-    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(report.ReportError, match=r"scalars.jsonl, line 2 is not JSON"):
-        report.read_scalars(path)
-
-
-# -- runs
-
-
-def test_a_run_is_read_with_or_without_its_extras(tmp_path):
-    run = report.read_run(_workdir(tmp_path / "mv", _metrics(), _examples()))
-    assert run.name == "mv"
-    assert [row["step"] for row in run.scalars] == [10, 20]
-    assert run.examples is not None
-    assert run.examples["truth"].shape == (2, 17, 3)
-    (tmp_path / "mv" / "scalars.jsonl").unlink()
-    (tmp_path / "mv" / "examples.npz").unlink()
-    bare = report.read_run(str(tmp_path / "mv"))
-    assert (bare.scalars, bare.examples) == ([], None)
-
-
-def test_a_run_without_metrics_says_what_to_do(tmp_path):
-    with pytest.raises(report.ReportError, match=r"has no metrics.json.*--mode=evaluate"):
-        report.read_run(tmp_path)
-
-
-@pytest.mark.parametrize("text", ["{", json.dumps(_metrics(unit="mm")), '{"unit": "m"}'])
-def test_metrics_that_cannot_be_read_are_an_error(tmp_path, text):
-    (tmp_path / "metrics.json").write_text(text)
-    with pytest.raises(report.ReportError, match=r"metrics.json .* with --mode=evaluate"):
-        report.read_run(tmp_path)
-
-
 # -- tables
 
 
@@ -189,7 +133,7 @@ def test_millimetres_have_one_decimal_and_nothing_is_a_dash():
 
 
 def test_the_text_table_has_every_number_under_its_heading():
-    text = report.table(_metrics())
+    text = report.table([Run("multiview", _metrics())])
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "cmu_mv_v1 · test · 1,234 frames, 5 clips" in text
     assert "multiview 45.4 51.3 55.4 – 65.4 – 75.4 – 85.4 –" in lines
@@ -203,7 +147,7 @@ def test_the_text_table_has_every_number_under_its_heading():
 
 
 def test_runs_share_a_table_in_which_the_lowest_is_bold(tmp_path):
-    runs = [report.Run("slow", _metrics(0.05)), report.Run("good", _metrics(0.03))]
+    runs = [Run("slow", _metrics(0.05)), Run("good", _metrics(0.03))]
     page, _ = _written(tmp_path, runs)
     rows = {row[0]: row[1:] for row in reversed(page.rows) if row and len(row) == 11}
     assert list(reversed(rows)) == ["", "slow", "good", "triangulation", "mean pose"]
@@ -214,19 +158,19 @@ def test_runs_share_a_table_in_which_the_lowest_is_bold(tmp_path):
 
 
 def test_a_single_method_has_nothing_to_be_bold_against(tmp_path):
-    page, _ = _written(tmp_path, [report.Run("mv", _metrics())])
+    page, _ = _written(tmp_path, [Run("mv", _metrics())])
     assert "b" not in [tag for tag, _ in page.tags]
 
 
 def test_baselines_that_differ_are_shown_for_each_run(tmp_path):
-    runs = [report.Run("a", _metrics()), report.Run("b", _metrics(triangulation=0.02))]
+    runs = [Run("a", _metrics()), Run("b", _metrics(triangulation=0.02))]
     page, _ = _written(tmp_path, runs)
     labels = [row[0] for row in page.rows if len(row) == 11]
     assert labels[1:] == ["a", "b", "triangulation (a)", "triangulation (b)", "mean pose"]
 
 
 def test_other_data_of_the_same_name_have_a_table_of_their_own(tmp_path):
-    runs = [report.Run("a", _metrics()), report.Run("b", _metrics(fingerprint="cd"))]
+    runs = [Run("a", _metrics()), Run("b", _metrics(fingerprint="cd"))]
     page, _ = _written(tmp_path, runs)
     labels = [row[0] for row in page.rows if len(row) == 11]
     assert labels == [*["", "a", "triangulation", "mean pose"], *["", "b"], *labels[2:4]]
@@ -237,7 +181,7 @@ def test_other_data_of_the_same_name_have_a_table_of_their_own(tmp_path):
 
 def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
     runs = [
-        report.read_run(_workdir(tmp_path / name, _metrics(p1), _examples()))
+        read_run(_workdir(tmp_path / name, _metrics(p1), _examples()))
         for name, p1 in (("a", 0.05), ("b", 0.03))
     ]
     page, text = _written(tmp_path, runs)
@@ -255,8 +199,8 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
 
 def test_runs_with_other_examples_have_pictures_of_their_own(tmp_path):
     runs = [
-        report.Run("a", _metrics(), examples=_examples()),
-        report.Run("b", _metrics(), examples=_examples(names=("one", "three"))),
+        Run("a", _metrics(), examples=_examples()),
+        Run("b", _metrics(), examples=_examples(names=("one", "three"))),
     ]
     _, text = _written(tmp_path, runs)
     assert text.count("half from the side") == 2
@@ -268,13 +212,13 @@ def test_a_prediction_up_to_scale_is_scaled_and_one_without_root_has_no_error(tm
     examples = _examples()
     examples["prediction"] = 7 * examples["truth"]
     examples["truth_valid"][1, 0] = 0
-    _, text = _written(tmp_path, [report.Run("a", metrics, examples=examples)])
+    _, text = _written(tmp_path, [Run("a", metrics, examples=examples)])
     assert "N-MPJPE 0.0 mm" in text
     assert "N-MPJPE – mm" in text
 
 
 def test_all_text_is_escaped(tmp_path):
-    run = report.Run(HOSTILE, _metrics(name=HOSTILE), examples=_examples(names=(HOSTILE, "x")))
+    run = Run(HOSTILE, _metrics(name=HOSTILE), examples=_examples(names=(HOSTILE, "x")))
     run.metrics["dataset"] = HOSTILE
     run.metrics["splits"] = {HOSTILE: run.metrics["splits"]["test"]}
     action = run.metrics["splits"][HOSTILE]["breakdown"]["action"]
@@ -287,12 +231,12 @@ def test_all_text_is_escaped(tmp_path):
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
-    runs = [report.Run("mv", _metrics(), [{"step": 1, "train/loss": x}]) for x in (1.0, 2.0)]
+    runs = [Run("mv", _metrics(), [{"step": 1, "train/loss": x}]) for x in (1.0, 2.0)]
     page, _ = _written(tmp_path, runs)
     assert [row[0] for row in page.rows if len(row) == 11][1:3] == ["mv", "mv (2)"]
 
 
 def test_no_run_is_an_error(tmp_path):
-    with pytest.raises(report.ReportError, match="no run to report"):
+    with pytest.raises(UserError, match="no run to report"):
         report.write_html(tmp_path / "report.html", [], "Report")
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,276 @@
+"""Test-time adaptation: the multi-view terms minimised on the test clips, first order.
+
+The last part of "3D Pose Estimation Using 2D Supervision" (CMU 16-824 report): what trained the
+lifter is minimised once more on the observations that are to be lifted, with all views at hand.
+Labels are blanked before anything else sees the clips.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from pose3d_jax import config as configs
+from pose3d_jax import evaluate, methods, scoring, step
+from pose3d_jax.config import ConfigError
+from pose3d_jax.data.poses import PoseData, PoseSet
+from pose3d_jax.errors import NonFiniteError
+from pose3d_jax.evaluate import Restored
+from pose3d_jax.log import ScalarLog
+from pose3d_jax.methods.base import Method, Variables
+from pose3d_jax.models.layers import BATCH_AXIS
+from pose3d_jax.step import Phase, TrainState
+
+_CALLS = 40  # compiled calls of an adaptation, between which the progress bar moves
+
+
+class Adapted(NamedTuple):
+    """What an adaptation of one split leaves."""
+
+    predictions: Float[np.ndarray, "windows time views joints 3"]  # in camera frames, metres
+    curve: dict[int, dict[str, float]]  # step -> means of the terms over the steps before it
+
+
+def run(
+    directory: str | Path, config: Mapping[str, Any] | ConfigDict | None = None
+) -> dict[str, Any]:
+    """Adapts the latest checkpoint of a work directory to each test split, and evaluates.
+
+    `config.adaptation` says how (the checkpoint's config, or `config` where it is given). Leaves
+    what an evaluation leaves in a folder of the work directory, `adapted_shared` or `adapted_clip`
+    (with `_random` behind it where the weights started anew), evaluates the checkpoint itself too,
+    and puts both into the work directory's report. Returns the metrics of the adapted run.
+
+    Raises what `evaluate.run` raises, and `NonFiniteError`.
+    """
+    restored = evaluate.restore(directory, config)
+    settings = restored.config["adaptation"]
+    trained = restored.metadata["config"]["method"]
+    try:
+        method = methods.create({**trained, "name": settings["method"]}, restored.info)
+    except methods.MethodError as error:
+        raise ConfigError(f"config.adaptation.method: {error}") from error
+    variables = _start(restored, method)
+    devices = restored.config["devices"] or jax.local_device_count()
+    evaluate.leave(restored, restored.directory, trained["name"])
+
+    name = f"adapted_{settings['scope']}" + ("_random" if settings["init"] == "random" else "")
+    predictions, times = {}, {}
+    with ScalarLog(restored.directory / name) as log:
+        for split, data in restored.splits.items():
+            started = time.monotonic()
+            sets = len(set(data.identities)) if settings["scope"] == "clip" else 1
+            batch_size = min(settings["batch_size"], data.poses.size) // devices * devices
+            epoch = max(1, data.poses.size // (sets * batch_size))
+            phase = configs.adaptation_phase(restored.config, method, epoch)
+            with tqdm(total=phase.steps * sets, desc=split, unit="step", dynamic_ncols=True) as bar:
+                if settings["scope"] == "clip":
+                    adapted = adapt_clips(
+                        method, phase, variables, data, batch_size, settings["chunk"], devices, bar
+                    )
+                else:
+                    adapted = adapt_shared(method, phase, variables, data, batch_size, devices, bar)
+            seconds, frames = time.monotonic() - started, data.poses.size * data.poses.window
+            times[split] = {
+                "steps": phase.steps,
+                "wall_s": seconds,
+                "s_per_1000_frames": 1000 * seconds / frames,
+            }
+            predictions[split] = adapted.predictions
+            for done, terms in adapted.curve.items():
+                log.write(done, {f"train/{split}/{term}": v for term, v in terms.items()})
+    return evaluate.leave(
+        restored,
+        restored.directory / name,
+        f"{trained['name']}_{name}",
+        predictions,
+        {"adaptation": {**settings, "splits": times}},
+    )
+
+
+def adapt_shared(
+    method: Method,
+    phase: Phase,
+    variables: Variables,
+    data: PoseData,
+    batch_size: int,
+    devices: int,
+    bar: tqdm,
+) -> Adapted:
+    """One set of weights for all windows: training as ever, on what is to be lifted.
+
+    Raises `NonFiniteError` naming the term.
+    """
+    poses = without_labels(data.poses)
+
+    def program(steps: int) -> Callable:
+        return step.compile_epoch(method, phase, {"main": batch_size}, devices, steps)
+
+    state = step.replicate(_state(method, phase, variables), devices)
+    check = lambda failure: _check_finite(method, failure[:1], ["the split"])  # noqa: E731
+    state, curve = _minimise(phase, functools.cache(program), state, poses, bar, check)
+    adapted = step.unreplicate(state.variables)
+    windows = np.arange(poses.size)
+    first = jax.tree.map(lambda x: x[0], curve)  # the devices agree
+    return Adapted(scoring.predict(method, adapted, poses, windows), _means([first]))
+
+
+def adapt_clips(
+    method: Method,
+    phase: Phase,
+    variables: Variables,
+    data: PoseData,
+    batch_size: int,
+    chunk: int,
+    devices: int,
+    bar: tqdm,
+) -> Adapted:
+    """A set of weights for every clip, `chunk` of them at a time under `vmap`.
+
+    All start from the same `variables` and take the same number of steps. Several devices share the
+    clips of a chunk. Raises `NonFiniteError` naming the term and the clip.
+    """
+    poses = without_labels(data.poses)
+    clips = windows_of_clips(data)
+    slots = max(len(windows) for windows in clips.values())
+    sizes = {"main": min(batch_size, slots)}
+    chunk = -(-min(chunk, len(clips)) // devices) * devices
+    mapped: dict[str, Any] = {"start": 0, "stop": 0, "recording": 0}
+    per_clip = dataclasses.replace(jax.tree.map(lambda _: None, poses), **mapped)
+    over_devices = NamedSharding(
+        Mesh(np.array(jax.local_devices()[:devices]), ("clips",)), PartitionSpec("clips")
+    )
+
+    @functools.cache
+    def program(steps: int) -> Callable:
+        def one(state: TrainState, streams: Mapping[str, PoseSet]) -> tuple:
+            return step.train_epoch(method, phase, sizes, steps, 1, state, streams)
+
+        # What a step sums over is the inner axis, of size one: clips do not mix.
+        bound = jax.vmap(one, in_axes=(0, None), axis_name=BATCH_AXIS)
+        return jax.jit(jax.vmap(bound, in_axes=(0, {"main": per_clip})), donate_argnums=0)
+
+    predictions: np.ndarray | None = None
+    curves = []
+    names = list(clips)
+    for first in range(0, len(names), chunk):
+        members = names[first : first + chunk]
+        padded = members + members[-1:] * (chunk - len(members))  # one program for all chunks
+        drawn = np.stack([_spread(clips[name], slots) for name in padded])
+        chosen = dataclasses.replace(
+            poses,
+            **{field: getattr(poses, field)[drawn] for field in ("start", "stop", "recording")},
+        )
+        state = step.replicate(step.replicate(_state(method, phase, variables), 1), chunk)
+        state = jax.device_put(state, over_devices)
+        check = lambda failure, m=members: _check_finite(method, failure[: len(m), 0], m)  # noqa: E731
+        state, curve = _minimise(phase, program, state, chosen, bar, check, len(members))
+        curves += [jax.tree.map(lambda x, i=i: x[i, 0], curve) for i in range(len(members))]
+        for i, name in enumerate(members):
+            own = jax.tree.map(lambda x, i=i: x[i, 0], state.variables)
+            found = scoring.predict(method, own, poses, clips[name])
+            if predictions is None:
+                predictions = np.zeros((poses.size, *found.shape[1:]), found.dtype)
+            predictions[clips[name]] = found
+    assert predictions is not None
+    return Adapted(predictions, _means(curves))
+
+
+def without_labels(poses: PoseSet) -> PoseSet:
+    """The pose set with nothing in it that only a loss or a metric may see."""
+    return dataclasses.replace(poses, labels=jax.tree.map(jnp.zeros_like, poses.labels))
+
+
+def windows_of_clips(data: PoseData) -> dict[str, Int[np.ndarray, "windows"]]:
+    """Which windows are each clip's; segments of a recording are clips of their own."""
+    found: dict[str, list[int]] = {}
+    for window, identity in enumerate(data.identities):
+        name = f"{identity.dataset}/{identity.clip} from frame {identity.start}"
+        found.setdefault(name, []).append(window)
+    return {name: np.array(windows) for name, windows in found.items()}
+
+
+def _spread(windows: Int[np.ndarray, "windows"], slots: int) -> Int[np.ndarray, "slots"]:
+    """The windows over more slots, each as often as any other to within one.
+
+    So short clips and long ones run in one program without a draw wasted on padding.
+    """
+    return windows[np.arange(slots) * len(windows) // slots]
+
+
+def _start(restored: Restored, method: Method) -> Variables:
+    """The checkpoint's variables, or fresh ones; either way of the network that is adapted."""
+    settings = restored.config["adaptation"]
+    data = next(iter(restored.splits.values()))
+    batch = {"main": data.poses.take(jnp.zeros(1, jnp.int32))}
+    key = jax.random.key(settings["seed"])
+    shapes = jax.eval_shape(method.init, key, batch)
+    if str(jax.tree.structure(shapes)) != str(jax.tree.structure(restored.variables)):
+        raise ConfigError(
+            f"config.adaptation.method is {settings['method']!r}, whose network is not that of the "
+            f"checkpoint in {restored.directory}"
+        )
+    return jax.jit(method.init)(key, batch) if settings["init"] == "random" else restored.variables
+
+
+def _state(method: Method, phase: Phase, variables: Variables) -> TrainState:
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key(0),
+        variables=variables,
+        optimizer=step.init_optimizer(method, phase, variables),
+        average=None,
+        failure=jnp.full(2, -1, jnp.int32),
+    )
+
+
+def _minimise(
+    phase: Phase,
+    program: Callable[[int], Callable],
+    state: TrainState,
+    poses: PoseSet,
+    bar: tqdm,
+    check: Callable[[Array], None],
+    sets: int = 1,
+) -> tuple[TrainState, dict[int, Any]]:
+    """Runs the phase in a few compiled calls; also the sums and counts of terms at their ends."""
+    per_call, done, curve = -(-phase.steps // _CALLS), 0, {}
+    while done < phase.steps:
+        call = min(per_call, phase.steps - done)
+        state, terms = program(call)(state, {"main": poses})
+        check(state.failure)
+        done += call
+        curve[done] = jax.device_get(terms)
+        bar.update(call * sets)
+    return state, curve
+
+
+def _means(curves: list[dict[int, Any]]) -> dict[int, dict[str, float]]:
+    """Over curves of the same steps: sums of sums over sums of counts."""
+    return {
+        done: {
+            name: float(sum(curve[done][name][0] for curve in curves))
+            / max(float(sum(curve[done][name][1] for curve in curves)), 1e-12)
+            for name in curves[0][done]
+        }
+        for done in curves[0]
+    }
+
+
+def _check_finite(method: Method, failures: Int[Array, "sets 2"], names: list[str]) -> None:
+    for (draw, term), name in zip(np.asarray(failures), names, strict=True):
+        if draw >= 0:
+            raise NonFiniteError(
+                f"adapting to {name}: {step.term_names(method)[term]} is not finite at step "
+                f"{draw}; a lower config.adaptation.learning_rate may help"
+            )

@@ -1,0 +1,237 @@
+"""From predictions to errors and tables: the method beside triangulation and the mean pose.
+
+Every row is scored on the same frames, views and joints. Errors are in metres.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from pose3d_jax import cameras as cam
+from pose3d_jax import metrics
+from pose3d_jax.data.poses import PoseData, PoseSet
+from pose3d_jax.methods.base import Method, Variables, view_seen
+from pose3d_jax.schema import Clip
+from pose3d_jax.triangulate import triangulate
+
+# Row -> metric -> error of each window, frame and view.
+Errors = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def score(
+    method: Method,
+    variables: Variables,
+    data: PoseData,
+    batch_size: int,
+    mean: Float[Array, "joints 3"] | None = None,
+    *,
+    references: bool = True,
+    predictions: Float[np.ndarray, "windows time views joints 3"] | None = None,
+) -> tuple[Errors, np.ndarray]:
+    """Errors, metres, of every window, frame and view, and which of them count: `[N, T, V]`.
+
+    Rows are `method` and, with `references`, `triangulation` (where there are two views; then every
+    row is scored on the joints that it finds) and (given `mean`) `mean_pose`. Given `predictions`
+    stand in for what the method predicts with `variables`.
+    """
+    parts = []
+    for indices, count in batches(data.poses.size, batch_size):
+        clip = data.poses.take(jnp.asarray(indices))
+        key = jax.random.fold_in(jax.random.key(0), int(indices[0]))
+        given = None if predictions is None else jnp.asarray(predictions[indices])
+        result = eval_step(method, variables, clip, key, given, mean, references)
+        parts.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], result))
+    return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 6))
+def eval_step(
+    method: Method,
+    variables: Variables,
+    clip: Clip,
+    key: Array,
+    predicted: Float[Array, "batch time views joints 3"] | None,
+    mean: Float[Array, "joints 3"] | None,
+    references: bool,
+) -> tuple[dict[str, dict[str, Array]], Array]:
+    """`score` for one batch: every row's errors and the mask, each `[B, T, V]`."""
+    observations, labels = clip.observations, clip.labels
+    views = observations.confidence.shape[2]
+
+    def per_view(x: Array) -> Array:  # [B, T, ...] -> [B, T, V, ...]
+        return jnp.repeat(x[:, :, None], views, axis=2)
+
+    def in_views(world: Array) -> Array:
+        return cam.batched(cam.to_camera)(observations.cameras, per_view(world))
+
+    truth = in_views(labels.joints)
+    valid = per_view(labels.joints_valid)
+    root = _root(method)
+    prediction = method.predict(variables, observations, key)
+    joints = prediction.joints if predicted is None else predicted
+    rows = {"method": (joints, prediction.space)}
+    if references and views > 1:
+        points, found = triangulate(observations)
+        valid = valid * per_view(found)
+        rows["triangulation"] = (in_views(points), "absolute")
+    if references and mean is not None:
+        constant = jnp.broadcast_to(mean[None, None, None], truth.shape)
+        rows["mean_pose"] = (constant, "root_relative")
+    errors = _errors(rows, truth, valid, root)
+    scored = _over_views(functools.partial(metrics.scored, root=root))(valid)
+    return errors, scored & (view_seen(observations.confidence) > 0)
+
+
+def predict(
+    method: Method,
+    variables: Variables,
+    poses: PoseSet,
+    windows: Int[np.ndarray, "windows"],
+    batch_size: int = 512,
+) -> Float[np.ndarray, "windows time views joints 3"]:
+    """What the method predicts for these windows: joints in each view's camera frame, metres."""
+    parts = [
+        np.asarray(_predict(method, variables, poses, jnp.asarray(windows[indices])))[:count]
+        for indices, count in batches(len(windows), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(method: Method, variables: Variables, poses: PoseSet, windows: Array) -> Array:
+    return method.predict(variables, poses.take(windows).observations, jax.random.key(0)).joints
+
+
+def mean_pose(data: PoseData) -> Float[Array, "joints 3"] | None:
+    """Mean root-relative pose, metres, over all labelled frames and views; None without labels."""
+    observations, labels = data.poses.observations, data.poses.labels
+    root = data.joint_skeleton.root
+    world = jnp.repeat(labels.joints[:, None], observations.confidence.shape[1], axis=1)
+    joints = np.asarray(cam.batched(cam.to_camera)(observations.cameras, world))
+    valid = labels.joints_valid[:, None] * labels.joints_valid[:, None, root, None]
+    weight = np.asarray(view_seen(observations.confidence)[..., None] * valid)
+    if not weight.any():
+        return None
+    relative = joints - joints[..., [root], :]
+    total = np.maximum(weight.sum((0, 1)), 1)
+    return jnp.asarray((relative * weight[..., None]).sum((0, 1)) / total[:, None], jnp.float32)
+
+
+def summarise(errors: Errors, mask: np.ndarray, data: PoseData) -> dict[str, Any]:
+    """The tables of one split: means over frames, over groups' means, and by action and so on."""
+
+    def mean(row: str, metric: str, chosen: np.ndarray) -> float | None:
+        values = errors[row].get(metric)
+        if values is None:
+            return None
+        values = values[chosen & mask]
+        return float(values.mean(dtype=np.float64)) if values.size else None
+
+    def windows(field: str, value: str) -> np.ndarray:
+        found = np.array([getattr(identity, field) == value for identity in data.identities])
+        return np.broadcast_to(found[:, None, None], mask.shape)
+
+    def values_of(field: str) -> list[str]:
+        return sorted({getattr(identity, field) for identity in data.identities})
+
+    everything = np.ones_like(mask)
+    groups = [windows("group", value) for value in values_of("group")]
+
+    def over_groups(row: str, metric: str) -> float | None:
+        means = [mean(row, metric, chosen) for chosen in groups]
+        present = [value for value in means if value is not None]
+        return float(np.mean(present)) if present else None
+
+    def table(chosen: np.ndarray) -> dict[str, dict[str, float | None]]:
+        return {
+            row: {metric: mean(row, metric, chosen) for metric in metrics.METRICS} for row in errors
+        }
+
+    return {
+        "frames": _frames(mask),
+        "clips": len({(identity.dataset, identity.clip) for identity in data.identities}),
+        "rows": {
+            row: {
+                metric: {
+                    "frames": mean(row, metric, everything),
+                    "groups": over_groups(row, metric),
+                }
+                for metric in metrics.METRICS
+            }
+            for row in errors
+        },
+        "breakdown": {
+            field: {
+                value: {
+                    "frames": _frames(mask & windows(field, value)),
+                    "rows": table(windows(field, value)),
+                }
+                for value in values_of(field)
+            }
+            for field in ("action", "subject", "group")
+        },
+    }
+
+
+def by_clip(errors: Errors, mask: np.ndarray, data: PoseData) -> dict[str, Any]:
+    """Sums of errors and counts of what was scored, clip by clip; what `compare` resamples."""
+    names = [f"{identity.dataset}/{identity.clip}" for identity in data.identities]
+    clips, of_window = np.unique(names, return_inverse=True)
+    groups = dict(zip(names, (identity.group for identity in data.identities), strict=True))
+
+    def sums(values: np.ndarray) -> list[float]:
+        per_window = np.where(mask, values, 0.0).sum(axis=(1, 2), dtype=np.float64)
+        return np.bincount(of_window, per_window, len(clips)).tolist()
+
+    count = sums(np.ones(mask.shape))
+    return {
+        "fingerprint": data.fingerprint,
+        "clips": clips.tolist(),
+        "groups": [groups[clip] for clip in clips],
+        "rows": {
+            row: {metric: {"sum": sums(values), "count": count} for metric, values in found.items()}
+            for row, found in errors.items()
+        },
+    }
+
+
+def batches(size: int, batch_size: int) -> Iterator[tuple[Int[np.ndarray, "batch"], int]]:
+    """`range(size)` in batches of one length, and how many of each are real; the last is padded."""
+    batch_size = min(batch_size, size)
+    for first in range(0, size, batch_size):
+        yield np.minimum(first + np.arange(batch_size), size - 1), min(batch_size, size - first)
+
+
+def _errors(
+    rows: Mapping[str, tuple[Array, str]], truth: Array, valid: Array, root: int
+) -> dict[str, dict[str, Float[Array, "batch time views"]]]:
+    """Each row's metrics, as far as its space goes, from (joints `[B, T, V, J, 3]`, space).
+
+    All rows are scored in one call: XLA's CPU runtime can deadlock where a program holds several
+    batched SVDs (Procrustes) that run at once, each waiting for a thread of the same small pool.
+    """
+    score = functools.partial(metrics.errors, root=root, space="absolute")
+    joints = jnp.stack([joints for joints, _ in rows.values()])
+    errors = jax.vmap(_over_views(score), in_axes=(0, None, None))(joints, truth, valid)
+    return {
+        row: {name: errors[name][i] for name in metrics.available(space)}
+        for i, (row, (_, space)) in enumerate(rows.items())
+    }
+
+
+def _over_views(function: Any) -> Any:
+    return jax.vmap(jax.vmap(jax.vmap(function)))
+
+
+def _root(method: Any) -> int:
+    return method.info.joint_skeleton.root
+
+
+def _frames(mask: np.ndarray) -> int:
+    """Frames of which any view counts."""
+    return int(mask.any(axis=-1).sum())
