@@ -72,7 +72,7 @@ def get_config(argument: str = "multiview") -> ConfigDict:
                 **({"length_steps": 3} if size else {"length_epochs": 60}),
                 "batch_size": 16 if size else 128,
                 "optimizer": {"name": "adam"},
-                "learning_rate": {"kind": "cosine", "start": 1e-3, "stop": 0.0},
+                "learning_rate": {"kind": "cosine", "start": 3e-4, "stop": 0.0},
                 "chunk": 4,
                 "seed": 0,
             },

@@ -87,6 +87,15 @@ def read_state(workdir: str | Path, like: Any) -> Any:
         raise CheckpointError(
             f"{_latest(workdir)} is damaged: its arrays are not those that were saved{_BEFORE}"
         )
+    # Orbax fills arrays of other shapes than it was asked for without a word.
+    paths, wanted = zip(*jax.tree.leaves_with_path(shapes), strict=True)
+    for path, array, leaf in zip(paths, jax.tree.leaves(arrays), wanted, strict=True):
+        if (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
+            name = jax.tree_util.keystr(path)
+            raise CheckpointError(
+                f"{_latest(workdir)} does not fit the model of its config: {name} is {array.shape} "
+                f"{array.dtype}, not {leaf.shape} {leaf.dtype}"
+            )
     return jax.tree.map(_like, arrays, like)
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from pose3d_jax import cameras as cam
-from pose3d_jax import checkpoint, methods, report, scoring, workdir
+from pose3d_jax import checkpoint, hosts, methods, report, scoring, workdir
 from pose3d_jax import config as configs
 from pose3d_jax.data import poses
 from pose3d_jax.data.poses import PoseData
@@ -51,11 +51,13 @@ def run(
     """Evaluates the latest checkpoint of a work directory and leaves its results there.
 
     Data and evaluation settings are those of the checkpoint's config, or of `config` where it is
-    given. Returns what `metrics.json` holds.
+    given. Returns what `metrics.json` holds (nothing on hosts other than the first).
 
     Raises `CheckpointError`, `DataError`, `ConfigError` or `MethodError` for what does not fit.
     """
     restored = restore(directory, config)
+    if not hosts.first():
+        return {}
     return leave(restored, restored.directory, restored.metadata["config"]["method"]["name"])
 
 
@@ -180,7 +182,7 @@ def examples(
         key = jax.random.key(0)
         joints = restored.method.predict(restored.variables, observations, key).joints
     else:
-        joints = predictions[chosen]
+        joints = jnp.asarray(predictions[chosen])
     return {
         "names": np.array(
             [f"{data.identities[i].clip}, view {v}" for i, v in zip(chosen, views, strict=True)]

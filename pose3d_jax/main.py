@@ -8,7 +8,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from pose3d_jax import adapt, compare, evaluate, report, runs, train
+from pose3d_jax import adapt, compare, evaluate, hosts, report, runs, train
 from pose3d_jax.errors import Interrupted, NonFiniteError, UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -28,6 +28,9 @@ _PROFILE = flags.DEFINE_bool("profile", False, "Leave a JAX trace of a few train
 _OTHER_CODE = flags.DEFINE_bool(
     "other_code", False, "Go on with a run that another version of the package began."
 )
+_HOSTS = flags.DEFINE_string(
+    "hosts", None, "Train on several hosts: `auto`, or COORDINATOR:PORT,PROCESSES,INDEX."
+)
 # Seconds that a command saves when it is run again; JAX's own variable of this kind goes first.
 _CACHE = Path("~/.cache/pose3d_jax/compiled").expanduser()
 
@@ -37,6 +40,8 @@ def _main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # libraries tell of their inner life at INFO
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+    if _HOSTS.value:
+        hosts.start(_HOSTS.value)
     mode, workdir, config = _MODE.value, _WORKDIR.value, _CONFIG.value
     if len(argv) != (3 if mode == "compare" else 1):
         wanted = "two work directories" if mode == "compare" else "no arguments but flags"
@@ -54,8 +59,8 @@ def _main(argv: list[str]) -> None:
         train.run(config, workdir, profile=_PROFILE.value, other_code=_OTHER_CODE.value)
     else:
         {"evaluate": evaluate, "adapt": adapt}[mode].run(workdir, config)
-    print(report.table(runs.read_runs(workdir)))
-    print(f"\n{workdir}/report.html")
+    if hosts.first():
+        print(report.table(runs.read_runs(workdir)) + f"\n{workdir}/report.html")
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -260,18 +260,20 @@ def parallel(function: Callable, devices: int) -> Callable:
     if devices == 1:
         mapped = jax.vmap(function, in_axes=(0, None), axis_name=BATCH_AXIS)
         return jax.jit(mapped, donate_argnums=0)
+    several_hosts = jax.process_count() > 1  # then all devices of all of them
     return jax.pmap(
         function,
         axis_name=BATCH_AXIS,
         in_axes=(0, None),
-        devices=jax.local_devices()[:devices],
+        devices=None if several_hosts else jax.local_devices()[:devices],
         donate_argnums=0,
     )
 
 
 def replicate(tree: Any, devices: int) -> Any:
-    """A copy of every leaf for each device, along a new leading axis."""
-    return jax.tree.map(lambda x: jnp.stack([x] * devices), tree)
+    """A copy of every leaf for each of this host's `devices`, which count over all hosts."""
+    copies = devices // jax.process_count()
+    return jax.tree.map(lambda x: jnp.stack([x] * copies), tree)
 
 
 def unreplicate(tree: Any) -> Any:

@@ -1,5 +1,6 @@
 """The training loop: data, state, phases, log, evaluation, checkpoints."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import pose3d_jax
-from pose3d_jax import checkpoint, evaluate, methods, scoring, step, workdir
+from pose3d_jax import checkpoint, evaluate, hosts, methods, scoring, step, workdir
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
@@ -93,10 +94,10 @@ def run(
     # ------------------------------------------------------------------ phases
     started = time.monotonic() - earlier
     with (
-        workdir.claim(directory, experiment),
+        workdir.claim(directory, experiment) if hosts.first() else contextlib.nullcontext(),
         checkpoint.Checkpoints(directory) as checkpoints,
-        ScalarLog(directory, done) as log,
-        tqdm(total=total, initial=done, unit="step", dynamic_ncols=True) as bar,
+        ScalarLog(directory, done) if hosts.first() else contextlib.nullcontext() as log,
+        tqdm(total=total, initial=done, unit="step", disable=not hosts.first()) as bar,
         Signals() as signals,
     ):
         for number, phase in enumerate(phases):
@@ -126,21 +127,26 @@ def run(
                     p1 = _validate(method, state, validation, settings["batch_size"])
                     scalars["validation/p1"] = p1
                     bar.set_postfix_str(f"validation P1 {p1:.4f} m")
-                log.write(done, scalars)
-                if due or signals.received:
+                if log is not None:
+                    log.write(done, scalars)
+                stop = hosts.any_of(bool(signals.received)) and done < total
+                if due or stop:
                     wall = time.monotonic() - started
                     checkpoints.save(
                         step.unreplicate(state), {**metadata, "step": done, "wall_s": wall}
                     )
-                if signals.received and done < total:
+                if stop:
+                    by = signals.received or "another host"
                     raise Interrupted(
-                        f"{signals.received} at step {done} of {total}: the state is saved in "
-                        f"{directory}, and the same command goes on from there"
+                        f"{by} at step {done} of {total}: the state is saved in {directory}, and "
+                        f"the same command goes on from there"
                     )
                 if profile:
                     _profile(compiled(PROFILED_STEPS), state, sets, directory / "profile")
                     profile = False
-    return evaluate.run(directory)
+    metrics = evaluate.run(directory)
+    hosts.wait("evaluated")
+    return metrics
 
 
 def _load(config: Mapping[str, Any], stream: Mapping[str, Any]) -> PoseData:
@@ -163,10 +169,15 @@ def _load_split(config: Mapping[str, Any], split: str) -> PoseData:
 
 def _devices(config: Mapping[str, Any]) -> int:
     """Devices that the run has, over all processes."""
-    wanted, available = config["devices"], jax.local_device_count()
+    wanted, available = config["devices"] or jax.local_device_count(), jax.local_device_count()
     if wanted > available:
         raise ConfigError(f"config.devices is {wanted}, but there are {available}")
-    return wanted or available
+    if jax.process_count() > 1 and wanted != available:
+        raise ConfigError(
+            f"config.devices is {wanted}, but with several hosts all {available} of each must be "
+            f"used; set it to 0"
+        )
+    return wanted * jax.process_count()
 
 
 def _check_batches(

@@ -1,0 +1,196 @@
+"""Adaptation at test time: both scopes, on their own data alone, without labels."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tqdm import tqdm
+
+from configs.demo import get_config
+from data_prep import synthetic
+from pose3d_jax import adapt, evaluate, methods, train
+from pose3d_jax import config as configs
+from pose3d_jax.config import ConfigError
+from pose3d_jax.data import poses
+from pose3d_jax.errors import NonFiniteError
+from pose3d_jax.methods.base import Info
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("adapt") / "data"
+    synthetic.main(["--out", str(directory), "--scale", "0.02"])
+    return directory
+
+
+def config(directory, method="multiview", **adaptation):
+    made = get_config(f"{method}-tiny").to_dict()
+    made["data"]["paths"] = (str(directory),)
+    made["adaptation"].update(adaptation)
+    return made
+
+
+@pytest.fixture(scope="module")
+def trained(directory, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trained")
+    train.run(config(directory), workdir)
+    return workdir
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("scope", ["shared", "clip"])
+def test_adaptation_brings_the_error_down_and_leaves_a_row(directory, run, scope):
+    settings = config(directory, scope=scope, length_steps=60, learning_rate=3e-3)
+    metrics = adapt.run(run, settings)
+    before = json.loads((run / "metrics.json").read_text())["splits"]["test"]["rows"]
+    after = metrics["splits"]["test"]["rows"]
+    name = f"multiview_adapted_{scope}"
+    assert set(after) == {name, "triangulation", "mean_pose"}
+    assert after[name]["absolute"]["frames"] < 0.7 * before["multiview"]["absolute"]["frames"]
+    assert after["triangulation"] == before["triangulation"]
+    assert metrics["adaptation"]["splits"]["test"]["s_per_1000_frames"] > 0
+    page = (run / "report.html").read_text()
+    assert f"adapted_{scope}" in page
+    assert "s per 1,000 frames" in page
+    lines = (run / f"adapted_{scope}/scalars.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    curve = [row["train/test/lifter/loss"] for row in rows]
+    assert curve[-1] < 0.7 * curve[0]
+
+
+def test_another_checkpoint_s_adaptation_leaves_the_report(directory, run):
+    adapt.run(run, config(directory))
+    path = run / "adapted_shared" / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "steps": 3}))
+    evaluate.run(run)
+    assert "adapted_shared" not in (run / "report.html").read_text()
+
+
+def test_a_checkpoint_with_3d_labels_is_adapted_without_them(directory, tmp_path):
+    supervised = config(directory, "supervised", length_steps=20, learning_rate=3e-3)
+    train.run(supervised, tmp_path)
+    rows = adapt.run(tmp_path, supervised)["splits"]["test"]["rows"]
+    assert "supervised_adapted_shared" in rows
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scope": "clips"}, r"config.adaptation.scope: 'clips' is unknown; did you mean 'clip'"),
+        ({"method": "nonsense"}, r"config.adaptation.method: no method is named 'nonsense'"),
+        ({"weights": {"pose": 1.0}}, r"config.adaptation.weights: 'pose' is unknown"),
+        (
+            {"length_steps": 3, "length_epochs": 3},
+            r"config.adaptation: give either length_epochs or length_steps",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(directory, run, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        adapt.run(run, {**config(directory), "adaptation": changes})
+    assert not list(run.glob("adapted*/metrics.json"))
+
+
+@pytest.mark.parametrize("scope", ["shared", "clip"])
+def test_a_loss_that_is_not_finite_is_named(directory, run, scope):
+    broken = config(directory, scope=scope, learning_rate=1e38)
+    with pytest.raises(
+        NonFiniteError, match=r"adapting to (the split|synthetic/.*): lifter/\w+ is"
+    ):
+        adapt.run(run, broken)
+
+
+class Case:
+    """What `adapt_shared` and `adapt_clips` take, from the command line's config."""
+
+    def __init__(self, directory, **changes):
+        # Adam makes a whole step out of a gradient that is zero but for rounding.
+        plain = {"optimizer": {"name": "sgd"}, "learning_rate": 0.1}
+        full = configs.complete(config(directory, **plain, **changes))
+        self.data = poses.load([directory], "test")
+        info = Info(self.data.keypoint_skeleton, self.data.joint_skeleton)
+        self.method = methods.create(full["method"], info)
+        batch = {"main": self.data.poses.take(jnp.zeros(1, jnp.int32))}
+        self.variables = jax.jit(self.method.init)(jax.random.key(0), batch)
+        self.phase = configs.adaptation_phase(full, self.method, 1)
+
+    def shared(self, data=None, devices=1):
+        return adapt.adapt_shared(
+            self.method, self.phase, self.variables, data or self.data, 8, devices,
+            tqdm(disable=True),
+        ).predictions  # fmt: skip
+
+    def clips(self, data=None, chunk=4, devices=1):
+        return adapt.adapt_clips(
+            self.method, self.phase, self.variables, data or self.data, 8, chunk, devices,
+            tqdm(disable=True),
+        ).predictions  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def case(directory):
+    return Case(directory, length_steps=4)
+
+
+def test_labels_change_nothing(case):
+    blind = dataclasses.replace(case.data, poses=adapt.without_labels(case.data.poses))
+    nan = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), case.data.poses.labels)
+    poisoned = dataclasses.replace(
+        case.data, poses=dataclasses.replace(case.data.poses, labels=nan)
+    )
+    for adapted in (case.shared, case.clips):
+        np.testing.assert_array_equal(adapted(blind), adapted(case.data))
+        np.testing.assert_array_equal(adapted(poisoned), adapted(case.data))
+
+
+def test_a_clip_s_weights_know_that_clip_alone(case):
+    """Moving another clip's keypoints changes nothing; its own do."""
+    (first, *_), (other, *_) = list(adapt.windows_of_clips(case.data).values())[:2]
+    own = adapt.windows_of_clips(case.data)[next(iter(adapt.windows_of_clips(case.data)))]
+    before = case.clips()
+    for moved, same in ((other, True), (first, False)):
+        observations = case.data.poses.observations
+        moved_keypoints = observations.keypoints.at[case.data.poses.start[moved]].add(5.0)
+        changed = dataclasses.replace(
+            case.data.poses,
+            observations=dataclasses.replace(observations, keypoints=moved_keypoints),
+        )
+        after = case.clips(dataclasses.replace(case.data, poses=changed))
+        unmoved = [w for w in own if w != moved]
+        assert np.array_equal(after[unmoved], before[unmoved]) == same
+
+
+def test_clips_adapted_together_are_as_those_adapted_alone(case):
+    np.testing.assert_allclose(case.clips(chunk=3), case.clips(chunk=1), atol=1e-5)
+
+
+def test_one_clip_s_own_weights_are_shared_weights_of_a_split_of_that_clip(case):
+    """The two scopes are one method: on a single clip they do the same steps."""
+    name, windows = next(iter(adapt.windows_of_clips(case.data).items()))
+    part = dataclasses.replace(
+        case.data.poses,
+        **{k: getattr(case.data.poses, k)[windows] for k in ("start", "stop", "recording")},
+    )
+    alone = dataclasses.replace(
+        case.data, poses=part, identities=tuple(case.data.identities[w] for w in windows)
+    )
+    assert len(adapt.windows_of_clips(alone)) == 1, name
+    np.testing.assert_allclose(case.shared(alone), case.clips(alone), atol=1e-5)
+
+
+@pytest.mark.parametrize("scope", ["shared", "clips"])
+def test_several_devices_adapt_as_one_does(case, scope):
+    adapted = getattr(case, scope)
+    np.testing.assert_allclose(adapted(devices=4), adapted(devices=1), atol=1e-4)
+    assert np.abs(adapted() - np.asarray(case.method.predict(
+        case.variables, case.data.poses.take(jnp.arange(case.data.poses.size)).observations
+    ).joints)).max() > 1e-3  # fmt: skip
