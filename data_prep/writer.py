@@ -7,6 +7,7 @@ import contextlib
 import io
 import itertools
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -66,14 +67,16 @@ def write(
       overwrite: replace what is there; the old files go only after the new ones are complete.
 
     Raises:
-      schema.SchemaError: a record breaks the schema, a split is empty, or a record's views or joint
-        sets differ from the first one's.
+      schema.SchemaError: a record breaks the schema, a split is empty, a record's views or joint
+        sets differ from the first one's, or a name cannot be part of a file's name.
       FileExistsError: the directory is not empty and `overwrite` is off, or holds other things
         than a dataset.
     """
     directory = Path(directory).absolute()
+    _check_names(name, *records_by_split)
     _check_target(directory, overwrite)
     first, splits = _peek(records_by_split)
+    schema.validate(first)  # the shape of all is taken from it
     views = len(first.identity.camera_names)
     keypoints = skeleton.get(first.identity.keypoint_skeleton).size
     joints = skeleton.get(first.identity.joint_skeleton).size
@@ -92,6 +95,16 @@ def write(
         # Last of all: where a preparation is killed before this, what it leaves is refused.
         integrity.write_checksums(Path(builder.data_dir))
         _replace(directory, Path(builder.data_dir), scratch / "replaced")
+
+
+def _check_names(*names: str) -> None:
+    """Raises `SchemaError` unless data set and splits have names that files can have."""
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+            raise schema.SchemaError(
+                f"a data set or split is named {name!r}; files are named after it, so use letters, "
+                f"digits and underscores, a letter first"
+            )
 
 
 def _check_target(directory: Path, overwrite: bool) -> None:
@@ -164,16 +177,6 @@ def _check_consistent(
         raise schema.SchemaError(
             f"{name}, split {identity.split!r}, is written as {dataset!r}, split {split!r}"
         )
-    arrays = {
-        "keypoint": (record.clip.observations.keypoints, identity.keypoint_skeleton),
-        "joint": (record.clip.labels.joints, identity.joint_skeleton),
-    }
-    for kind, (array, skeleton_name) in arrays.items():
-        expected = skeleton.get(skeleton_name).size
-        if array.shape[-2] != expected:
-            raise schema.SchemaError(
-                f"{name}: {array.shape[-2]} {kind}s, but {skeleton_name} has {expected}"
-            )
     for field in ("keypoint_skeleton", "joint_skeleton"):
         if getattr(identity, field) != getattr(first, field):
             raise schema.SchemaError(

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from pose3d_jax import config as configs
-from pose3d_jax import evaluate, methods, scoring, step
+from pose3d_jax import evaluate, hosts, methods, scoring, step
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data.poses import PoseData, PoseSet
 from pose3d_jax.errors import NonFiniteError
@@ -61,7 +61,12 @@ def run(
     except methods.MethodError as error:
         raise ConfigError(f"config.adaptation.method: {error}") from error
     variables = _start(restored, method)
-    devices = restored.config["devices"] or jax.local_device_count()
+    devices = hosts.devices(restored.config["devices"])
+    if settings["batch_size"] % devices:
+        raise ConfigError(
+            f"config.adaptation.batch_size is {settings['batch_size']}, which {devices} devices "
+            f"cannot share"
+        )
     evaluate.leave(restored, restored.directory, trained["name"])
 
     name = f"adapted_{settings['scope']}" + ("_random" if settings["init"] == "random" else "")
@@ -70,7 +75,7 @@ def run(
         for split, data in restored.splits.items():
             started = time.monotonic()
             sets = len(set(data.identities)) if settings["scope"] == "clip" else 1
-            batch_size = min(settings["batch_size"], data.poses.size) // devices * devices
+            batch_size = _batch_size(settings["batch_size"], data.poses.size, devices)
             epoch = max(1, data.poses.size // (sets * batch_size))
             phase = configs.adaptation_phase(restored.config, method, epoch)
             with tqdm(total=phase.steps * sets, desc=split, unit="step", dynamic_ncols=True) as bar:
@@ -198,6 +203,13 @@ def windows_of_clips(data: PoseData) -> dict[str, Int[np.ndarray, "windows"]]:
         name = f"{identity.dataset}/{identity.clip} from frame {identity.start}"
         found.setdefault(name, []).append(window)
     return {name: np.array(windows) for name, windows in found.items()}
+
+
+def _batch_size(wanted: int, windows: int, devices: int) -> int:
+    """As many windows as are wanted or there are, in equal parts."""
+    if windows < devices:
+        raise ConfigError(f"config.devices is {devices}, but the split has {windows} windows")
+    return min(wanted, windows // devices * devices)
 
 
 def _spread(windows: Int[np.ndarray, "windows"], slots: int) -> Int[np.ndarray, "slots"]:

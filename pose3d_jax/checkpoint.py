@@ -69,7 +69,7 @@ def read_metadata(workdir: str | Path) -> dict[str, Any]:
     metadata = dict(metadata) if isinstance(metadata, Mapping) else {}
     if metadata.pop(_SEAL, None) != _seal(metadata):
         raise CheckpointError(
-            f"{_latest(workdir)} is damaged: its metadata is not what was saved{_BEFORE}"
+            f"{_latest(workdir)} is damaged: its metadata is not what was saved{_way_on(workdir)}"
         )
     return metadata
 
@@ -85,7 +85,8 @@ def read_state(workdir: str | Path, like: Any) -> Any:
     arrays = _restore(workdir, _STATE, ocp.args.StandardRestore(shapes))
     if _digest(arrays) != read_metadata(workdir)[_DIGEST]:
         raise CheckpointError(
-            f"{_latest(workdir)} is damaged: its arrays are not those that were saved{_BEFORE}"
+            f"{_latest(workdir)} is damaged: its arrays are not those that were saved"
+            f"{_way_on(workdir)}"
         )
     # Orbax fills arrays of other shapes than it was asked for without a word.
     paths, wanted = zip(*jax.tree.leaves_with_path(shapes), strict=True)
@@ -114,7 +115,6 @@ def check_fits(workdir: str | Path, metadata: Mapping[str, Any], found: Mapping[
             )
 
 
-_BEFORE = "; delete that folder, and the run goes on from the checkpoint before it"
 _REMEDIES = {
     "keypoint_skeleton": "to convert the data, name that one in config.data.keypoint_skeleton, and "
     "give --config",
@@ -124,6 +124,13 @@ _REMEDIES = {
     "keypoint_source": "to use it on other 2D points on purpose, name their source in "
     "config.data.keypoint_source, and give --config",
 }
+
+
+def _way_on(workdir: str | Path) -> str:
+    folder = Path(workdir).absolute() / _FOLDER
+    if len(ocp.utils.checkpoint_steps(folder)) > 1:
+        return "; delete that folder, and the run goes on from the checkpoint before it"
+    return "; there is none before it, so that the run must begin again in another --workdir"
 
 
 def _latest(workdir: str | Path) -> Path:
@@ -144,7 +151,7 @@ def _restore(workdir: str | Path, item: str, args: Any) -> Any:
     except Exception as error:  # Orbax and its storage raise many kinds for damage
         raise CheckpointError(
             f"the {item} in {_latest(workdir)} cannot be read, or does not fit the model of its "
-            f"config: {_first_line(error)}{_BEFORE}"
+            f"config: {_first_line(error)}{_way_on(workdir)}"
         ) from error
     return restored[item]
 

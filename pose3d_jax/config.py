@@ -4,11 +4,12 @@ A config is one file of plain `ml_collections` data that tells a whole experimen
 may hold is listed here, with what it means when it is left out.
 """
 
-import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
@@ -17,85 +18,142 @@ from pose3d_jax.errors import UserError
 from pose3d_jax.methods.base import Method, Mode
 from pose3d_jax.step import Phase, Schedule
 
-REQUIRED = object()
-
-TOP = {
-    "name": REQUIRED,
-    "seed": 0,
-    "devices": 1,  # of this host; 0 = all
-    "precision": "float32",  # of the networks: "float32" or "bfloat16"
-    "data": REQUIRED,
-    "streams": REQUIRED,
-    "method": REQUIRED,  # name and settings: checked by methods.create
-    "phases": REQUIRED,
-    "steps_per_call": 0,  # steps in one compiled call; 0 = a pass over the main stream
-    "evaluation": {},
-    "adaptation": {},  # at test time: --mode=adapt
-}
-DATA = {
-    "paths": REQUIRED,  # prepared data sets, joined
-    "keypoint_skeleton": "",  # "" = that of the data
-    "joint_skeleton": "",
-    "keypoint_source": "",  # what the 2D points must be from; "" = anything
-}
-STREAM = {
-    "split": "train",
-    "window": 1,  # frames per example
-    "stride": 1,  # frames between the starts of windows
-    "batch_size": REQUIRED,  # over all devices
-}
-PHASE = {
-    "length_epochs": None,  # one of the two; an epoch is a pass over the main stream
-    "length_steps": None,
-    "dropout": True,
-    "statistics": "batch",  # batch norm: "batch" (and update the running ones) or "running"
-    "frozen": (),  # paths of parameters that rest
-    "weights": REQUIRED,  # term -> number or schedule
-    "optimizer": {"name": "adam"},  # an optax optimiser and its arguments
-    "learning_rate": REQUIRED,  # number or schedule
-    "optimizer_state": "keep",  # from the phase before: "keep" or "reset"
-    "average_decay": 0.0,  # of the weight average that is evaluated; 0 = none
-}
-EVALUATION = {
-    "validation": "validation",  # "" = none
-    "test": ("test",),
-    "batch_size": 256,
-    "every_epochs": 1,
-}
-ADAPTATION = {
-    "scope": "shared",  # one set of weights for a split ("shared"), or one for each clip ("clip")
-    "init": "checkpoint",  # or "random"
-    "method": "multiview",  # whose terms are minimised; it takes the trained method's settings
-    "weights": {"self": 1.0, "cross": 1.0, "consistency": 0.1},
-    "length_epochs": 60,  # one of the two; an epoch draws as many frames as the split has, in all
-    "length_steps": None,
-    "batch_size": 128,
-    "optimizer": {"name": "adam"},
-    "learning_rate": {"kind": "cosine", "start": 1e-3, "stop": 0.0},
-    "chunk": 4,  # clips at once, where each has its own weights
-    "seed": 0,
-}
-SCHEDULE = {
-    "kind": REQUIRED,
-    "start": REQUIRED,
-    "stop": REQUIRED,
-    "period_epochs": None,  # one of the two, or the phase's length; afterwards the value is `stop`
-    "period_steps": None,
-}
+Keys: TypeAlias = Mapping[str, tuple[Any, Any]]
 
 
 class ConfigError(UserError):
     """A key that is unknown or missing, or a value out of range; names it, and the nearest key."""
 
 
+class Kind(NamedTuple):
+    """What a value may be: the end of "it must be ...", and the test."""
+
+    text: str
+    fits: Callable[[Any], bool]
+
+
+def _whole(least: int, below: int = 2**31) -> Kind:  # the device counts in 32 bits
+    return Kind(
+        f"at least {least}, a whole number below {below}",
+        lambda value: type(value) is int and least <= value < below,
+    )
+
+
+def _number(bounds: str, within: Callable[[float], bool]) -> Kind:
+    most = float(jnp.finfo(jnp.float32).max)
+    return Kind(
+        f"a finite number {bounds}",
+        lambda value: type(value) in (int, float) and -most <= value <= most and within(value),
+    )
+
+
+def _one_of(*words: str) -> Kind:
+    return Kind(" or ".join(map(repr, words)), lambda value: value in words)
+
+
+def _list_of(what: str) -> Kind:
+    return Kind(
+        f"a list of {what}",
+        lambda value: isinstance(value, list) and all(map(TEXT.fits, value)),
+    )
+
+
+def _or_none(kind: Kind) -> Kind:
+    return Kind(f"None or {kind.text}", lambda value: value is None or kind.fits(value))
+
+
+TEXT = Kind("text", lambda value: isinstance(value, str))
+FLAG = Kind("True or False", lambda value: isinstance(value, bool))
+LIST = Kind("a list", lambda value: isinstance(value, list))
+TABLE = Kind("a table of keys", lambda value: isinstance(value, Mapping))
+PATHS = Kind("a list of paths", lambda value: TEXT.fits(value) or _list_of("").fits(value))
+POSITIVE = _number("above 0", lambda value: value > 0)
+AMOUNT = _number("of at least 0", lambda value: value >= 0)
+FRACTION = _number("of at least 0 and below 1", lambda value: 0 <= value < 1)
+# What a schedule holds is checked where it is built.
+RATE = Kind(f"{AMOUNT.text}, or a schedule", lambda x: TABLE.fits(x) or AMOUNT.fits(x))
+WEIGHTS = Kind(
+    f"a table of terms, each with {RATE.text}",
+    lambda value: TABLE.fits(value) and all(map(RATE.fits, value.values())),
+)
+REQUIRED = object()
+_MAX_STEPS = 2**31 - 1
+
+# key -> what its value may be (a kind, or a table like this one), and what it is when left out.
+DATA: Keys = {
+    "paths": (PATHS, REQUIRED),  # prepared data sets, joined
+    "keypoint_skeleton": (TEXT, ""),  # "" = that of the data
+    "joint_skeleton": (TEXT, ""),
+    "keypoint_source": (TEXT, ""),  # what the 2D points must be from; "" = anything
+}
+STREAM: Keys = {
+    "split": (TEXT, "train"),
+    "window": (_whole(1, 10**5), 1),  # frames per example
+    "stride": (_whole(1), 1),  # frames between the starts of windows
+    "batch_size": (_whole(1), REQUIRED),  # over all devices
+}
+PHASE: Keys = {
+    "length_epochs": (_or_none(POSITIVE), None),  # one of the two; an epoch passes the main stream
+    "length_steps": (_or_none(_whole(1)), None),
+    "dropout": (FLAG, True),
+    "statistics": (_one_of("batch", "running"), "batch"),  # "batch" also updates the running ones
+    "frozen": (_list_of("paths"), []),  # of parameters that rest
+    "weights": (WEIGHTS, REQUIRED),  # term -> number or schedule
+    "optimizer": (TABLE, {"name": "adam"}),  # an optax optimiser and its arguments
+    "learning_rate": (RATE, REQUIRED),
+    "optimizer_state": (_one_of("keep", "reset"), "keep"),  # from the phase before
+    "average_decay": (FRACTION, 0.0),  # of the weight average that is evaluated; 0 = none
+}
+EVALUATION: Keys = {
+    "validation": (TEXT, "validation"),  # "" = none
+    "test": (_list_of("splits"), ["test"]),
+    "batch_size": (_whole(1), 256),
+    "every_epochs": (POSITIVE, 1),
+}
+ADAPTATION: Keys = {
+    "scope": (_one_of("shared", "clip"), "shared"),  # one set of weights for a split, or for a clip
+    "init": (_one_of("checkpoint", "random"), "checkpoint"),
+    "method": (TEXT, "multiview"),  # whose terms are minimised, with the trained method's settings
+    "weights": (WEIGHTS, {"self": 1.0, "cross": 1.0, "consistency": 0.1}),
+    # One of the two, or 60 epochs; an epoch draws a split's worth of frames.
+    "length_epochs": (_or_none(POSITIVE), None),
+    "length_steps": (_or_none(_whole(1)), None),
+    "batch_size": (_whole(1), 128),
+    "optimizer": (TABLE, {"name": "adam"}),
+    "learning_rate": (RATE, {"kind": "cosine", "start": 3e-4, "stop": 0.0}),
+    "chunk": (_whole(1), 4),  # clips at once, where each has its own weights
+    "seed": (_whole(0), 0),
+}
+SCHEDULE: Keys = {
+    "kind": (TEXT, REQUIRED),
+    "start": (AMOUNT, REQUIRED),
+    "stop": (AMOUNT, REQUIRED),
+    # One of the two, or the phase's length; afterwards the value is `stop`.
+    "period_epochs": (_or_none(POSITIVE), None),
+    "period_steps": (_or_none(_whole(1)), None),
+}
+TOP: Keys = {
+    "name": (TEXT, REQUIRED),
+    "seed": (_whole(0), 0),
+    "devices": (_whole(0), 1),  # of this host; 0 = all
+    "precision": (_one_of("float32", "bfloat16"), "float32"),  # of the networks
+    "data": (DATA, REQUIRED),
+    "streams": (TABLE, REQUIRED),  # name -> stream
+    "method": (TABLE, REQUIRED),  # name and settings: checked by methods.create
+    "phases": (LIST, REQUIRED),
+    "steps_per_call": (_whole(0), 0),  # in one compiled call; 0 = a pass over the main stream
+    "evaluation": (EVALUATION, {}),
+    "adaptation": (ADAPTATION, {}),  # at test time: --mode=adapt
+}
+
+
 def complete(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str, Any]:
     """The config as plain nested data, every key checked and every default filled in."""
-    full = _fill(_plain(config), TOP, "config")
-    full["data"] = _fill(full["data"], DATA, "config.data")
-    full["evaluation"] = _fill(full["evaluation"], EVALUATION, "config.evaluation")
-    full["adaptation"] = _fill(full["adaptation"], ADAPTATION, "config.adaptation")
-    _choice(full["adaptation"]["scope"], ("shared", "clip"), "config.adaptation.scope")
-    _choice(full["adaptation"]["init"], ("checkpoint", "random"), "config.adaptation.init")
+    full = _fill(_plain(config, "config"), TOP, "config")
+    if isinstance(full["data"]["paths"], str):
+        full["data"]["paths"] = [full["data"]["paths"]]
+    if full["adaptation"]["length_epochs"] is None and full["adaptation"]["length_steps"] is None:
+        full["adaptation"]["length_epochs"] = 60
     full["streams"] = {
         name: _fill(stream, STREAM, f"config.streams.{name}")
         for name, stream in full["streams"].items()
@@ -107,30 +165,9 @@ def complete(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str,
     ]
     if not full["phases"]:
         raise ConfigError("config.phases is empty; give at least one phase")
-    for i, phase in enumerate(full["phases"]):
-        if isinstance(phase["frozen"], str):
-            raise ConfigError(f"config.phases[{i}].frozen must be a list of paths, not a string")
-        _choice(phase["statistics"], ("batch", "running"), f"config.phases[{i}].statistics")
-        _choice(phase["optimizer_state"], ("keep", "reset"), f"config.phases[{i}].optimizer_state")
-    if full["evaluation"]["every_epochs"] <= 0:
-        raise ConfigError("config.evaluation.every_epochs must be above 0")
     if not full["evaluation"]["test"]:
         raise ConfigError("config.evaluation.test names no split; every run ends in an evaluation")
-    bounds = {
-        "devices": (full["devices"], 0),
-        "steps_per_call": (full["steps_per_call"], 0),
-        "evaluation.batch_size": (full["evaluation"]["batch_size"], 1),
-        **{f"adaptation.{key}": (full["adaptation"][key], 1) for key in ("batch_size", "chunk")},
-    }
-    for name, stream in full["streams"].items():
-        for key in ("window", "stride", "batch_size"):
-            bounds[f"streams.{name}.{key}"] = (stream[key], 1)
-    for key, (value, least) in bounds.items():
-        if value < least:
-            raise ConfigError(f"config.{key} is {value}; it must be at least {least}")
-    if isinstance(full["data"]["paths"], str):
-        full["data"]["paths"] = [full["data"]["paths"]]
-    return _plain(full)
+    return _plain(full, "config")  # a copy: nobody can change the defaults
 
 
 def phases(config: Mapping[str, Any], method: Method, steps_per_epoch: int) -> list[Phase]:
@@ -146,6 +183,8 @@ def phases(config: Mapping[str, Any], method: Method, steps_per_epoch: int) -> l
         steps = _steps(settings, "length", steps_per_epoch, where)
         result.append(_phase(settings, method, first_step, steps, steps_per_epoch, where))
         first_step += steps
+    if first_step > _MAX_STEPS:
+        raise ConfigError(f"config.phases have {first_step} steps; {_MAX_STEPS} is the most")
     return result
 
 
@@ -157,8 +196,8 @@ def adaptation_phase(config: Mapping[str, Any], method: Method, steps_per_epoch:
     settings, where = config["adaptation"], "config.adaptation"
     steps = _steps(settings, "length", steps_per_epoch, where)
     inference = {"dropout": False, "statistics": "running"}
-    full = {**PHASE, **inference, **{key: settings[key] for key in settings if key in PHASE}}
-    return _phase(full, method, 0, steps, steps_per_epoch, where)
+    given = {**inference, **{key: settings[key] for key in settings if key in PHASE}}
+    return _phase(_fill(given, PHASE, where), method, 0, steps, steps_per_epoch, where)
 
 
 def _phase(
@@ -176,6 +215,13 @@ def _phase(
     def over_time(value: Any, what: str) -> Schedule:
         return schedule(value, steps, steps_per_epoch, f"{where}.{what}")
 
+    weights = {
+        term: over_time(value, f"weights.{term}")
+        for term, value in settings["weights"].items()
+        if value != 0  # a term of constant weight 0 is not computed
+    }
+    if not weights:
+        raise ConfigError(f"{where}.weights has no weight above 0: nothing would be trained")
     return Phase(
         first_step=first_step,
         steps=steps,
@@ -184,15 +230,11 @@ def _phase(
             update_statistics=settings["statistics"] == "batch",
             frozen=tuple(settings["frozen"]),
         ),
-        weights={
-            term: over_time(value, f"weights.{term}")
-            for term, value in settings["weights"].items()
-            if value != 0  # a term of constant weight 0 is not computed
-        },
+        weights=weights,
         optimizer=_optimizer(settings["optimizer"], f"{where}.optimizer"),
         learning_rate=over_time(settings["learning_rate"], "learning_rate"),
         reset_optimizer=settings["optimizer_state"] == "reset",
-        average_decay=settings["average_decay"],
+        average_decay=float(settings["average_decay"]),
     )
 
 
@@ -202,7 +244,7 @@ def phase_before(phases: Sequence[Phase], step: int) -> Phase:
 
 
 def schedule(
-    value: float | Mapping[str, Any], steps: int, steps_per_epoch: int, where: str
+    value: int | float | Mapping[str, Any], steps: int, steps_per_epoch: int, where: str
 ) -> Schedule:
     """A number, or `{kind, start, stop, period_*}`, as a function of the step within its phase.
 
@@ -210,6 +252,7 @@ def schedule(
     period (by default the phase's `steps`) and `stop` from then on.
     """
     if not isinstance(value, Mapping):
+        _check(value, RATE, where)
         constant = float(value)
         return lambda _: jnp.float32(constant)
     value = _fill(value, SCHEDULE, where)
@@ -233,13 +276,17 @@ def _optimizer(settings: Mapping[str, Any], where: str) -> optax.GradientTransfo
     """An optax optimiser by name, of learning rate 1: the phase's schedule multiplies its steps."""
     arguments = dict(settings)
     name = arguments.pop("name", None)
-    make = getattr(optax, str(name), None)
     clip = arguments.pop("clip_norm", 0.0)
+    _check(clip, AMOUNT, f"{where}.clip_norm")
+    parameters = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
     try:
-        optimizer = make(learning_rate=1.0, **arguments)  # type: ignore[misc]
-    except TypeError as error:
+        optimizer = getattr(optax, str(name))(learning_rate=1.0, **arguments)
+        # Optax checks few of its arguments: wrong ones show when it takes a step.
+        jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), parameters)
+    except Exception as error:
         raise ConfigError(
-            f"{where}: optax has no optimiser {name!r} with settings {sorted(arguments)}: {error}"
+            f"{where}: optax has no optimiser {name!r} with settings {sorted(arguments)}, or not "
+            f"with these values: {error}"
         ) from None
     return optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer
 
@@ -249,22 +296,37 @@ def _steps(settings: Mapping[str, Any], what: str, steps_per_epoch: int, where: 
     epochs, steps = settings[f"{what}_epochs"], settings[f"{what}_steps"]
     if (epochs is None) == (steps is None):
         raise ConfigError(f"{where}: give either {what}_epochs or {what}_steps")
-    count = round(epochs * steps_per_epoch) if steps is None else int(steps)
-    if count < 1:
-        raise ConfigError(f"{where}: {what} is {count} steps; it must be at least 1")
+    count = round(epochs * steps_per_epoch) if steps is None else steps
+    if not 1 <= count <= _MAX_STEPS:
+        raise ConfigError(f"{where}: {what} is {count} steps; it must be 1 to {_MAX_STEPS}")
     return count
 
 
-def _fill(given: Any, known: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`given` with the defaults of `known`; unknown and missing keys are errors."""
+def _fill(given: Any, known: Keys, where: str) -> dict[str, Any]:
+    """`given` with the defaults of `known`; unknown or missing keys and wrong values are errors."""
     if not isinstance(given, Mapping):
         raise ConfigError(f"{where} is {given!r}; it must hold keys: {', '.join(known)}")
     for key in given:
         _choice(key, known, where)
-    missing = [key for key, default in known.items() if default is REQUIRED and key not in given]
+    missing = [
+        key for key, (_, default) in known.items() if default is REQUIRED and key not in given
+    ]
     if missing:
         raise ConfigError(f"{where} lacks {', '.join(missing)}")
-    return {key: given.get(key, default) for key, default in known.items()}
+    full = {}
+    for key, (kind, default) in known.items():
+        value, name = given.get(key, default), f"{where}.{key}"
+        full[key] = (
+            _check(value, kind, name) if isinstance(kind, Kind) else _fill(value, kind, name)
+        )
+    return full
+
+
+def _check(value: Any, kind: Kind, where: str) -> Any:
+    """The value, if it is of that kind."""
+    if not kind.fits(value):
+        raise ConfigError(f"{where} is {value!r}; it must be {kind.text}")
+    return value
 
 
 def _choice(value: Any, known: Any, where: str) -> None:
@@ -276,14 +338,16 @@ def _choice(value: Any, known: Any, where: str) -> None:
         )
 
 
-def _plain(value: Any) -> Any:
-    """Nested dicts, lists and scalars."""
+def _plain(value: Any, where: str) -> Any:
+    """Nested dicts, lists and scalars, copied."""
     if isinstance(value, ml_collections.ConfigDict):
         value = value.to_dict()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if dataclasses.is_dataclass(value) or callable(value):
-        raise ConfigError(f"a config holds plain data, not {value!r}")
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if type(value) not in (bool, int, float, str, type(None)):
+        raise ConfigError(f"{where} is {value!r}; a config holds plain data: text, numbers, lists")
+    if type(value) is float and not math.isfinite(value):
+        raise ConfigError(f"{where} is {value}; give a finite number")
     return value

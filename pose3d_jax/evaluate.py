@@ -22,10 +22,9 @@ from pose3d_jax import config as configs
 from pose3d_jax.data import poses
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.methods.base import Info, Method, Variables
-from pose3d_jax.runs import read_runs
+from pose3d_jax.runs import read_runs, sealed
 from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.step import init_state
-from pose3d_jax.triangulate import triangulate
 
 EXAMPLES = 4  # poses that the report shows
 
@@ -150,8 +149,10 @@ def leave(
         "config": metadata["config"],
         **(more or {}),
     }
+    summary = sealed(summary, "metrics.json")
     out.mkdir(exist_ok=True)
-    workdir.write_text(out / "clips.json", json.dumps({"unit": "m", "splits": clips}))
+    by_clip = sealed({"unit": "m", "splits": clips}, "clips.json")
+    workdir.write_text(out / "clips.json", json.dumps(by_clip))
     shown = examples(restored, first, name, None if predictions is None else predictions[first])
     workdir.write(out / "examples.npz", lambda path: _savez(path, shown))
     workdir.write_text(out / "metrics.json", json.dumps(summary, indent=1))
@@ -194,7 +195,7 @@ def examples(
         "truth": in_views(clip.labels.joints),
         "truth_valid": np.asarray(clip.labels.joints_valid)[row, 0],
         "prediction": pick(joints),
-        "triangulation": in_views(triangulate(observations)[0]),
+        "triangulation": in_views(scoring.triangulated(observations, restored.info)[0]),
         "keypoint_skeleton": np.array(data.keypoint_skeleton.name),
         "joint_skeleton": np.array(data.joint_skeleton.name),
         "method": np.array(name),
@@ -225,6 +226,7 @@ def _info(metadata: Mapping[str, Any]) -> Info:
         joint_skeleton=read(metadata["joint_skeleton"]),
         recordings=tuple(metadata["recordings"]),
         normalisation=metadata["normalisation"],
+        precision=metadata["config"]["precision"],
     )
 
 

@@ -37,6 +37,23 @@ def start(where: str) -> None:
         ) from error
 
 
+def devices(wanted: int) -> int:
+    """Devices of a run, over all hosts, where each is to use `wanted` of its own; 0 = all.
+
+    Raises `HostsError` where there are fewer, or where several hosts would not use all.
+    """
+    available = jax.local_device_count()
+    own = wanted or available
+    if own > available:
+        raise HostsError(f"config.devices is {wanted}, but there are {available}; 0 uses all")
+    if jax.process_count() > 1 and own != available:
+        raise HostsError(
+            f"config.devices is {wanted}, but several hosts must use all {available} of each; set "
+            f"it to 0"
+        )
+    return own * jax.process_count()
+
+
 def first() -> bool:
     """Whether this process is the one that writes."""
     return jax.process_index() == 0

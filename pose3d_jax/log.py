@@ -77,14 +77,17 @@ class ScalarLog:
 def read_scalars(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The lines of a `scalars.jsonl`; a last line that was cut off is left out.
 
-    Raises `LogError` naming the first line that is not a row.
+    Raises `LogError` naming the first line that is not a row, or a file that cannot be read.
     """
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise LogError(f"{path} cannot be read ({error.strerror}); move it away") from error
     rows = []
     for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is cut off
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise LogError(f"{path}, line {number} is not JSON ({error}); remove it") from error
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             raise LogError(f"{path}, line {number} is not a row with a step; remove it")

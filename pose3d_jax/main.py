@@ -1,6 +1,7 @@
 """The door: `python -m pose3d_jax.main --config=configs/NAME.py --workdir=DIR`."""
 
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -31,8 +32,9 @@ _OTHER_CODE = flags.DEFINE_bool(
 _HOSTS = flags.DEFINE_string(
     "hosts", None, "Train on several hosts: `auto`, or COORDINATOR:PORT,PROCESSES,INDEX."
 )
-# Seconds that a command saves when it is run again; JAX's own variable of this kind goes first.
-_CACHE = Path("~/.cache/pose3d_jax/compiled").expanduser()
+# Programs compiled before, one folder per machine since they may fit its processor alone; JAX's own
+# variable of this kind goes first.
+_CACHE = Path("~/.cache/pose3d_jax").expanduser() / platform.node()
 
 
 def _main(argv: list[str]) -> None:

@@ -1,8 +1,10 @@
 """What an evaluated run left in its work directory, read back. Lengths are in metres."""
 
 import dataclasses
+import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ import numpy as np
 
 from pose3d_jax.errors import UserError
 from pose3d_jax.log import read_scalars
+
+_SEAL = "seal"
+_AGAIN = "write it again with --mode=evaluate"
 
 
 class RunError(UserError):
@@ -41,11 +46,13 @@ def read_run(workdir: str | os.PathLike[str]) -> Run:
     """
     workdir = Path(workdir).resolve()
     metrics = _read(workdir, "metrics.json", ("method", "splits"))
-    scalars, examples = workdir / "scalars.jsonl", None
-    if (workdir / "examples.npz").exists():
-        with np.load(workdir / "examples.npz") as arrays:
-            examples = dict(arrays)
-    return Run(workdir.name, metrics, read_scalars(scalars) if scalars.exists() else [], examples)
+    scalars, examples = workdir / "scalars.jsonl", workdir / "examples.npz"
+    return Run(
+        workdir.name,
+        metrics,
+        read_scalars(scalars) if scalars.exists() else [],
+        _read_examples(examples) if examples.exists() else None,
+    )
 
 
 def read_runs(workdir: str | os.PathLike[str]) -> list[Run]:
@@ -94,6 +101,33 @@ def same_examples(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
     )
 
 
+def sealed(results: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The results with a seal: where it is there, `read_run` and `read_clips` hold them to it.
+
+    `name` is that of the file that they are written to: one cannot be taken for another.
+    """
+    return {**results, _SEAL: _digest(results, name)}
+
+
+def _digest(results: Mapping[str, Any], name: str) -> str:
+    """SHA-256 of plain data, whatever the order of its keys."""
+    plain = {key: value for key, value in results.items() if key != _SEAL}
+    return hashlib.sha256(json.dumps([name, plain], sort_keys=True).encode()).hexdigest()
+
+
+def _read_examples(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # Numpy reads no further than a header says, so it may not come to the checksum.
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} is not what was written")
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except Exception as error:  # zipfile and numpy raise many kinds for damage
+        raise RunError(f"{path} cannot be read ({error}); {_AGAIN}") from error
+
+
 def _read(workdir: Path, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
     """One of the files of an evaluation, which must be in metres and have these keys."""
     path = workdir / name
@@ -102,11 +136,12 @@ def _read(workdir: Path, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
             f"{workdir} has no {name}: the run was not evaluated yet, or this is not its work "
             f"directory; run with --mode=evaluate --workdir={workdir} first"
         )
-    again = "write it again with --mode=evaluate"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is not JSON ({error}); {again}") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is not JSON ({error}); {_AGAIN}") from error
     if not isinstance(found, dict) or found.get("unit") != "m" or any(k not in found for k in keys):
-        raise RunError(f"{path} lacks {', '.join(keys)} or the unit 'm'; {again}")
+        raise RunError(f"{path} lacks {', '.join(keys)} or the unit 'm'; {_AGAIN}")
+    if _SEAL in found and found[_SEAL] != _digest(found, name):
+        raise RunError(f"{path} is not what was written: its seal is of other results; {_AGAIN}")
     return found

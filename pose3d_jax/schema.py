@@ -6,11 +6,14 @@ the same as missing, so that clips of different sets form one batch.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from flax import struct
 
+from pose3d_jax import skeleton
 from pose3d_jax.cameras import Camera, Leaf
 from pose3d_jax.errors import UserError
 
@@ -91,56 +94,162 @@ _CAMERA_SHAPES: dict[str, tuple[int, ...]] = {
 }
 
 
+_ROTATION_TOLERANCE = 1e-3
+_FPS = (1e-4, 1e6)  # four decimals are kept
+
+
 class SchemaError(UserError):
     """A clip that breaks the schema; the message names the clip, the field and the fault."""
 
 
 def validate(record: Record) -> None:
-    """Raises `SchemaError` unless the shapes agree and everything is finite and in range."""
+    """Raises `SchemaError` unless the shapes agree and everything is finite and in range.
+
+    Numbers are judged as shards hold them, in single precision.
+    """
     clip, identity = record
     name = f"clip {identity.dataset}/{identity.clip}"
+    _check_identity(name, identity)
     observations, labels = clip.observations, clip.labels
-    if observations.keypoints.ndim != 4 or observations.keypoints.shape[-1] != 2:
-        shape = observations.keypoints.shape
-        raise SchemaError(f"{name}: keypoints have shape {shape}, expected [T, V, J, 2]")
-    frames, views, keypoints, _ = observations.keypoints.shape
+    given = {
+        "keypoints": observations.keypoints,
+        "confidence": observations.confidence,
+        "joints": labels.joints,
+        "joints_valid": labels.joints_valid,
+        **{f"cameras.{field}": getattr(observations.cameras, field) for field in _CAMERA_SHAPES},
+    }
+    arrays = {field: _single_precision(name, field, array) for field, array in given.items()}
+    _check_shapes(name, identity, arrays)
+    for field, array in arrays.items():
+        _check_finite(name, field, array)
+    confidence = arrays["confidence"]
+    if confidence.min() < 0 or confidence.max() > 1:
+        raise SchemaError(
+            f"{name}: confidence leaves [0, 1] ({confidence.min()} to {confidence.max()}); scale it"
+        )
+    if not np.isin(arrays["joints_valid"], (0, 1)).all():
+        raise SchemaError(
+            f"{name}: joints_valid has values other than 0 and 1; 1 marks a labelled joint"
+        )
+    _check_cameras(name, identity, arrays)
+
+
+def _check_identity(name: str, identity: Identity) -> None:
+    """Raises `SchemaError` where a field has the wrong type, is empty, or is out of range."""
+    for field in dataclasses.fields(Identity):
+        value = getattr(identity, field.name)
+        if field.type is str and not _is_text(value):
+            raise SchemaError(f"{name}: {field.name} is {value!r}; give text that is not empty")
+    names = identity.camera_names
+    if not isinstance(names, tuple | list) or not all(map(_is_text, names)):
+        raise SchemaError(f"{name}: camera_names is {names!r}; give a tuple of names")
+    twice = sorted({camera for camera in names if names.count(camera) > 1})
+    if twice:
+        raise SchemaError(f"{name}: camera_names has {', '.join(twice)} twice; tell cameras apart")
+    # A flag is an int to Python.
+    start, fps = identity.start, identity.fps
+    whole = isinstance(start, int | np.integer) and not isinstance(start, bool)
+    if not whole or not 0 <= start < 2**63:
+        raise SchemaError(f"{name}: start is {start!r}; give the number of the first frame, from 0")
+    real = isinstance(fps, int | float | np.number) and not isinstance(fps, bool)
+    if not real or not _FPS[0] <= fps <= _FPS[1]:
+        raise SchemaError(f"{name}: fps is {fps!r}; give frames per second, {_FPS[0]} to {_FPS[1]}")
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is text with something in it that UTF-8 can hold."""
+    return (
+        isinstance(value, str) and value != "" and value.encode(errors="ignore").decode() == value
+    )
+
+
+def _single_precision(name: str, field: str, array: Leaf) -> np.ndarray:
+    """The array as a shard holds it; what is too large becomes infinite."""
+    dtype = getattr(array, "dtype", type(array).__name__)
+    if getattr(dtype, "kind", "") not in "biuf" or not isinstance(array, np.ndarray | jax.Array):
+        raise SchemaError(f"{name}: {field} holds {dtype}; give an array of numbers")
+    with np.errstate(over="ignore"):
+        return np.asarray(array).astype(np.float32, copy=False)
+
+
+def _check_shapes(name: str, identity: Identity, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises `SchemaError` where a shape contradicts another, the camera names or a joint set."""
+    points = arrays["keypoints"]
+    if points.ndim != 4 or points.shape[-1] != 2:
+        raise SchemaError(
+            f"{name}: keypoints have shape {points.shape}, expected [T, V, J, 2]; add an axis of "
+            f"length 1 where there is one frame or view"
+        )
+    frames, views, keypoints, _ = points.shape
     if 0 in (frames, views, keypoints):
         raise SchemaError(
             f"{name}: it is empty: keypoints have {frames} frames, {views} views and {keypoints} "
-            f"joints"
+            f"joints; leave it out"
         )
-    if observations.cameras.focal.shape[:2] != (frames, views):
-        cameras = observations.cameras.focal.shape[:2]
+    cameras = arrays["cameras.focal"].shape[:2]
+    if cameras != (frames, views):
         raise SchemaError(
             f"{name}: cameras have leading axes {cameras}, but the keypoints have {views} views "
             f"over {frames} frames; give one camera per view and frame"
         )
     if len(identity.camera_names) != views:
         raise SchemaError(
-            f"{name}: {len(identity.camera_names)} camera names for {views} views of keypoints"
+            f"{name}: {len(identity.camera_names)} camera names for {views} views of keypoints; "
+            f"name every view's camera"
         )
-    if labels.joints.ndim != 3:
-        raise SchemaError(f"{name}: joints has shape {labels.joints.shape}, expected [T, J, 3]")
+    joints = _joints(name, "joint_skeleton", identity)
+    if arrays["joints"].ndim == 3 and arrays["joints"].shape[1] != joints:
+        raise SchemaError(
+            f"{name}: {arrays['joints'].shape[1]} joints, but {identity.joint_skeleton} has "
+            f"{joints}; name the joint_skeleton that they are in"
+        )
+    if keypoints != _joints(name, "keypoint_skeleton", identity):
+        raise SchemaError(
+            f"{name}: {keypoints} keypoints, but {identity.keypoint_skeleton} has "
+            f"{_joints(name, 'keypoint_skeleton', identity)}; name the keypoint_skeleton that they "
+            f"are in"
+        )
     shapes = {
-        "confidence": (observations.confidence, (frames, views, keypoints)),
-        "joints": (labels.joints, (frames, labels.joints.shape[1], 3)),
-        "joints_valid": (labels.joints_valid, labels.joints.shape[:2]),
-        **{
-            f"cameras.{field}": (array, (frames, views, *_CAMERA_SHAPES[field]))
-            for field, array in vars(observations.cameras).items()
-        },
+        "confidence": (frames, views, keypoints),
+        "joints": (frames, joints, 3),
+        "joints_valid": (frames, joints),
+        **{f"cameras.{field}": (frames, views, *axes) for field, axes in _CAMERA_SHAPES.items()},
     }
-    for field, (array, expected) in shapes.items():
-        if array.shape != expected:
-            raise SchemaError(f"{name}: {field} has shape {array.shape}, expected {expected}")
-        _check_finite(name, field, array)
-    _check_finite(name, "keypoints", observations.keypoints)
-    if observations.confidence.min() < 0 or observations.confidence.max() > 1:
-        raise SchemaError(f"{name}: confidence leaves [0, 1]")
-    if not np.isin(labels.joints_valid, (0, 1)).all():
-        raise SchemaError(f"{name}: joints_valid has values other than 0 and 1")
-    if observations.cameras.focal.min() <= 0:
-        raise SchemaError(f"{name}: cameras.focal has a focal length that is not positive")
+    for field, expected in shapes.items():
+        if arrays[field].shape != expected:
+            raise SchemaError(
+                f"{name}: {field} has shape {arrays[field].shape}, expected {expected}: the frames "
+                f"and views of the keypoints, the joints of the skeletons"
+            )
+
+
+def _joints(name: str, field: str, identity: Identity) -> int:
+    """Joints of the set that a field of the identity names."""
+    try:
+        return skeleton.get(getattr(identity, field)).size
+    except skeleton.SkeletonError as error:
+        raise SchemaError(f"{name}: {field}: {error}") from error
+
+
+def _check_cameras(name: str, identity: Identity, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises `SchemaError` naming the first camera that no camera can be."""
+    rotation = arrays["cameras.rotation"]
+    with np.errstate(all="ignore"):  # of what is very large; it is no rotation
+        off = np.abs(rotation @ np.swapaxes(rotation, -1, -2) - np.eye(3, dtype=np.float32))
+        turns = (off.max((-1, -2)) <= _ROTATION_TOLERANCE) & (np.linalg.det(rotation) > 0)
+    faults = {
+        "rotation": (~turns, "no rotation; give an orthonormal matrix of determinant 1"),
+        "focal": ((arrays["cameras.focal"] <= 0).any(-1), "not positive; give pixels"),
+        "size": ((arrays["cameras.size"] <= 0).any(-1), "not positive; give pixels"),
+    }
+    for field, (wrong, fault) in faults.items():
+        if wrong.any():
+            frame, view = (int(i) for i in np.argwhere(wrong)[0])
+            value = arrays[f"cameras.{field}"][frame, view].tolist()
+            raise SchemaError(
+                f"{name}: cameras.{field} of {identity.camera_names[view]} is {value} in frame "
+                f"{frame}, {fault}"
+            )
 
 
 def _check_finite(name: str, field: str, array: np.ndarray) -> None:

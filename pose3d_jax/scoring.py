@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int
 from pose3d_jax import cameras as cam
 from pose3d_jax import metrics
 from pose3d_jax.data.poses import PoseData, PoseSet
-from pose3d_jax.methods.base import Method, Variables, view_seen
-from pose3d_jax.schema import Clip
+from pose3d_jax.methods.base import Info, Method, Variables, view_seen
+from pose3d_jax.schema import Clip, Observations
 from pose3d_jax.triangulate import triangulate
 
 # Row -> metric -> error of each window, frame and view.
@@ -71,12 +71,12 @@ def eval_step(
 
     truth = in_views(labels.joints)
     valid = per_view(labels.joints_valid)
-    root = _root(method)
+    root = _info(method).joint_skeleton.root
     prediction = method.predict(variables, observations, key)
     joints = prediction.joints if predicted is None else predicted
     rows = {"method": (joints, prediction.space)}
     if references and views > 1:
-        points, found = triangulate(observations)
+        points, found = triangulated(observations, _info(method))
         valid = valid * per_view(found)
         rows["triangulation"] = (in_views(points), "absolute")
     if references and mean is not None:
@@ -85,6 +85,18 @@ def eval_step(
     errors = _errors(rows, truth, valid, root)
     scored = _over_views(functools.partial(metrics.scored, root=root))(valid)
     return errors, scored & (view_seen(observations.confidence) > 0)
+
+
+def triangulated(
+    observations: Observations, info: Info
+) -> tuple[Float[Array, "batch time joints 3"], Float[Array, "batch time joints"]]:
+    """World points of the joints, metres, and which were found: none without a keypoint's name."""
+    points, found = triangulate(observations)
+    keypoints, joints = info.keypoint_skeleton.joints, info.joint_skeleton.joints
+    index = np.array([keypoints.index(name) if name in keypoints else 0 for name in joints])
+    known = jnp.array([float(name in keypoints) for name in joints])
+    known = jnp.broadcast_to(known, (*found.shape[:-1], len(joints)))
+    return points[..., index, :] * known[..., None], found[..., index] * known
 
 
 def predict(
@@ -228,8 +240,8 @@ def _over_views(function: Any) -> Any:
     return jax.vmap(jax.vmap(jax.vmap(function)))
 
 
-def _root(method: Any) -> int:
-    return method.info.joint_skeleton.root
+def _info(method: Any) -> Info:
+    return method.info
 
 
 def _frames(mask: np.ndarray) -> int:

@@ -12,9 +12,11 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from pose3d_jax.cameras import Leaf
@@ -128,7 +130,7 @@ def update(
     params = state.variables["params"]
     trained, fixed = _split(params, group.paths, phase.mode.frozen)
     key = jax.random.fold_in(jax.random.fold_in(state.key, _UPDATE), draw)
-    key = jax.random.fold_in(key, jax.lax.axis_index(BATCH_AXIS))
+    key = jax.random.fold_in(key, _device())
     phase_step = state.step - phase.first_step
 
     def local_loss(trained: dict) -> tuple[Float[Array, ""], tuple]:
@@ -146,34 +148,36 @@ def update(
         (loss, gradient, terms, aux.diagnostics), BATCH_AXIS
     )
 
-    # Frozen parameters keep their place in the optimiser's state but are not moved by it.
-    owned, _ = _split(params, group.paths)
-    gradient = {path: gradient.get(path, jnp.zeros_like(owned[path])) for path in owned}
-    steps, optimizer = phase.optimizer.update(gradient, state.optimizer[group.name], owned)
-    rate = phase.learning_rate(phase_step)
-    moved = {path: owned[path] + rate * steps[path] for path in trained}
-
-    checks = [*(terms[name][0] for name in active.terms), optax.tree.norm(gradient)]
+    # A sum that is finite has finite parts, and takes one pass over them.
+    total = sum(map(jnp.sum, gradient.values()), jnp.zeros(()))
+    checks = [*(terms[name][0] for name in active.terms), total]
     names = [*active.terms, "gradient"]
     codes = [term_names(method).index(f"{group.name}/{name}") for name in names]
     bad = ~jnp.isfinite(jnp.stack(checks))
     apply = ~bad.any() & (state.failure[0] < 0)  # after a failure the state stays as it is
-    where = lambda new, old: jax.tree.map(lambda n, o: jnp.where(apply, n, o), new, old)  # noqa: E731
 
-    variables = {
-        **_own_collections(state.variables, aux.collections, group, phase.mode),
-        "params": unflatten_dict({**fixed, **moved}),
-    }
-    average = state.average
-    if average is not None:  # a decay of 0 keeps it equal to the variables
-        average = optax.incremental_update(variables, average, 1 - phase.average_decay)
-    new_state = dataclasses.replace(
-        state,
-        variables=where(variables, state.variables),
-        optimizer=where({**state.optimizer, group.name: optimizer}, state.optimizer),
-        average=average if average is None else where(average, state.average),
-        failure=_first_failure(state, bad, draw, codes),
-    )
+    def applied(state: TrainState) -> TrainState:
+        # Frozen parameters keep their place in the optimiser's state but are not moved by it.
+        owned, _ = _split(params, group.paths)
+        whole = {path: gradient.get(path, jnp.zeros_like(owned[path])) for path in owned}
+        steps, optimizer = phase.optimizer.update(whole, state.optimizer[group.name], owned)
+        rate = phase.learning_rate(phase_step)
+        moved = {path: owned[path] + rate * steps[path] for path in trained}
+        variables = {
+            **_own_collections(state.variables, aux.collections, group, phase.mode),
+            "params": unflatten_dict({**fixed, **moved}),
+        }
+        average = state.average
+        if average is not None:  # a decay of 0 keeps it equal to the variables
+            average = optax.incremental_update(variables, average, 1 - phase.average_decay)
+        optimizers = {**state.optimizer, group.name: optimizer}
+        return dataclasses.replace(
+            state, variables=variables, optimizer=optimizers, average=average
+        )
+
+    # A branch works in place; `where` would keep the old state beside the new one, and read both.
+    new_state = jax.lax.cond(apply, applied, lambda state: state, state)
+    new_state = dataclasses.replace(new_state, failure=_first_failure(state, bad, draw, codes))
     one = jnp.ones(())
     metrics = {f"{group.name}/{name}": term for name, term in {**terms, **diagnostics}.items()}
     return new_state, {**metrics, f"{group.name}/loss": (loss, one)}
@@ -222,7 +226,7 @@ def train_epoch(
         for name in streams
     }
     # Each device takes its part of the same global batch.
-    device = jax.lax.axis_index(BATCH_AXIS)
+    device = _device()
     indices = {
         name: jax.lax.dynamic_slice_in_dim(
             drawn, device * (batch_sizes[name] // devices), batch_sizes[name] // devices, axis=2
@@ -256,18 +260,30 @@ def compile_epoch(
 
 
 def parallel(function: Callable, devices: int) -> Callable:
-    """`function(state, rest)` under `BATCH_AXIS`: jitted on one device, pmapped on several."""
+    """`function(state, rest)` under `BATCH_AXIS`: jitted on one device, pmapped on several.
+
+    `devices` counts over all hosts. The state has a leading device axis and is donated.
+    """
+    own = jax.local_devices()[:devices]
     if devices == 1:
-        mapped = jax.vmap(function, in_axes=(0, None), axis_name=BATCH_AXIS)
-        return jax.jit(mapped, donate_argnums=0)
-    several_hosts = jax.process_count() > 1  # then all devices of all of them
-    return jax.pmap(
-        function,
-        axis_name=BATCH_AXIS,
-        in_axes=(0, None),
-        devices=None if several_hosts else jax.local_devices()[:devices],
-        donate_argnums=0,
-    )
+        # Binds the name and maps nothing: mapped products and branches are slower, even over one.
+        alone = jax.vmap(function, in_axes=None, out_axes=None, axis_name=BATCH_AXIS, axis_size=1)
+        compiled = jax.jit(
+            lambda state, rest: replicate(alone(unreplicate(state), rest), 1), donate_argnums=0
+        )
+        place: Sharding = SingleDeviceSharding(own[0])
+    else:
+        several_hosts = jax.process_count() > 1  # then all devices of all of them
+        compiled = jax.pmap(
+            function,
+            axis_name=BATCH_AXIS,
+            in_axes=(0, None),
+            devices=None if several_hosts else own,
+            donate_argnums=0,
+        )
+        place = NamedSharding(Mesh(np.array(own), (BATCH_AXIS,)), PartitionSpec(BATCH_AXIS))
+    # Bound to where its results lie; a state that is not would be compiled for a second time.
+    return lambda state, rest: compiled(jax.device_put(state, place), rest)
 
 
 def replicate(tree: Any, devices: int) -> Any:
@@ -306,6 +322,11 @@ def draw_indices(
 
     batches = jax.lax.map(one_pass, first_pass + jnp.arange(passes)).reshape(-1, batch)
     return jax.lax.dynamic_slice_in_dim(batches, first % per_pass, count)
+
+
+def _device() -> Int[Array, ""] | int:
+    """Number of the device; a constant where it is the only one, so that nothing varies by it."""
+    return 0 if jax.lax.axis_size(BATCH_AXIS) == 1 else jax.lax.axis_index(BATCH_AXIS)
 
 
 def _split(tree: dict, paths: tuple[str, ...], without: tuple[str, ...] = ()) -> tuple[dict, dict]:

@@ -23,7 +23,7 @@ from pose3d_jax.data import poses
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.errors import Interrupted, NonFiniteError
 from pose3d_jax.log import ScalarLog
-from pose3d_jax.methods.base import Info, Method, covers
+from pose3d_jax.methods.base import Info, Method, MethodError, covers
 from pose3d_jax.signals import Signals
 from pose3d_jax.step import Phase, TrainState
 
@@ -54,7 +54,7 @@ def run(
     # ------------------------------------------------------------------ config, data and method
     config = configs.complete(config)
     directory = Path(directory)
-    devices = _devices(config)
+    devices = hosts.devices(config["devices"])
     streams = {name: _load(config, stream) for name, stream in config["streams"].items()}
     batch_sizes = {name: stream["batch_size"] for name, stream in config["streams"].items()}
     _check_batches(streams, batch_sizes, devices)
@@ -63,7 +63,12 @@ def run(
     validation = _load_split(config, settings["validation"]) if settings["validation"] else None
     tests = {split: _load_split(config, split) for split in settings["test"]}
 
-    info = Info(main.keypoint_skeleton, main.joint_skeleton, main.recordings)
+    info = Info(
+        main.keypoint_skeleton,
+        main.joint_skeleton,
+        main.recordings,
+        precision=config["precision"],
+    )
     method = methods.create(config["method"], info)
     epoch = main.poses.size // batch_sizes["main"]
     phases = configs.phases(config, method, epoch)
@@ -167,19 +172,6 @@ def _load_split(config: Mapping[str, Any], split: str) -> PoseData:
     return _load(config, {"split": split, "window": window, "stride": window})
 
 
-def _devices(config: Mapping[str, Any]) -> int:
-    """Devices that the run has, over all processes."""
-    wanted, available = config["devices"] or jax.local_device_count(), jax.local_device_count()
-    if wanted > available:
-        raise ConfigError(f"config.devices is {wanted}, but there are {available}")
-    if jax.process_count() > 1 and wanted != available:
-        raise ConfigError(
-            f"config.devices is {wanted}, but with several hosts all {available} of each must be "
-            f"used; set it to 0"
-        )
-    return wanted * jax.process_count()
-
-
 def _check_batches(
     streams: Mapping[str, PoseData], batch_sizes: Mapping[str, int], devices: int
 ) -> None:
@@ -211,8 +203,15 @@ def _initial_state(
 
 
 def _check_phases(method: Method, phases: list[Phase], state: TrainState) -> None:
-    """Every frozen path must exist, and every kept optimiser state fit its phase's optimiser."""
+    """Every path must exist, and every kept optimiser state fit its phase's optimiser."""
     params = ["/".join(path) for path in flatten_dict(state.variables["params"])]
+    for group in method.groups:
+        for path in group.paths:
+            if not any(covers(path, param) for param in params):
+                raise MethodError(
+                    f"group {group.name!r} of {type(method).__name__}: no parameter is at or below "
+                    f"{path!r}; there are, for example, {', '.join(params[:3])}"
+                )
     kept = jax.tree.structure(state.optimizer)
     for number, phase in enumerate(phases):
         for frozen in phase.mode.frozen:

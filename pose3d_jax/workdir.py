@@ -39,12 +39,14 @@ def check(workdir: str | Path, experiment: Mapping[str, Any], *, other_code: boo
       other_code: take a directory that differs in `code` alone.
     """
     path = Path(workdir) / _EXPERIMENT
+    if Path(workdir).exists() and not Path(workdir).is_dir():
+        raise WorkdirError(f"{workdir} is a file; give a directory to --workdir")
     if not path.exists():
         return
     try:
         remembered = json.loads(path.read_text(encoding="utf-8"))
         known = {key: remembered[key] for key in experiment}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise WorkdirError(
             f"{path} cannot be read ({error!r}), so nothing tells whose {workdir} is; give another "
             f"--workdir, or delete that one"

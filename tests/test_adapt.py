@@ -85,7 +85,7 @@ def test_a_checkpoint_with_3d_labels_is_adapted_without_them(directory, tmp_path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scope": "clips"}, r"config.adaptation.scope: 'clips' is unknown; did you mean 'clip'"),
+        ({"scope": "clips"}, r"config.adaptation.scope.*'clips'"),
         ({"method": "nonsense"}, r"config.adaptation.method: no method is named 'nonsense'"),
         ({"weights": {"pose": 1.0}}, r"config.adaptation.weights: 'pose' is unknown"),
         (
@@ -114,7 +114,7 @@ class Case:
 
     def __init__(self, directory, **changes):
         # Adam makes a whole step out of a gradient that is zero but for rounding.
-        plain = {"optimizer": {"name": "sgd"}, "learning_rate": 0.1}
+        plain = {"optimizer": {"name": "sgd"}, "learning_rate": 0.01}
         full = configs.complete(config(directory, **plain, **changes))
         self.data = poses.load([directory], "test")
         info = Info(self.data.keypoint_skeleton, self.data.joint_skeleton)
@@ -138,7 +138,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def case(directory):
-    return Case(directory, length_steps=4)
+    return Case(directory, length_steps=2)
 
 
 def test_labels_change_nothing(case):

@@ -49,8 +49,9 @@ def test_completed_config_survives_json_and_completion():
         ({"sede": 1}, r"config: 'sede' is unknown; did you mean 'seed'"),
         ({"data.path": "x"}, r"config.data: 'path' is unknown; did you mean 'paths'"),
         ({"streams.main.batch": 3}, r"config.streams.main: 'batch' is unknown"),
+        ({"precision": "float16"}, r"precision is 'float16'; it must be 'float32' or 'bfloat16'"),
         ({"evaluation.splits": ()}, r"config.evaluation: 'splits' is unknown"),
-        ({"evaluation.every_epochs": 0}, r"every_epochs must be above 0"),
+        ({"evaluation.every_epochs": 0}, r"every_epochs is 0; it must be a finite number above 0"),
         ({"phases": ()}, r"config.phases is empty"),
         ({"phases": ({"weights": {}},)}, r"config.phases\[0\] lacks learning_rate"),
         ({"streams": {}}, r"config.streams has no `main`"),
@@ -78,12 +79,23 @@ def phase(**changes):
     ("changes", "message"),
     [
         ({"length_epochs": 3}, r"give either length_epochs or length_steps"),
-        ({"length_steps": 0}, r"length is 0 steps"),
+        ({"length_steps": 0}, r"length_steps is 0; it must be None or at least 1, a whole number"),
         ({"weights": {"poze": 1.0}}, r"weights: 'poze' is unknown; did you mean 'pose'"),
-        ({"statistics": "frozen"}, r"statistics: 'frozen' is unknown"),
+        ({"statistics": "frozen"}, r"statistics is 'frozen'; it must be 'batch' or 'running'"),
         ({"optimizer": {"name": "adamm"}}, r"no optimiser 'adamm'"),
         ({"optimizer": {"name": "adam", "beta": 1}}, r"no optimiser 'adam' with settings"),
-        ({"learning_rate": {"kind": "step", "start": 1, "stop": 0}}, r"give either period_epochs"),
+        (
+            {
+                "learning_rate": {
+                    "kind": "step",
+                    "start": 1,
+                    "stop": 0,
+                    "period_steps": 5,
+                    "period_epochs": 1,
+                }
+            },
+            r"give either period_epochs",
+        ),
         (
             {"learning_rate": {"kind": "step", "start": 1, "stop": 0, "period_steps": 5}},
             r"learning_rate.kind: 'step' is unknown",
@@ -113,9 +125,14 @@ def test_phase_is_converted_to_steps_once():
 def test_schedules_go_from_start_to_stop_and_stay(kind, quarter):
     stop = 0.1 if kind == "exponential" else 0.0
     value = {"kind": kind, "start": 1.0, "stop": stop, "period_epochs": 2}
-    schedule = configs.schedule(value, 20, "here")
+    schedule = configs.schedule(value, 60, 20, "here")
     values = [float(schedule(jnp.int32(step))) for step in (0, 10, 40, 99)]
     assert values == pytest.approx([1.0, quarter, stop, stop], abs=1e-6)
+
+
+def test_a_schedule_without_a_period_takes_the_phase():
+    schedule = configs.schedule({"kind": "linear", "start": 1.0, "stop": 0.0}, 8, 20, "here")
+    assert [float(schedule(jnp.int32(step))) for step in (0, 2, 8, 9)] == [1.0, 0.75, 0.0, 0.0]
 
 
 def test_clip_norm_bounds_the_gradient():

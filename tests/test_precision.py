@@ -1,20 +1,27 @@
-"""Geometry never takes a matrix product at less than the highest precision, nor do its gradients.
+"""Geometry never takes a matrix product at less than the highest precision, nor do its gradients;
+networks compute in the precision that the config says.
 
 Accelerators round the inputs of a product to 10 bits or fewer by default, which costs millimetres
 and does not show on a processor; so this looks at the traced program.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from jax.lax import Precision
 
 from pose3d_jax import cameras as cam
+from pose3d_jax import methods, step
 from pose3d_jax.cameras import batched
 from pose3d_jax.geometry import axis_angle_to_matrix, similarity_align
+from pose3d_jax.methods.base import Info, Mode
 from pose3d_jax.metrics import p_mpjpe
 from pose3d_jax.triangulate import triangulate
 from tests import scenes
+from tests.toys import ClipStream, constant, phase
 
 
 def equations(jaxpr):
@@ -29,15 +36,20 @@ def equations(jaxpr):
 
 
 def products(function, *args):
-    """The precision of every matrix product or convolution in a function's trace."""
+    """Every matrix product or convolution in a function's trace."""
     jaxpr = jax.make_jaxpr(function)(*args).jaxpr
     names = ("dot_general", "conv_general_dilated")
-    return [e.params["precision"] for e in equations(jaxpr) if e.primitive.name in names]
+    return [e for e in equations(jaxpr) if e.primitive.name in names]
 
 
-def is_highest(precision):
+def is_highest(product):
+    precision = product.params["precision"]
     both = precision if isinstance(precision, tuple) else (precision, precision)
     return all(p == Precision.HIGHEST for p in both)
+
+
+def types(equation):
+    return {value.aval.dtype.name for value in equation.invars}
 
 
 def total(function):
@@ -83,3 +95,81 @@ def test_products_are_found_wherever_they_hide():
     # Not vacuous: the alignment has two products and the look-at one.
     assert len(products(*GEOMETRY["similarity_align"][:1], *GEOMETRY["similarity_align"][1])) >= 2
     assert len(products(*GEOMETRY["look_at"][:1], *GEOMETRY["look_at"][1])) == 1
+
+
+def training(precision, optimizer=None, **mode):
+    """A step of the label-free method on a small scene: function, state and streams."""
+    method = methods.create(
+        {"name": "multiview", "width": 32}, Info(scenes.H36M, scenes.H36M, precision=precision)
+    )
+    phase_ = phase(
+        {"self": 1.0, "cross": 1.0, "consistency": 0.1},
+        mode=Mode(update_statistics=True, **mode),
+        optimizer=optimizer or optax.adam(1.0),
+        learning_rate=constant(3e-3),
+    )
+    streams = {"main": ClipStream(scenes.batch(size=8, views=3))}
+    batch = {"main": streams["main"].take(jnp.arange(1))}
+    state = step.init_state(method, phase_, batch, jax.random.key(0), False)
+    run = step.compile_epoch(method, phase_, {"main": 8}, 1, 1)
+    return run, step.replicate(state, 1), streams
+
+
+def dense(found):
+    """Those of a step's products that are a dense layer's, forward or backward, and the others."""
+    two = [all(len(v.aval.shape) == 2 for v in product.invars) for product in found]
+    split = [[p for p, is_dense in zip(found, two, strict=True) if is_dense == d] for d in (1, 0)]
+    assert len(split[0]) == 6 + 5 + 6  # forward; of the input (not the first's); of the weights
+    return split
+
+
+def test_float32_step_has_every_product_at_the_highest_precision():
+    found = products(*training("float32", dropout=True))
+    dense(found)
+    assert all(map(is_highest, found))
+    assert all(types(product) == {"float32"} for product in found)
+
+
+def test_bfloat16_step_has_its_dense_layers_and_nothing_else_in_bfloat16():
+    run, state, streams = training("bfloat16", dropout=True)
+    layers, others = dense(products(run, state, streams))
+    assert all(types(product) == {"bfloat16"} for product in layers)
+    assert others  # the batch statistics
+    assert all(is_highest(p) and types(p) == {"float32"} for p in others)
+    # What is geometry has axes of frames, views and joints; the network has rows of features.
+    program = equations(jax.make_jaxpr(run)(state, streams).jaxpr)
+    values = [value.aval for equation in program for value in equation.outvars]
+    assert max(len(v.shape) for v in values if v.dtype == jnp.bfloat16) == 2
+    assert max(len(v.shape) for v in values if v.dtype == jnp.float32) > 4
+    after = jax.eval_shape(run, state, streams)
+    floats = [x for x in jax.tree.leaves(after) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {x.dtype.name for x in floats} == {"float32"}
+
+
+def test_bfloat16_learns_as_float32_does():
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        run, state, streams = training(precision)
+        losses[precision] = []
+        for _ in range(40):
+            state, metrics = run(state, streams)
+            losses[precision].append(float(metrics["lifter/loss"][0][0]))
+    single, half = losses["float32"], losses["bfloat16"]
+    assert half[-1] < 0.5 * half[0]
+    assert half[0] == pytest.approx(single[0], rel=0.01)
+    assert half[-1] == pytest.approx(single[-1], rel=0.1)
+    assert half != single
+
+
+def test_prediction_follows_the_precision_of_its_info():
+    clip = scenes.batch(size=4)
+    info = Info(scenes.H36M, scenes.H36M)
+    single = methods.create({"name": "supervised", "width": 32}, info)
+    half = dataclasses.replace(single, info=dataclasses.replace(info, precision="bfloat16"))
+    variables = jax.jit(single.init)(jax.random.key(0), {"main": clip})
+    params = dict(variables["params"]["lifter"])
+    params["Dense_5"] = jax.tree.map(lambda x: 30 * x, params["Dense_5"])
+    variables = {**variables, "params": {"lifter": params}}
+    joints = [jax.jit(m.predict)(variables, clip.observations).joints for m in (single, half)]
+    assert joints[1].dtype == jnp.float32
+    assert 0 < jnp.abs(joints[0] - joints[1]).max() < 0.05

@@ -1,6 +1,9 @@
 """The whole loop on tiny data: prepare, train, save, restore, evaluate, report, refuse."""
 
+import dataclasses
+import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,14 +14,21 @@ import numpy as np
 import pytest
 
 from configs.demo import get_config
-from data_prep import synthetic
-from pose3d_jax import checkpoint, evaluate, scoring, train
+from data_prep import synthetic, writer
+from pose3d_jax import checkpoint, evaluate, methods, scoring, step, train
 from pose3d_jax.checkpoint import CheckpointError
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
 from pose3d_jax.data.poses import DataError
 from pose3d_jax.errors import NonFiniteError
+from pose3d_jax.hosts import HostsError
+from pose3d_jax.methods.base import Group, Info, MethodError
+from pose3d_jax.methods.supervised import Supervised
+from pose3d_jax.schema import Record
+from pose3d_jax.skeleton import SkeletonError
 from pose3d_jax.workdir import WorkdirError
+from tests import scenes
+from tests.toys import phase
 
 ROOT = Path(__file__).parents[1]
 
@@ -115,6 +125,61 @@ def test_work_directory_of_another_experiment_is_refused(run, data):
         train.run(other, run[0])
 
 
+def test_checkpoint_refuses_other_2d_points_unless_they_are_named(run, data, tmp_path):
+    """The same people, as a detector would have seen them."""
+    detected = tmp_path / "detected"
+    found = {
+        split: [
+            Record(r.clip, dataclasses.replace(r.identity, keypoint_source="vitpose"))
+            for r in poses.read_split(data, split)
+        ]
+        for split in ("train", "validation", "test")
+    }
+    writer.write(detected, found["train"][0].identity.dataset, found, description="detected")
+    other = config(detected, run[1]["method"])
+    workdir = tmp_path / "run"
+    shutil.copytree(run[0], workdir)
+    with pytest.raises(CheckpointError, match="keypoint_source 'projected', not 'vitpose'; to use"):
+        evaluate.run(workdir, other)
+    other.data.keypoint_source = "openpose"
+    with pytest.raises(DataError, match="the 2D points are from 'vitpose', not 'openpose'"):
+        evaluate.run(workdir, other)
+    other.data.keypoint_source = "vitpose"
+    assert evaluate.run(workdir, other)["splits"] == run[1]["splits"]
+
+
+def test_checkpoint_refuses_other_joints_by_name(run, data, tmp_path):
+    smaller = config(data, run[1]["method"])
+    smaller.data.joint_skeleton = smaller.data.keypoint_skeleton = "humaneva15"
+    with pytest.raises((CheckpointError, SkeletonError), match="humaneva15"):
+        evaluate.run(run[0], smaller)
+
+
+def test_joints_that_are_not_the_keypoints_are_scored_where_both_have_them(data, tmp_path):
+    """Triangulation gives what was seen; the row of the method is scored on the same joints."""
+    settings = config(data)
+    settings.data.joint_skeleton = "humaneva15"
+    rows = train.run(settings, tmp_path)["splits"]["test"]["rows"]
+    assert rows["triangulation"]["absolute"]["frames"] < 1e-3
+    assert rows["supervised"]["absolute"]["frames"] > 0.01
+
+
+def test_a_file_is_no_work_directory(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match="is a file"):
+        train.run(config(data), tmp_path / "file")
+
+
+def test_profile_is_a_trace_and_changes_nothing(run, data, tmp_path):
+    if run[1]["method"] != "supervised":
+        pytest.skip("once is enough")
+    profiled = train.run(config(data), tmp_path, profile=True)
+    assert profiled["splits"] == run[1]["splits"]
+    (trace,) = (tmp_path / "profile").rglob("*.trace.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    assert any("fusion" in event.get("name", "") for event in events)
+
+
 def test_several_devices_train_too(data, tmp_path):
     metrics = train.run(config(data, devices=4), tmp_path / "four")
     assert np.isfinite(metrics["splits"]["test"]["rows"]["supervised"]["p1"]["frames"])
@@ -125,7 +190,7 @@ def test_several_devices_train_too(data, tmp_path):
     [
         ({"data": {"paths": ("nowhere",)}}, DataError, "no directory nowhere"),
         ({"data": {"paths": ()}}, DataError, "data.paths is empty"),
-        ({"devices": 64}, ConfigError, "there are 4"),
+        ({"devices": 64}, HostsError, "there are 4"),
         ({"devices": 3}, ConfigError, "which 3 devices cannot share"),
         ({"streams": {"main": {"batch_size": 10**6}}}, ConfigError, "the number of windows"),
         ({"evaluation": {"test": ("exam",)}}, DataError, "no split 'exam'"),
@@ -159,6 +224,17 @@ def test_phases_that_do_not_fit_are_refused(data, tmp_path, key, value, message)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_group_of_no_parameters_is_refused():
+    """A mistyped path would train nothing, without a word."""
+    wrong = (Group("lifter", ("liftr",), ("pose", "root")),)
+    method = Supervised(info=Info(scenes.H36M, scenes.H36M), width=8, groups=wrong)
+    phase_ = phase({"pose": 1.0})
+    batch = {"main": scenes.batch()}
+    state = step.init_state(method, phase_, batch, jax.random.key(0), average=False)
+    with pytest.raises(MethodError, match="no parameter is at or below 'liftr'"):
+        train._check_phases(method, [], state)
+
+
 def test_non_finite_loss_stops_the_run_and_names_the_batch(data, tmp_path):
     broken = config(data)
     broken.phases[0]["learning_rate"] = 1e38
@@ -172,11 +248,30 @@ def test_nothing_to_evaluate_is_said(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def door(*arguments):
+def door(home, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "pose3d_jax.main", *arguments],
         cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "HOME": str(home)},
     )  # fmt: skip
+
+
+def test_the_door_trains_evaluates_adapts_and_compares(data, tmp_path):
+    """What the README says, in its order; compiled programs are kept for the next time."""
+    config = ("--config=configs/demo.py:supervised-tiny", f"--config.data.paths=('{data}',)")
+    workdir = tmp_path / "run"
+    for mode in ("train", "evaluate", "adapt"):
+        result = door(tmp_path, f"--mode={mode}", f"--workdir={workdir}", *config)
+        assert result.returncode == 0, result.stderr
+        assert "triangulation" in result.stdout
+        assert f"{workdir}/report.html" in result.stdout
+    assert "run: " not in result.stdout
+    assert "adapted_shared" in result.stdout
+    result = door(tmp_path, "--mode=compare", str(workdir), str(workdir / "adapted_shared"))
+    assert result.returncode == 0, result.stderr
+    assert "absolute" in result.stdout
+    (machine,) = (tmp_path / ".cache" / "pose3d_jax").iterdir()
+    assert any(machine.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -188,11 +283,14 @@ def door(*arguments):
         (["--config=configs/none.py"], "names no file"),
         (["--mode=evaluate"], "no checkpoint"),
         ([], "--mode=train needs --config"),
+        (["--mode=compare", "nowhere"], "--mode=compare takes two work directories, not nowhere"),
+        (["--mode=compare", "nowhere", "none"], "nowhere has no metrics.json"),
+        (["--hosts=here"], "COORDINATOR:PORT,PROCESSES,INDEX"),
     ],
 )
 def test_the_door_says_what_is_wrong_and_writes_nothing(tmp_path, arguments, message):
     workdir = tmp_path / "run"
-    result = door(f"--workdir={workdir}", *arguments)
+    result = door(tmp_path, f"--workdir={workdir}", *arguments)
     assert result.returncode != 0
     assert message in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
@@ -201,10 +299,6 @@ def test_the_door_says_what_is_wrong_and_writes_nothing(tmp_path, arguments, mes
 
 def test_scoring_holds_one_batched_svd():
     """Several at once could deadlock XLA's CPU runtime; the rows share one."""
-    from pose3d_jax import methods
-    from pose3d_jax.methods.base import Info
-    from tests import scenes
-
     clip = scenes.batch()
     method = methods.create({"name": "supervised", "width": 8}, Info(scenes.H36M, scenes.H36M))
     variables = jax.jit(method.init)(jax.random.key(0), {"main": clip})

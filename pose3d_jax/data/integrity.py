@@ -72,9 +72,12 @@ def verify_counts(directory: Path, counts: Mapping[str, int]) -> None:
     The shards are asked, since a reader trusts `dataset_info.json` and would stop short in silence.
     """
     for name, expected in counts.items():
-        reader = array_record_module.ArrayRecordReader(str(directory / name))
-        found = reader.num_records()
-        reader.close()
+        try:
+            reader = array_record_module.ArrayRecordReader(str(directory / name))
+            found = reader.num_records()
+            reader.close()
+        except Exception as error:  # damaged since it was hashed
+            raise _fault(directory, name, f"cannot be read ({error})") from error
         if found != expected:
             raise _fault(
                 directory, name, f"holds {found} records, but dataset_info.json says {expected}"

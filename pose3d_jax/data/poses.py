@@ -94,7 +94,9 @@ def read_split(directory: str | Path, split: str) -> list[Record]:
         for record in found:
             schema.validate(record)
     except Exception as error:
-        raise DataError(f"{directory}, split {split!r}, cannot be read: {error}") from error
+        raise DataError(
+            f"{directory}, split {split!r}, cannot be read: {error}; {_ADVICE}"
+        ) from error
     if not found:
         raise DataError(f"{directory}, split {split!r}, is empty; {_ADVICE}")
     return found
@@ -102,9 +104,14 @@ def read_split(directory: str | Path, split: str) -> list[Record]:
 
 def _open(directory: Path) -> tfds.core.DatasetBuilder:
     """The data set with its splits and features, both verified."""
-    if not directory.is_dir():
+    try:
+        there = directory.is_dir()
+        prepared = (directory / "dataset_info.json").is_file()
+    except OSError as error:  # a name that is too long, a folder that is another user's
+        raise DataError(f"{directory} cannot be opened ({error.strerror}); {_ADVICE}") from error
+    if not there:
         raise DataError(f"no directory {directory}; {_ADVICE}")
-    if not (directory / "dataset_info.json").is_file():
+    if not prepared:
         raise DataError(f"{directory} holds no prepared data set; {_ADVICE}")
     integrity.verify(directory, ("dataset_info.json", "features.json"))
     try:

@@ -1,8 +1,11 @@
 """The training methods by name."""
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from pose3d_jax.methods.base import Info, Method, MethodError
 from pose3d_jax.methods.multiview import MultiView
@@ -14,17 +17,49 @@ METHODS: dict[str, type] = {"supervised": Supervised, "multiview": MultiView}
 def create(config: Mapping[str, Any], info: Info) -> Method:
     """The method `config["name"]` with the config's other keys as its settings.
 
-    Raises `MethodError` for an unknown name or setting, listing what there is.
+    Raises `MethodError` for an unknown name or setting, listing what there is, and for a value of
+    another type than the setting's, or out of its bounds.
     """
     settings = dict(config)
     name = settings.pop("name", None)
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise MethodError(f"no method is named {name!r}; there are {', '.join(METHODS)}")
     method = METHODS[name]
-    known = [f.name for f in dataclasses.fields(method) if f.name not in ("info", "groups")]
+    known = {f.name: f for f in dataclasses.fields(method) if f.name not in ("info", "groups")}
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise MethodError(
             f"method {name} has no setting {', '.join(unknown)}; it has {', '.join(known)}"
         )
-    return method(info=info, **settings)
+    return method(
+        info=info, **{key: _checked(name, known[key], value) for key, value in settings.items()}
+    )
+
+
+_TYPES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    str: "text",
+    bool: "True or False",
+}
+_MOST = float(np.finfo(np.float32).max)
+_BOUNDS = {
+    "least": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+}
+
+
+def _checked(method: str, field: dataclasses.Field, value: Any) -> Any:
+    """The value, if it has the field's type and is within its bounds; else a `MethodError`."""
+    if field.type is float and type(value) is int and abs(value) <= _MOST:
+        value = float(value)  # a whole number will do where any number does
+    fits = type(value) is field.type  # True is an int to `isinstance`
+    fits = fits and (field.type is not float or abs(value) <= _MOST)
+    fits = fits and all(_BOUNDS[bound][1](value, at) for bound, at in field.metadata.items())
+    if not fits:
+        bounds = "".join(f", {_BOUNDS[bound][0]} {at}" for bound, at in field.metadata.items())
+        raise MethodError(
+            f"method {method}: {field.name} is {value!r}; it must be {_TYPES[field.type]}{bounds}"
+        )
+    return value

@@ -28,6 +28,7 @@ class Info:
     joint_skeleton: Skeleton
     recordings: tuple[str, ...] = ()  # the table that `Clip.recording` points into
     normalisation: str = "undistorted"  # of the 2D points that networks get
+    precision: str = "float32"  # what networks compute in: "float32" or "bfloat16"
 
 
 @dataclasses.dataclass(frozen=True)

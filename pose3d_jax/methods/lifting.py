@@ -1,8 +1,10 @@
 """What the methods that lift each view on its own have in common: the network and `predict`."""
 
 import dataclasses
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from pose3d_jax import cameras as cam
@@ -11,16 +13,21 @@ from pose3d_jax.models.lifter import Lifter
 from pose3d_jax.schema import Observations, Prediction
 
 
+def setting(default: Any, **bounds: int) -> Any:
+    """A setting with the bounds (`least`, `above`, `below`) that `methods.create` holds it to."""
+    return dataclasses.field(default=default, metadata=bounds)
+
+
 @dataclasses.dataclass(frozen=True)
 class SingleViewLifting:
     """A `Lifter` applied to every frame and view by itself; methods add `groups` and `terms`."""
 
     info: Info
-    width: int = 1024
-    blocks: int = 2
-    dropout: float = 0.5
-    root_depth: float = 4.0
-    reach: float = 1.5
+    width: int = setting(1024, least=1, below=100_000)
+    blocks: int = setting(2, least=0, below=1000)
+    dropout: float = setting(0.5, least=0, below=1)
+    root_depth: float = setting(4.0, above=0)  # metres
+    reach: float = setting(1.5, above=0)  # metres
 
     @property
     def model(self) -> Lifter:
@@ -38,6 +45,7 @@ class SingleViewLifting:
             dropout=self.dropout,
             root_depth=self.root_depth,
             reach=self.reach,
+            dtype=jnp.dtype(self.info.precision),
             name="lifter",
         )
 

@@ -1,12 +1,14 @@
 """The residual lifter: one view's 2D pose to its 3D pose in the camera frame."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pose3d_jax.geometry import safe_divide
-from pose3d_jax.models.layers import BatchNorm
+from pose3d_jax.geometry import HIGHEST, safe_divide
+from pose3d_jax.models.layers import BatchNorm, Dropout
 
 
 class Lifter(nn.Module):
@@ -26,6 +28,7 @@ class Lifter(nn.Module):
       width, blocks, dropout: of the network.
       root_depth: metres, the depth that a zero output means.
       reach: metres, the largest distance of a joint from the root along each axis.
+      dtype: what the network computes in; parameters and what surrounds it stay float32.
     """
 
     joints: int
@@ -36,6 +39,7 @@ class Lifter(nn.Module):
     dropout: float = 0.5
     root_depth: float = 4.0
     reach: float = 1.5
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -56,19 +60,23 @@ class Lifter(nn.Module):
         relative = 4.0 * (points - anchor[..., None, :]) * seen[..., None]
         x = jnp.concatenate([relative.reshape(*points.shape[:-2], -1), anchor, confidence], axis=-1)
 
-        mask = seen.max(axis=-1)
+        # One axis of rows: over several, the products of the gradient are transposed by copying.
+        x, mask = x.reshape(-1, x.shape[-1]), seen.max(axis=-1).reshape(-1)
+
+        def dense(features: int, init: nn.initializers.Initializer) -> nn.Dense:
+            return nn.Dense(features, dtype=self.dtype, precision=HIGHEST, kernel_init=init)
 
         def layer(x: Array) -> Array:
-            x = nn.Dense(self.width, kernel_init=nn.initializers.he_normal())(x)
+            x = dense(self.width, nn.initializers.he_normal())(x)
             x = nn.relu(BatchNorm()(x, mask, update_statistics))
-            return nn.Dropout(self.dropout)(x, deterministic=not dropout)
+            return Dropout(self.dropout)(x, deterministic=not dropout)
 
         x = layer(x)
         for _ in range(self.blocks):
             x = x + layer(layer(x))
         # Near zero: training starts from a body folded into its root at `root_depth`.
         small = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")
-        raw = nn.Dense(3 * self.joints, kernel_init=small)(x)
+        raw = dense(3 * self.joints, small)(x).astype(points.dtype)
         return self._place(raw.reshape(*points.shape[:-2], self.joints, 3), anchor, anchor_seen)
 
     def _anchor(

@@ -23,7 +23,7 @@ def make_record(clip="a", split="train", frames=5, views=2, joint_skeleton="h36m
 
     lead, joints = (frames, views), skeleton.get(joint_skeleton).size
     camera = Camera(
-        rotation=some(*lead, 3, 3),
+        rotation=np.broadcast_to(np.eye(3, dtype=np.float32), (*lead, 3, 3)),
         translation=some(*lead, 3),
         focal=some(*lead, 2),
         center=some(*lead, 2),

@@ -1,11 +1,12 @@
-"""The lifter's parametrisation and the shared batch norm."""
+"""The lifter's parametrisation, and the shared batch norm and dropout."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from pose3d_jax.models.layers import BATCH_AXIS, BatchNorm
+from pose3d_jax.models.layers import BATCH_AXIS, BatchNorm, Dropout
 from pose3d_jax.models.lifter import Lifter
 
 LIFTER = Lifter(joints=17, root=0, keypoint_root=0, width=32)
@@ -82,3 +83,39 @@ def test_batch_norm_ignores_masked_rows_and_the_number_of_devices():
         out, stats = norm(x.at[9:].multiply(1e3), mask, devices)
         np.testing.assert_allclose(out[:9], expected[:9], atol=1e-5)
         np.testing.assert_allclose(stats["mean"][0], 0.1 * kept.mean(0), rtol=1e-5)
+
+
+def dropped(rate, shape=(64, 3, 500), key=0, dtype=jnp.float32):
+    rngs = {"dropout": jax.random.key(key)}
+    return Dropout(rate).apply({}, jnp.ones(shape, dtype), deterministic=False, rngs=rngs)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.25, 0.1, 0.999])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate):
+    out = np.asarray(dropped(rate))
+    share = (out == 0).mean()
+    assert share == pytest.approx(rate, abs=5 * np.sqrt(rate * (1 - rate) / out.size))
+    # What is kept is scaled by what the rate was rounded to.
+    assert np.unique(out[out > 0]) == pytest.approx([1 / (1 - rate)], rel=1e-2)
+    assert Dropout(rate).apply({}, jnp.ones(3), deterministic=True).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.25, 0.1])
+def test_dropped_units_are_independent_of_one_another_and_of_other_keys(rate):
+    shape = (64, 512)  # as many units as words, parts of words and rows can line up with
+    mask = np.asarray(dropped(rate, shape) > 0).astype(float).reshape(-1)
+    deviation = mask - mask.mean()
+    limit = 6 * deviation.var() / np.sqrt(mask.size)
+    for distance in (1, 2, 31, 32, 64, 512, 1024, 2048, 4096, 8192):
+        assert abs((deviation * np.roll(deviation, distance)).mean()) < limit
+    other = np.asarray(dropped(rate, shape, key=1) > 0).astype(float).reshape(-1)
+    assert abs((deviation * (other - other.mean())).mean()) < limit
+    np.testing.assert_array_equal(dropped(rate), dropped(rate))
+
+
+def test_layers_keep_the_type_of_their_input():
+    assert dropped(0.5, dtype=jnp.bfloat16).dtype == jnp.bfloat16
+    x = jnp.asarray(RNG.normal(2, 3, (24, 5)), jnp.bfloat16)
+    out, stats = norm(x, jnp.ones(24))
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_allclose(stats["mean"][0], 0.1 * x.astype(jnp.float32).mean(0), rtol=1e-5)
