@@ -60,7 +60,7 @@ def get_config(argument: str = "") -> ConfigDict:
                 "init": "checkpoint",
                 "method": "multiview",
                 "weights": {"self": 1.0, "cross": 1.0, "consistency": 0.1},
-                **({"length_steps": 3} if tiny else {"length_epochs": 60}),
+                **({"length_steps": 3} if tiny else {"length_epochs": 30}),
                 "batch_size": 16 if tiny else 128,
                 "optimizer": {"name": "adam"},
                 "learning_rate": {"kind": "cosine", "start": 3e-4, "stop": 0.0},

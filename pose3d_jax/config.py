@@ -115,7 +115,7 @@ ADAPTATION: Keys = {
     "init": (_one_of("checkpoint", "random"), "checkpoint"),
     "method": (TEXT, "multiview"),  # whose terms are minimised, with the trained method's settings
     "weights": (WEIGHTS, {"self": 1.0, "cross": 1.0, "consistency": 0.1}),
-    # One of the two, or 60 epochs; an epoch draws a split's worth of frames.
+    # One of the two, or 30 epochs; an epoch draws a split's worth of frames.
     "length_epochs": (_or_none(POSITIVE), None),
     "length_steps": (_or_none(_whole(1)), None),
     "batch_size": (_whole(1), 128),
@@ -153,7 +153,7 @@ def complete(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str,
     if isinstance(full["data"]["paths"], str):
         full["data"]["paths"] = [full["data"]["paths"]]
     if full["adaptation"]["length_epochs"] is None and full["adaptation"]["length_steps"] is None:
-        full["adaptation"]["length_epochs"] = 60
+        full["adaptation"]["length_epochs"] = 30
     full["streams"] = {
         name: _fill(stream, STREAM, f"config.streams.{name}")
         for name, stream in full["streams"].items()

@@ -135,7 +135,8 @@ def update(
 
     def local_loss(trained: dict) -> tuple[Float[Array, ""], tuple]:
         variables = {**state.variables, "params": unflatten_dict({**fixed, **trained})}
-        terms, aux = method.terms(variables, batch, key, state.step, group=active, mode=phase.mode)
+        found, aux = method.terms(variables, batch, key, state.step, group=active, mode=phase.mode)
+        terms = {name: found[name] for name in active.terms}  # a method may give more of them
         loss = jnp.zeros(())
         for name, (total, count) in terms.items():
             # The count is global before the division: means of per-device means would be wrong.

@@ -267,3 +267,17 @@ def test_learning_rate_is_a_function_of_the_phase_step():
     after, _ = train(toys.Toy(), only_third, streams, 3)
     np.testing.assert_array_equal(params(before)["offset"]["value"], 0.0)
     assert np.abs(params(after)["offset"]["value"]).min() > 0
+
+
+def test_terms_beyond_the_weighted_ones_count_for_nothing():
+    streams = {"main": ClipStream(clips(8))}
+
+    @dataclasses.dataclass(frozen=True)
+    class Generous(toys.Mixed):
+        def terms(self, variables, batch, key, step, *, group, mode):
+            return super().terms(variables, batch, key, step, group=self.groups[0], mode=mode)
+
+    state, metrics = train(Generous(), phase({"error": 1.0}), streams, 2)
+    frugal, expected = train(toys.Mixed(), phase({"error": 1.0}), streams, 2)
+    assert metrics == expected
+    jax.tree.map(np.testing.assert_array_equal, state.variables, frugal.variables)
