@@ -18,6 +18,7 @@ from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
 from pose3d_jax.errors import NonFiniteError
 from pose3d_jax.methods.base import Info
+from pose3d_jax.runs import sealed
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,9 @@ def test_adaptation_brings_the_error_down_and_leaves_a_row(directory, run, scope
 def test_another_checkpoint_s_adaptation_leaves_the_report(directory, run):
     adapt.run(run, config(directory))
     path = run / "adapted_shared" / "metrics.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "steps": 3}))
+    metrics = {**json.loads(path.read_text()), "steps": 3}
+    metrics.pop("seal")
+    path.write_text(json.dumps(sealed(metrics, "metrics.json")))
     evaluate.run(run)
     assert "adapted_shared" not in (run / "report.html").read_text()
 
@@ -114,7 +117,7 @@ class Case:
 
     def __init__(self, directory, **changes):
         # Adam makes a whole step out of a gradient that is zero but for rounding.
-        plain = {"optimizer": {"name": "sgd"}, "learning_rate": 0.01}
+        plain = {"optimizer": {"name": "sgd"}, "learning_rate": 2e-3}
         full = configs.complete(config(directory, **plain, **changes))
         self.data = poses.load([directory], "test")
         info = Info(self.data.keypoint_skeleton, self.data.joint_skeleton)
@@ -138,7 +141,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def case(directory):
-    return Case(directory, length_steps=2)
+    return Case(directory, length_steps=3)
 
 
 def test_labels_change_nothing(case):
@@ -170,7 +173,7 @@ def test_a_clip_s_weights_know_that_clip_alone(case):
 
 
 def test_clips_adapted_together_are_as_those_adapted_alone(case):
-    np.testing.assert_allclose(case.clips(chunk=3), case.clips(chunk=1), atol=1e-5)
+    np.testing.assert_allclose(case.clips(chunk=3), case.clips(chunk=1), atol=1e-4)
 
 
 def test_one_clip_s_own_weights_are_shared_weights_of_a_split_of_that_clip(case):
@@ -184,7 +187,7 @@ def test_one_clip_s_own_weights_are_shared_weights_of_a_split_of_that_clip(case)
         case.data, poses=part, identities=tuple(case.data.identities[w] for w in windows)
     )
     assert len(adapt.windows_of_clips(alone)) == 1, name
-    np.testing.assert_allclose(case.shared(alone), case.clips(alone), atol=1e-5)
+    np.testing.assert_allclose(case.shared(alone), case.clips(alone), atol=1e-4)
 
 
 @pytest.mark.parametrize("scope", ["shared", "clips"])

@@ -80,6 +80,7 @@ def parameters(workdir):
     return step, state["variables"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(start, tmp_path):
     codes, outputs = ended(start(tmp_path / "two", 2, 2))
     assert codes == [0, 0], outputs
@@ -97,6 +98,7 @@ def test_two_processes_train_as_one_does(start, tmp_path):
     assert (tmp_path / "two" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_ends_all_of_them(start, tmp_path):
     processes = start(tmp_path, 2, 2, length=3000)
     while not (tmp_path / "scalars.jsonl").exists():

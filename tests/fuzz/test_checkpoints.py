@@ -165,6 +165,7 @@ def test_an_empty_or_half_step_is_refused(trained, like, tmp_path_factory, name)
         checkpoint.read_state(directory, like)
 
 
+@pytest.mark.slow
 @examples(4)
 @given(FRACTION, FRACTION, st.integers(0, 7))
 def test_an_evaluation_of_what_is_damaged_is_refused_or_the_same(
