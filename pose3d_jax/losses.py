@@ -13,6 +13,10 @@ from pose3d_jax import cameras as cam
 from pose3d_jax.cameras import Camera
 from pose3d_jax.geometry import safe_norm
 
+# Distances below this are rounding as much as error: 0.01 mm, or 0.01 pixels at a focal length of
+# 1,000 pixels.
+RESOLUTION = 1e-5
+
 Term: TypeAlias = tuple[Float[Array, ""], Float[Array, ""]]
 
 
@@ -25,21 +29,32 @@ def weighted_term(error: Float[Array, "*shape"], weight: Float[Array, "*shape"])
 def distance(
     a: Float[Array, "*batch axes"], b: Float[Array, "*batch axes"]
 ) -> Float[Array, "*batch"]:
-    """Euclidean distance of points, with gradient 0 where they coincide."""
-    return safe_norm(a - b)
+    """Euclidean distance of points; below `RESOLUTION` its gradient fades to 0.
+
+    The gradient of a bare norm has length 1 however small the distance, so rounding alone would
+    steer where points coincide by construction, as a root that is predicted on its own pixel's ray
+    does. With u = d / RESOLUTION < 1 it is d u (2 - u), which meets d at 1 with slope 1.
+    """
+    length = safe_norm(a - b)
+    u = jnp.minimum(length / RESOLUTION, 1.0)
+    return length * u * (2 - u)
 
 
 def carry(
     camera: Camera, joints: Float[Array, "views joints 3"]
 ) -> Float[Array, "views views joints 3"]:
-    """Each view's camera-frame joints, metres, in every view's camera frame: `[from, to, J, 3]`."""
+    """Each view's camera-frame joints, metres, in every view's camera frame: `[from, to, J, 3]`.
+
+    A view's own joints stay what they are, free of the rounding of a way through the world.
+    """
     world = cam.batched(cam.to_world)(camera, joints)
     into_all_views = jax.vmap(cam.batched(cam.to_camera), in_axes=(0, None))  # over `to`
 
     def spread(pose: Float[Array, "joints 3"]) -> Float[Array, "views joints 3"]:
         return into_all_views(camera, pose)
 
-    return jax.vmap(spread)(world)
+    own = jnp.eye(joints.shape[0], dtype=bool)[:, :, None, None]
+    return jnp.where(own, joints[:, None], jax.vmap(spread)(world))
 
 
 def reprojection(

@@ -79,3 +79,21 @@ def test_gradients_are_finite_wherever_the_joints_are(place):
 def test_gradient_at_the_truth_itself_is_finite():
     gradient = jax.grad(lambda j: losses.consistency(CAMERA, j).sum())(TRUTH)
     assert jnp.isfinite(gradient).all()
+
+
+def test_rounding_alone_does_not_steer():
+    """A root on its own pixel's ray is off by rounding, whose direction means nothing."""
+    points = POINTS + 1e-8 * jnp.sign(jnp.sin(jnp.arange(POINTS.size) ** 2)).reshape(POINTS.shape)
+    own = lambda joints: jnp.trace(losses.reprojection(CAMERA, joints, points).sum(-1))  # noqa: E731
+    assert jnp.abs(jax.grad(own)(TRUTH)).max() < 0.01
+    assert jnp.abs(jax.grad(own)(TRUTH + 1e-3)).max() > 0.1
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-9, 1e-6, 0.5e-5, 1e-5, 1.1e-5, 1e-3, 10.0, 1e15])
+def test_distance_is_the_norm_but_below_its_resolution(length):
+    a = jnp.array([2.0, -1.0, 2.0]) / 3 * length
+    value, gradient = jax.value_and_grad(losses.distance)(a, jnp.zeros(3))
+    u = min(length / losses.RESOLUTION, 1.0)
+    np.testing.assert_allclose(value, length * u * (2 - u), rtol=1e-5)
+    slope = u * (4 - 3 * u) if u < 1 else 1.0
+    np.testing.assert_allclose(jnp.linalg.norm(gradient), slope, rtol=1e-4)
