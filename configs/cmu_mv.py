@@ -51,6 +51,8 @@ def get_config(argument: str = "") -> ConfigDict:
             "evaluation": {
                 "validation": "validation",
                 "test": ("test_seen", "test_unseen"),
+                "noise": "clean",  # of the test splits' keypoints: mild, typical, hard
+                "references": () if tiny else ("refined", "smooth_bones"),
                 "batch_size": 512,
                 "every_epochs": 1,
             },

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from pose3d_jax import noise, references
 from pose3d_jax.errors import UserError
 from pose3d_jax.methods.base import Method, Mode
 from pose3d_jax.step import Phase, Schedule
@@ -55,6 +56,13 @@ def _list_of(what: str) -> Kind:
     return Kind(
         f"a list of {what}",
         lambda value: isinstance(value, list) and all(map(TEXT.fits, value)),
+    )
+
+
+def _some_of(*words: str) -> Kind:
+    return Kind(
+        f"a list of some of {', '.join(map(repr, words))}",
+        lambda value: isinstance(value, list) and all(word in words for word in value),
     )
 
 
@@ -107,6 +115,8 @@ PHASE: Keys = {
 EVALUATION: Keys = {
     "validation": (TEXT, "validation"),  # "" = none
     "test": (_list_of("splits"), ["test"]),
+    "noise": (_one_of(*noise.PRESETS), "clean"),  # of the test splits' keypoints
+    "references": (_some_of(*references.ROWS[1:]), []),  # beside plain triangulation
     "batch_size": (_whole(1), 256),
     "every_epochs": (POSITIVE, 1),
 }

@@ -17,11 +17,12 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from pose3d_jax import cameras as cam
-from pose3d_jax import checkpoint, hosts, methods, report, scoring, workdir
+from pose3d_jax import checkpoint, hosts, methods, noise, report, scoring, workdir
 from pose3d_jax import config as configs
 from pose3d_jax.data import poses
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.methods.base import Info, Method, Variables
+from pose3d_jax.noise import Noise
 from pose3d_jax.runs import read_runs, sealed
 from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.step import init_state
@@ -72,7 +73,7 @@ def restore(
     checkpoint.check_fits(directory, metadata, {"normalisation": Info.normalisation})
     method = methods.create(trained["method"], info)
 
-    def load(split: str, window: int) -> PoseData:
+    def load(split: str, window: int, noisy: Noise | None = None) -> PoseData:
         return poses.load(
             config["data"]["paths"],
             split,
@@ -81,10 +82,12 @@ def restore(
             joint_skeleton=config["data"]["joint_skeleton"] or None,
             keypoint_source=config["data"]["keypoint_source"] or None,
             recordings=info.recordings,
+            noise=noisy,
         )
 
     stream = trained["streams"]["main"]
-    splits = {split: load(split, stream["window"]) for split in config["evaluation"]["test"]}
+    noisy = noise.preset(config["evaluation"]["noise"])
+    splits = {split: load(split, stream["window"], noisy) for split in config["evaluation"]["test"]}
     train = load(stream["split"], 1)
     for data in (train, *splits.values()):
         _check_fits(directory, metadata, data, config["data"]["keypoint_source"])
@@ -128,7 +131,13 @@ def leave(
     for split, data in restored.splits.items():
         given = None if predictions is None else predictions[split]
         errors, mask = scoring.score(
-            restored.method, restored.variables, data, batch_size, restored.mean, predictions=given
+            restored.method,
+            restored.variables,
+            data,
+            batch_size,
+            restored.mean,
+            rows=restored.config["evaluation"]["references"],
+            predictions=given,
         )
         named = {name if row == "method" else row: metric for row, metric in errors.items()}
         tables[split] = scoring.summarise(named, mask, data)
@@ -145,6 +154,7 @@ def leave(
         "wall_s": metadata["wall_s"],
         "dataset": "+".join(sorted({identity.dataset for identity in identities})),
         "fingerprint": restored.fingerprint,
+        "noise": restored.config["evaluation"]["noise"],
         "splits": tables,
         "config": metadata["config"],
         **(more or {}),

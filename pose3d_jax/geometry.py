@@ -15,13 +15,13 @@ def safe_norm(vector: Float[Array, "*batch axes"]) -> Float[Array, "*batch"]:
     """Euclidean norm over the last axis, with gradient 0 at the zero vector.
 
     The vector is scaled by its largest entry first, so that neither its square nor the gradient
-    over- or underflows.
+    over- or underflows. NaN stays NaN.
     """
     scale = jax.lax.stop_gradient(jnp.max(jnp.abs(vector), axis=-1, keepdims=True))
-    positive = scale > 0
-    unit = jnp.where(positive, vector / jnp.where(positive, scale, 1.0), 1.0)
+    nonzero = scale != 0  # and so for NaN
+    unit = jnp.where(nonzero, vector / jnp.where(nonzero, scale, 1.0), 1.0)
     norm = scale[..., 0] * jnp.sqrt(jnp.sum(unit**2, axis=-1))
-    return jnp.where(positive[..., 0], norm, 0.0)
+    return jnp.where(nonzero[..., 0], norm, 0.0)
 
 
 def safe_divide(

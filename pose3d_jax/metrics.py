@@ -3,12 +3,16 @@
 `prediction` and `truth` are `[joints, 3]` in one camera's frame, `valid [joints]` is 1 where the
 truth is labelled and 0 where not. Each error is a mean over the valid joints, 0 without any.
 The root-relative ones mean something only where the root is valid: see `scored`.
+
+Below them, outside `METRICS`: errors of a clip's motion, and how far predicted covariances can be
+believed.
 """
 
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+from scipy.special import gammaincinv
 
 from pose3d_jax.geometry import safe_divide, safe_norm, similarity_align
 
@@ -124,9 +128,147 @@ def scored(valid: Float[Array, "joints"], root: int) -> Bool[Array, ""]:
     return (valid[root] > 0) & (jnp.sum(valid > 0) >= 2)
 
 
+def velocity_error(
+    prediction: Float[Array, "time joints 3"],
+    truth: Float[Array, "time joints 3"],
+    valid: Float[Array, "time joints"],
+    fps: float | Float[Array, ""],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Errors of a clip's joint velocities, metres per second: their (sum, count).
+
+    The norm of the difference of the two finite differences, over the joints that are valid in
+    both frames; (0, 0) without any. MPJVE of Pavllo et al., "3D human pose estimation in video with
+    temporal convolutions and semi-supervised training" (CVPR 2019), section 6.1, who print it in
+    millimetres per frame: `1000 / fps` times this.
+    """
+    return _derivative(prediction - truth, valid, fps, order=1)
+
+
+def acceleration_error(
+    prediction: Float[Array, "time joints 3"],
+    truth: Float[Array, "time joints 3"],
+    valid: Float[Array, "time joints"],
+    fps: float | Float[Array, ""],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Errors of a clip's joint accelerations, metres per second squared: their (sum, count).
+
+    As `velocity_error`, with second differences and joints that are valid in three successive
+    frames. Kanazawa et al., "Learning 3D Human Dynamics from Video" (CVPR 2019).
+    """
+    return _derivative(prediction - truth, valid, fps, order=2)
+
+
+def jitter(
+    prediction: Float[Array, "time joints 3"],
+    valid: Float[Array, "time joints"],
+    fps: float | Float[Array, ""],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Jerks of a clip's joints, metres per second cubed: the (sum, count) of their norms.
+
+    Third differences, of joints that are valid in four successive frames; needs no truth, and what
+    moves has some. Yi et al., "TransPose: Real-time 3D Human Translation and Pose Estimation with
+    Six Inertial Sensors" (SIGGRAPH 2021). At 50 fps the rounding of float32 alone, a few
+    metres from the origin, gives about 0.1.
+    """
+    return _derivative(prediction, valid, fps, order=3)
+
+
+# Levels at which the coverage of ellipsoids is compared with what they promise.
+LEVELS = tuple(k / 20 for k in range(1, 20))
+
+
+def inside_ellipsoid(
+    error: Float[Array, "*batch 3"], covariance: Float[Array, "*batch 3 3"], level: float
+) -> Bool[Array, "*batch"]:
+    """Whether an error, metres, lies in the ellipsoid that a Gaussian fills with share `level`.
+
+    That is, whether its squared Mahalanobis distance is at most the quantile of the chi-square
+    distribution with 3 degrees of freedom. The covariance, metres squared, may be so flat that
+    float32 cannot tell it from a singular one: its pivots are held at a ten-millionth of its mean
+    variance. Raises `ValueError` for a level outside (0, 1).
+    """
+    return _squared_mahalanobis(error, covariance) <= _quantile(level)
+
+
+def coverage(
+    error: Float[Array, "*batch 3"],
+    covariance: Float[Array, "*batch 3 3"],
+    valid: Float[Array, "*batch"],
+    levels: tuple[float, ...] = (0.5, 0.8, 0.95),
+) -> tuple[Float[Array, "levels"], Float[Array, ""]]:
+    """How many valid errors lie in the ellipsoid of each level, and how many there are.
+
+    (sums, count): `sums / count` are the observed shares, to be held against `levels`. See
+    `inside_ellipsoid`.
+    """
+    limits = jnp.array([_quantile(level) for level in levels]).reshape(-1, 1)
+    valid = valid.reshape(1, -1)
+    inside = _squared_mahalanobis(error, covariance).reshape(1, -1) <= limits
+    return jnp.sum(jnp.where(inside, valid, 0.0), axis=1), jnp.sum(valid)
+
+
+def calibration_error(
+    error: Float[Array, "*batch 3"],
+    covariance: Float[Array, "*batch 3 3"],
+    valid: Float[Array, "*batch"],
+    levels: tuple[float, ...] = LEVELS,
+) -> Float[Array, ""]:
+    """Expected calibration error, in [0, 1): the mean over `levels` of |observed share - level|.
+
+    Kuleshov et al., "Accurate Uncertainties for Deep Learning Using Calibrated Regression" (ICML
+    2018), with ellipsoids for intervals, absolute for squared differences and equal
+    weights. Of the whole sample at once: that of its parts does not add up (of several batches, add
+    up `coverage`). 0 with nothing valid.
+    """
+    sums, count = coverage(error, covariance, valid, levels)
+    off = jnp.abs(safe_divide(sums, jnp.broadcast_to(count, sums.shape)) - jnp.array(levels))
+    return jnp.where(count > 0, jnp.mean(off), 0.0)
+
+
 def _relative(pose: Float[Array, "joints 3"], root: int) -> Float[Array, "joints 3"]:
     return pose - pose[root][None, :]
 
 
 def _mean(values: Float[Array, "joints"], valid: Float[Array, "joints"]) -> Float[Array, ""]:
     return safe_divide(jnp.sum(valid * values), jnp.sum(valid))
+
+
+def _derivative(
+    path: Float[Array, "time joints 3"],
+    valid: Float[Array, "time joints"],
+    fps: float | Float[Array, ""],
+    order: int,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """(sum, count) of the norms of a path's finite differences, per second^order."""
+    steps = max(len(path) - order, 0)
+    known = jnp.ones_like(valid[:steps])
+    for i in range(order + 1):
+        known = known * valid[i : i + steps]
+    difference = jnp.where(known[..., None] > 0, jnp.diff(path, n=order, axis=0), 0.0)
+    return jnp.sum(known * safe_norm(difference)) * fps**order, jnp.sum(known)
+
+
+def _squared_mahalanobis(
+    error: Float[Array, "*batch 3"], covariance: Float[Array, "*batch 3 3"]
+) -> Float[Array, "*batch"]:
+    """`error^T covariance^-1 error` by Cholesky's factors L D L^T written out: never negative."""
+    scale = jnp.maximum(jnp.trace(covariance, axis1=-2, axis2=-1) / 3, 1e-30)
+    a = covariance / scale[..., None, None]
+    e = error / jnp.sqrt(scale)[..., None]
+    tiny = 1e-7
+    d0 = jnp.maximum(a[..., 0, 0], tiny)
+    l10, l20 = a[..., 1, 0] / d0, a[..., 2, 0] / d0
+    d1 = jnp.maximum(a[..., 1, 1] - l10 * a[..., 1, 0], tiny)
+    l21 = (a[..., 2, 1] - l20 * a[..., 1, 0]) / d1
+    d2 = jnp.maximum(a[..., 2, 2] - l20 * a[..., 2, 0] - l21 * l21 * d1, tiny)
+    y0 = e[..., 0]
+    y1 = e[..., 1] - l10 * y0
+    y2 = e[..., 2] - l20 * y0 - l21 * y1
+    return y0**2 / d0 + y1**2 / d1 + y2**2 / d2
+
+
+def _quantile(level: float) -> float:
+    """Of the chi-square distribution with 3 degrees of freedom, on the host."""
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; give a share between 0 and 1, such as 0.95")
+    return 2 * float(gammaincinv(1.5, level))

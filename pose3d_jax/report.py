@@ -13,6 +13,7 @@ import numpy as np
 from pose3d_jax import metrics as measures
 from pose3d_jax import skeleton, viewer, workdir
 from pose3d_jax.errors import UserError
+from pose3d_jax.references import ROWS
 from pose3d_jax.runs import Run, distinct, same_examples
 from pose3d_jax.viewer import figures
 
@@ -24,7 +25,11 @@ NAMES = {
     "absolute": "absolute",
     "mpjpe_report": "MPJPE (report)",
 }
-BASELINES = {"triangulation": "triangulation", "mean_pose": "mean pose"}
+BASELINES = {
+    "triangulation": "triangulation",
+    **{f"triangulation_{row}": f"triangulation, {row.replace('_', ' + ')}" for row in ROWS},
+    "mean_pose": "mean pose",
+}
 _KINDS = ("action", "subject", "group")
 _MOST_DOTS = 40
 _LEGEND = (

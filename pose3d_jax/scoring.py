@@ -4,7 +4,7 @@ Every row is scored on the same frames, views and joints. Errors are in metres.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pose3d_jax import cameras as cam
-from pose3d_jax import metrics
+from pose3d_jax import metrics, references
 from pose3d_jax.data.poses import PoseData, PoseSet
 from pose3d_jax.methods.base import Info, Method, Variables, view_seen
 from pose3d_jax.schema import Clip, Observations
@@ -30,26 +30,31 @@ def score(
     batch_size: int,
     mean: Float[Array, "joints 3"] | None = None,
     *,
-    references: bool = True,
+    rows: Sequence[str] | None = (),
     predictions: Float[np.ndarray, "windows time views joints 3"] | None = None,
 ) -> tuple[Errors, np.ndarray]:
     """Errors, metres, of every window, frame and view, and which of them count: `[N, T, V]`.
 
-    Rows are `method` and, with `references`, `triangulation` (where there are two views; then every
-    row is scored on the joints that it finds) and (given `mean`) `mean_pose`. Given `predictions`
+    Rows are `method` and the references: `triangulation` (where there are two views; then every row
+    is scored on the joints that it finds), further `rows` of `references` as `triangulation_ROW`,
+    and (given `mean`) `mean_pose`; with `rows` None there are no references. Given `predictions`
     stand in for what the method predicts with `variables`.
     """
+    worlds = reconstructed(method, data, rows) if rows else {}
     parts = []
     for indices, count in batches(data.poses.size, batch_size):
         clip = data.poses.take(jnp.asarray(indices))
         key = jax.random.fold_in(jax.random.key(0), int(indices[0]))
         given = None if predictions is None else jnp.asarray(predictions[indices])
-        result = eval_step(method, variables, clip, key, given, mean, references)
+        result = eval_step(
+            method, variables, clip, key, given, mean,
+            None if rows is None else _at(worlds, data.poses, indices),
+        )  # fmt: skip
         parts.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], result))
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 6))
+@functools.partial(jax.jit, static_argnums=0)
 def eval_step(
     method: Method,
     variables: Variables,
@@ -57,9 +62,12 @@ def eval_step(
     key: Array,
     predicted: Float[Array, "batch time views joints 3"] | None,
     mean: Float[Array, "joints 3"] | None,
-    references: bool,
+    worlds: Mapping[str, Float[Array, "batch time joints 3"]] | None,
 ) -> tuple[dict[str, dict[str, Array]], Array]:
-    """`score` for one batch: every row's errors and the mask, each `[B, T, V]`."""
+    """`score` for one batch: every row's errors and the mask, each `[B, T, V]`.
+
+    `worlds` are the points of further references; None: no references at all.
+    """
     observations, labels = clip.observations, clip.labels
     views = observations.confidence.shape[2]
 
@@ -75,11 +83,14 @@ def eval_step(
     prediction = method.predict(variables, observations, key)
     joints = prediction.joints if predicted is None else predicted
     rows = {"method": (joints, prediction.space)}
-    if references and views > 1:
+    if worlds is not None and views > 1:
         points, found = triangulated(observations, _info(method))
         valid = valid * per_view(found)
         rows["triangulation"] = (in_views(points), "absolute")
-    if references and mean is not None:
+        rows |= {
+            f"triangulation_{row}": (in_views(world), "absolute") for row, world in worlds.items()
+        }
+    if worlds is not None and mean is not None:
         constant = jnp.broadcast_to(mean[None, None, None], truth.shape)
         rows["mean_pose"] = (constant, "root_relative")
     errors = _errors(rows, truth, valid, root)
@@ -87,16 +98,58 @@ def eval_step(
     return errors, scored & (view_seen(observations.confidence) > 0)
 
 
+def _at(
+    worlds: Mapping[str, np.ndarray], poses: PoseSet, windows: Int[np.ndarray, "batch"]
+) -> dict[str, Float[Array, "batch time joints 3"]]:
+    """The frames of these windows; what pads a window repeats its last."""
+    start, stop = np.asarray(poses.start)[windows], np.asarray(poses.stop)[windows]
+    frames = np.minimum(start[:, None] + np.arange(poses.window), stop[:, None] - 1)
+    return {row: jnp.asarray(found[frames]) for row, found in worlds.items()}
+
+
 def triangulated(
     observations: Observations, info: Info
 ) -> tuple[Float[Array, "batch time joints 3"], Float[Array, "batch time joints"]]:
     """World points of the joints, metres, and which were found: none without a keypoint's name."""
     points, found = triangulate(observations)
+    index, known = _keypoints_of_joints(info)
+    there = jnp.broadcast_to(jnp.asarray(known), (*found.shape[:-1], len(known)))
+    return points[..., index, :] * there[..., None], found[..., index] * there
+
+
+def reconstructed(
+    method: Method, data: PoseData, rows: Sequence[str]
+) -> dict[str, Float[np.ndarray, "frames joints 3"]]:
+    """World points of all frames, metres, by rows of `references`, clip by clip.
+
+    Joints without a keypoint of their name are 0. Nothing for a single view.
+    """
+    observations = jax.tree.map(np.asarray, data.poses.observations)
+    if observations.confidence.shape[1] < 2:
+        return {}
+    start, stop = np.asarray(data.poses.start), np.asarray(data.poses.stop)
+    ends = np.unique(stop)
+    clips = [slice(start[stop == end].min(), end) for end in ends]
+    found = references.reconstruct_all(
+        [jax.tree.map(lambda x, clip=clip: x[clip], observations) for clip in clips],
+        data.keypoint_skeleton,
+        rows,
+    )
+    index, known = _keypoints_of_joints(_info(method))
+    worlds = {
+        row: np.zeros((len(observations.confidence), len(index), 3), np.float32) for row in rows
+    }
+    for clip, estimates in zip(clips, found, strict=True):
+        for row, estimate in estimates.items():
+            worlds[row][clip] = estimate.joints[:, index] * known[:, None]
+    return worlds
+
+
+def _keypoints_of_joints(info: Info) -> tuple[np.ndarray, np.ndarray]:
+    """For each joint the keypoint of its name, and 1 where there is one, else 0."""
     keypoints, joints = info.keypoint_skeleton.joints, info.joint_skeleton.joints
     index = np.array([keypoints.index(name) if name in keypoints else 0 for name in joints])
-    known = jnp.array([float(name in keypoints) for name in joints])
-    known = jnp.broadcast_to(known, (*found.shape[:-1], len(joints)))
-    return points[..., index, :] * known[..., None], found[..., index] * known
+    return index, np.array([float(name in keypoints) for name in joints], np.float32)
 
 
 def predict(

@@ -241,7 +241,7 @@ def _enter_phase(method: Method, phase: Phase, state: TrainState, devices: int) 
 def _validate(method: Method, state: TrainState, data: PoseData, batch_size: int) -> float:
     """Frame mean of P1, metres."""
     variables = step.unreplicate(state.evaluated)
-    errors, mask = scoring.score(method, variables, data, batch_size, references=False)
+    errors, mask = scoring.score(method, variables, data, batch_size, rows=None)
     return float(errors["method"]["p1"][mask].mean(dtype=np.float64))
 
 

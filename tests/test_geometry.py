@@ -174,6 +174,13 @@ def test_safe_norm_and_its_gradient(scale):
     assert_allclose(jax.grad(safe_norm)(vector), unit if scale else np.zeros(3), atol=1e-6)
 
 
+@pytest.mark.parametrize("other", [0.0, 1.0, np.inf])
+def test_safe_norm_of_nan_is_nan(other):
+    assert np.isnan(safe_norm(f32([other, np.nan, other])))
+    beside = safe_norm(f32([[other, np.nan, 0], [3, 0, 4], [0, 0, 0]]))
+    assert_allclose(beside[1:], [5, 0])
+
+
 def test_safe_norm_takes_any_leading_axes():
     array = np.random.default_rng(8).standard_normal((2, 3, 4))
     assert_allclose(safe_norm(f32(array)), np.linalg.norm(array, axis=-1), rtol=1e-6)

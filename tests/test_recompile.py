@@ -112,6 +112,6 @@ def test_evaluation_is_compiled_once():
         clip = scenes.batch(size=4, views=3, seed=seed)
         key = jax.random.fold_in(jax.random.key(0), seed)
         # The method is made anew, as for another evaluation: it is equal, and that must do.
-        arguments = (make(), restored, clip, key, None, mean, True)
+        arguments = (make(), restored, clip, key, None, mean, {})
         with contextlib.nullcontext() if seed == 0 else no_compilation():
             scoring.eval_step(*arguments)

@@ -305,7 +305,7 @@ def test_scoring_holds_one_batched_svd():
     mean = clip.labels.joints[0, 0]
     text = str(
         jax.make_jaxpr(
-            lambda c: scoring.eval_step(method, variables, c, jax.random.key(0), None, mean, True)
+            lambda c: scoring.eval_step(method, variables, c, jax.random.key(0), None, mean, {})
         )(clip)
     )
     assert text.count(" svd[") == 1

@@ -16,6 +16,7 @@ from pose3d_jax import schema, skeleton
 from pose3d_jax.cameras import Leaf
 from pose3d_jax.data import integrity, records
 from pose3d_jax.data.integrity import DataError
+from pose3d_jax.noise import PRESETS, Noise, corrupt_record
 from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
 from pose3d_jax.skeleton import Skeleton
 
@@ -132,6 +133,7 @@ def load(
     joint_skeleton: str | None = None,
     keypoint_source: str | None = None,
     recordings: tuple[str, ...] | None = None,
+    noise: Noise | None = None,
 ) -> PoseData:
     """The split of every data set, joined: views padded to the most there are, joints put in order.
 
@@ -146,10 +148,14 @@ def load(
       keypoint_source: what the 2D points must be from; by default it may be anything.
       recordings: an existing table of recordings; one that it lacks gets row -1. By default the
         table is made from the data.
+      noise: what the keypoints suffer before anything else is done to them (with seed 0); by
+        default nothing.
 
     Raises `DataError` where the sets do not fit together, `SkeletonError` where they lack joints.
     """
     found = [record for directory in directories for record in read_split(directory, split)]
+    if noise not in (None, PRESETS["clean"]):
+        found = [corrupt_record(record, noise) for record in found]
     if not found:
         raise DataError("data.paths is empty; name at least one prepared data set")
     identities = [record.identity for record in found]

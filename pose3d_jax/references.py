@@ -1,0 +1,185 @@
+"""What plain geometry gives on the same observations: the rows that every method is held to.
+
+From the plainest to the strongest, all of world joints and all on whole clips: per frame `dlt`,
+`weighted`, `robust` and `refined`, per clip `smooth`, `bones` and `smooth_bones`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+from pose3d_jax import posterior
+from pose3d_jax import trajectory as tj
+from pose3d_jax import triangulate as tri
+from pose3d_jax.cameras import Leaf
+from pose3d_jax.errors import UserError
+from pose3d_jax.schema import Observations
+from pose3d_jax.skeleton import Skeleton
+
+PER_FRAME = ("dlt", "weighted", "robust", "refined")
+PER_CLIP = ("smooth", "bones", "smooth_bones")
+ROWS = (*PER_FRAME, *PER_CLIP)
+
+# Clips are solved for in pieces of so many frames, each of which shares so many with the next:
+# memory depends on neither the number nor the length of clips. Motion remembers no more than a
+# fraction of a second.
+PIECE, OVERLAP = 256, 32
+
+# Pieces at once on an accelerator; a processor gains nothing by it.
+_CHUNK = 32
+
+
+@struct.dataclass
+class Estimate:
+    """One row's joints of a clip."""
+
+    joints: Leaf  # [T, joints, 3] world, metres, everywhere: `triangulate.infill`
+    found: Leaf  # [T, joints] 1 where the row found the joint itself
+    covariance: Leaf  # [T, joints, 3, 3] m^2; None of the linear rows
+
+
+class RowError(UserError):
+    """A row that does not exist, or observations that it cannot work with."""
+
+
+def reconstruct(
+    observations: Observations, skeleton: Skeleton, rows: Sequence[str] = ROWS
+) -> dict[str, Estimate]:
+    """World joints of a clip's observations `[T, views, ...]` by each of the `rows`.
+
+    `skeleton` is the keypoints'. Arrays come back as NumPy's. Raises `RowError` for a row that is
+    not in `ROWS`, a clip without frames, and fewer than two views.
+    """
+    return next(iter(reconstruct_all([observations], skeleton, rows)))
+
+
+def reconstruct_all(
+    clips: Sequence[Observations], skeleton: Skeleton, rows: Sequence[str] = ROWS
+) -> Iterator[dict[str, Estimate]]:
+    """`reconstruct` for each of several clips with the same views, in one compiled program."""
+    _check(clips, rows)
+    pieces = [
+        (clip, first) for clip, observations in enumerate(clips)
+        for first in _firsts(len(observations.confidence))
+    ]  # fmt: skip
+    longest = max(len(observations.confidence) for observations in clips)
+    length = PIECE if longest > PIECE else -(-longest // 32) * 32
+    found: list[tuple[int, Mapping[str, Estimate]]] = []
+    size = 1 if jax.default_backend() == "cpu" else min(_CHUNK, len(pieces))
+    for first in range(0, len(pieces), size):
+        chunk = pieces[first : first + size]
+        padded = chunk + chunk[-1:] * (size - len(chunk))
+        cut = [_cut(clips[clip], start, length) for clip, start in padded]
+        batch = jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *cut)
+        solved = jax.tree.map(np.asarray, _solve(*batch, skeleton, tuple(rows)))
+        for row, (clip, _) in enumerate(chunk):
+            found.append((clip, jax.tree.map(lambda x, row=row: x[row], solved)))
+            if first + row + 1 == len(pieces) or pieces[first + row + 1][0] != clip:
+                yield _join([piece for _, piece in found], len(clips[clip].confidence))
+                found = []
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _solve(
+    observations: Observations,
+    inside: Float[Array, "pieces time"],
+    skeleton: Skeleton,
+    rows: tuple[str, ...],
+) -> dict[str, Estimate]:
+    solve = functools.partial(estimates, skeleton=skeleton, rows=rows)
+    return jax.vmap(solve)(observations, inside)
+
+
+def estimates(
+    observations: Observations,
+    inside: Float[Array, "time"],
+    skeleton: Skeleton,
+    rows: tuple[str, ...],
+) -> dict[str, Estimate]:
+    """Every row of one piece, whose frames are padded, with nothing seen, where `inside` is 0."""
+    root = skeleton.root
+    found: dict[str, Estimate] = {}
+
+    def filled(points: Array, valid: Array) -> Estimate:
+        return Estimate(tri.infill(points, valid, root), valid, None)
+
+    points, valid = tri.triangulate(observations)
+    found["dlt"] = filled(points, valid)
+    if "weighted" in rows:
+        found["weighted"] = filled(*tri.weighted(observations))
+    if set(rows) - {"dlt", "weighted"}:
+        sigma = tri.noise_scale(observations, points, valid)
+        points, valid = tri.robust(observations, sigma)
+        found["robust"] = filled(points, valid)
+    if set(rows) & {"refined", *PER_CLIP}:
+        sigma = tri.inlier_scale(observations, points, sigma, valid)
+        points, _ = tri.refine(observations, found["robust"].joints, sigma)
+        sigma = tri.inlier_scale(observations, points, sigma, valid)
+        points, covariance = tri.refine(observations, points, sigma, steps=2)
+        covariance = jnp.where(valid[..., None, None] > 0, covariance, tri.unknown(covariance))
+        found["refined"] = dataclasses.replace(filled(points, valid), covariance=covariance)
+    if set(rows) & set(PER_CLIP):
+        start = found["refined"].joints
+        correlation = tj.correlation_in_time(observations, points, sigma)
+        motion = tj.motion_scale(start, inside)
+        model = posterior.Model(
+            observations, inside, start, sigma, correlation, motion, skeleton.bones
+        )
+        if "smooth" in rows:
+            found["smooth"] = Estimate(*_with(tj.fit(dataclasses.replace(model, bones=())), valid))
+        if "bones" in rows:
+            found["bones"] = Estimate(*_with(tj.fit(dataclasses.replace(model, step=None)), valid))
+        if "smooth_bones" in rows:
+            found["smooth_bones"] = Estimate(*_with(tj.fit(model), valid))
+    return {row: found[row] for row in rows}
+
+
+def _with(solved: tuple[Array, Array], valid: Array) -> tuple[Array, Array, Array]:
+    return solved[0], valid, solved[1]
+
+
+def _check(clips: Sequence[Observations], rows: Sequence[str]) -> None:
+    for row in rows:
+        if row not in ROWS:
+            raise RowError(f"no row is named {row!r}; there are {', '.join(ROWS)}")
+    for i, clip in enumerate(clips):
+        if not len(clip.confidence):
+            raise RowError(f"clip {i} has no frames")
+        if clip.confidence.shape[1] < 2:
+            raise RowError(f"clip {i} has {clip.confidence.shape[1]} view; geometry needs two")
+
+
+def _firsts(frames: int) -> list[int]:
+    """The first frames of a clip's pieces; the last piece ends with the clip."""
+    if frames <= PIECE:
+        return [0]
+    return [*range(0, frames - PIECE, PIECE - OVERLAP), frames - PIECE]
+
+
+def _cut(observations: Observations, first: int, length: int) -> tuple[Observations, np.ndarray]:
+    """`length` frames, padded by repeating the last with nothing seen, and which are no padding."""
+    frame = first + np.arange(length)
+    inside = (frame < len(observations.confidence)).astype(np.float32)
+    frame = np.minimum(frame, len(observations.confidence) - 1)
+    cut: Observations = jax.tree.map(lambda x: np.asarray(x)[frame], observations)
+    return dataclasses.replace(cut, confidence=cut.confidence * inside[:, None, None]), inside
+
+
+def _join(pieces: Sequence[Mapping[str, Estimate]], frames: int) -> dict[str, Estimate]:
+    """The pieces of a clip end to end, each up to the middle of what it shares with the next."""
+    firsts = _firsts(frames)
+    lasts = [min(first + PIECE, frames) for first in firsts]
+    seams = [0, *((a + b) // 2 for a, b in zip(lasts, firsts[1:])), frames]  # noqa: B905
+
+    def join(*xs: np.ndarray) -> np.ndarray:
+        return np.concatenate(
+            [x[a - first : b - first] for x, first, a, b in zip(xs, firsts, seams, seams[1:])]  # noqa: B905
+        )
+
+    return jax.tree.map(join, *[dict(piece) for piece in pieces])
