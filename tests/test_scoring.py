@@ -1,0 +1,86 @@
+"""The references beside a method: what rows there are, on what noise, and that they are right."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.demo import get_config
+from data_prep import synthetic, writer
+from pose3d_jax import evaluate, methods, noise, scoring, train
+from pose3d_jax.config import ConfigError
+from pose3d_jax.data import poses
+from pose3d_jax.methods.base import Info
+from tests import scenes
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    data = tmp_path_factory.mktemp("scoring") / "data"
+    synthetic.main(["--out", str(data), "--scale", "0.05"])
+    config = get_config("supervised-tiny").to_dict()
+    config["data"]["paths"] = (str(data),)
+    workdir = tmp_path_factory.mktemp("run")
+    train.run(config, workdir)
+    return config, workdir
+
+
+def evaluated(trained, **evaluation):
+    config, workdir = trained
+    changed = {**config, "evaluation": {**config["evaluation"], **evaluation}}
+    return evaluate.run(workdir, changed), (workdir / "report.html").read_text()
+
+
+def test_noise_and_stronger_rows_stand_in_the_evaluation(trained):
+    clean, page = evaluated(trained)
+    assert clean["noise"] == "clean"
+    assert "smooth + bones" not in page
+    noisy, page = evaluated(trained, noise="typical", references=("robust", "smooth_bones"))
+    assert noisy["noise"] == "typical"
+    assert "triangulation, smooth + bones" in page
+    rows = {
+        row: errors["absolute"]["frames"] for row, errors in noisy["splits"]["test"]["rows"].items()
+    }
+    assert rows["triangulation"] > 0.005
+    assert rows["triangulation_robust"] < rows["triangulation"]
+    assert rows["triangulation_smooth_bones"] < 0.8 * rows["triangulation_robust"]
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"noise": "loud"}, r"config.evaluation.noise.*'loud'.*'clean' or 'mild'"),
+        ({"references": ("smoth",)}, r"config.evaluation.references.*some of 'weighted'"),
+        ({"references": ("dlt",)}, r"config.evaluation.references"),  # the row triangulation
+    ],
+)
+def test_what_there_is_not_is_refused(trained, evaluation, message):
+    with pytest.raises(ConfigError, match=message):
+        evaluated(trained, **evaluation)
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_every_frame_of_every_clip_gets_its_own_points(tmp_path, window):
+    """Windows that do not divide a clip, views that another clip lacks, exact keypoints."""
+    for name, views in (("a", 3), ("b", 2)):
+        record = scenes.record(name, dataset=name, frames=3 * views, views=views, seed=views)
+        writer.write(tmp_path / name, name, {"train": [record]}, description="")
+    data = poses.load([tmp_path / "a", tmp_path / "b"], "train", window=window)
+    method = methods.create({"name": "supervised", "width": 8}, Info(scenes.H36M, scenes.H36M))
+    worlds = scoring.reconstructed(method, data, ("refined",))
+    np.testing.assert_allclose(worlds["refined"], data.poses.labels.joints, atol=1e-4)
+    variables = method.init(jax.random.key(0), {"main": data.poses.take(jnp.arange(1))})
+    errors, mask = scoring.score(method, variables, data, 2, rows=("refined",))
+    assert mask.any()
+    assert errors["triangulation_refined"]["absolute"][mask].max() < 1e-4
+
+
+def test_a_split_read_with_noise_is_the_benchmark_s_own(tmp_path):
+    record = scenes.record("a", frames=20, seed=1)
+    writer.write(tmp_path / "data", "scene", {"train": [record]}, description="")
+    typical = noise.preset("typical")
+    read = poses.load([tmp_path / "data"], "train", noise=typical).poses.observations
+    (stored,) = poses.read_split(tmp_path / "data", "train")
+    expected = noise.corrupt_record(stored, typical).clip.observations
+    np.testing.assert_array_equal(read.keypoints, expected.keypoints)
+    np.testing.assert_array_equal(read.confidence, expected.confidence)
