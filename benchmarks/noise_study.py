@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 from tqdm import tqdm
 
 from data_prep import synthetic
@@ -204,22 +206,34 @@ def main() -> None:
 
 def draw(table: dict[str, Any]) -> Figure:
     """Kind (b) of every row: a panel for each setting, a colour for each number of views."""
-    figure = Figure(figsize=(4.2 * len(table), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(table), squeeze=False)[0]
+    columns = min(3, len(table) + 1)
+    lines = -(-(len(table) + 1) // columns)
+    figure = Figure(figsize=(4 * columns, 3.4 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     colours = figures.palette(next(iter(table.values())))
-    for axes, (setting, by_views) in zip(panels, table.items(), strict=True):
+    for axes, (setting, by_views) in zip(panels, table.items(), strict=False):
         for views, rows in by_views.items():
-            measured = [row for row in references.ROWS if row in rows]
-            values = [max(rows[row]["b"], 1e-3) for row in measured]
-            axes.plot(values, measured, "o", color=colours[views], label=f"{views} views")
+            values = [max(rows[row]["b"], 1e-3) for row in references.ROWS]
+            axes.plot(values, references.ROWS, "o", color=colours[views])
             if "limit_per_frame" in rows:
-                axes.axvline(rows["limit_per_frame"]["a"], color=colours[views], lw=1, alpha=0.5)
+                axes.axvline(rows["limit_per_frame"]["a"], color=colours[views], lw=1, alpha=0.6)
         axes.set_xscale("log")
-        axes.invert_yaxis()
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_title(setting, loc="left")
         axes.set_xlabel("error of all joints, mm")
         axes.grid(axis="x", alpha=0.3)
-    panels[0].legend(title="lines: limit per frame", loc="lower left")
+    panels[0].invert_yaxis()
+    for axes in panels[len(table) :]:
+        axes.axis("off")
+    handles = [
+        Line2D([], [], marker="o", ls="", color=c, label=f"{v} views") for v, c in colours.items()
+    ]
+    handles.append(
+        Line2D([], [], color=figures.GREY, lw=1, label="limit of a frame, joints seen twice")
+    )
+    panels[-1].legend(handles=handles, loc="center", frameon=False)
     return figure
 
 
