@@ -4,6 +4,8 @@
 second differences in time are small, but for quick moments; bones keep their lengths.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 from flax import struct

@@ -78,10 +78,11 @@ def reconstruct_all(
         cut = [_cut(clips[clip], start, length) for clip, start in padded]
         batch = jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *cut)
         solved = jax.tree.map(np.asarray, _solve(*batch, skeleton, tuple(rows)))
-        for row, (clip, _) in enumerate(chunk):
-            found.append((clip, jax.tree.map(lambda x, row=row: x[row], solved)))
-            if first + row + 1 == len(pieces) or pieces[first + row + 1][0] != clip:
-                yield _join([piece for _, piece in found], len(clips[clip].confidence))
+        for i, (clip, _) in enumerate(chunk):
+            found.append((clip, jax.tree.map(lambda x, i=i: x[i], solved)))
+            if first + i + 1 == len(pieces) or pieces[first + i + 1][0] != clip:
+                joined = _join([piece for _, piece in found], len(clips[clip].confidence))
+                yield {row: joined[row] for row in rows}  # jit sorts them
                 found = []
 
 
@@ -141,7 +142,10 @@ def estimates(
 
 
 def _with(solved: tuple[Array, Array], valid: Array) -> tuple[Array, Array, Array]:
-    return solved[0], valid, solved[1]
+    """Of a joint that no frame of the piece tells nothing is known: priors alone know no place."""
+    joints, covariance = solved
+    ever = jnp.any(valid > 0, axis=0)[None, :, None, None]
+    return joints, valid, jnp.where(ever, covariance, tri.unknown(covariance))
 
 
 def _check(clips: Sequence[Observations], rows: Sequence[str]) -> None:

@@ -100,7 +100,9 @@ def motion_scale(
         usable = (inside[: -2 * stride] * inside[2 * stride :])[:, None]
         squared = jnp.where(usable > 0, jnp.sum(second**2, axis=-1), jnp.nan)
         # The median of a chi-square distribution with 3 degrees of freedom is 2.366.
-        median = jnp.sqrt(jnp.nan_to_num(jnp.nanmedian(squared, axis=0)) / 2.366)
+        # At rest the root has no derivative; what is so small does not count in the end.
+        median = jnp.nan_to_num(jnp.nanmedian(squared, axis=0)) / 2.366
+        median = jnp.sqrt(jnp.maximum(median, 1e-12))
         found = _STRIDES[stride] * median / stride**2
         scale = jnp.where(jnp.sum(usable) >= _ENOUGH, found, scale)
     return jnp.maximum(scale, jnp.maximum(jnp.median(scale) / 2, LEAST_STEP))

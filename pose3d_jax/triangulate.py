@@ -213,7 +213,7 @@ def noise_scale(
         / (1 - 2 / (9 * jnp.maximum(freedom, 1.0))) ** 3
     )
     median = jnp.nanmedian(jnp.where(usable, ratio, jnp.nan))
-    return jnp.maximum(jnp.sqrt(jnp.nan_to_num(median)), LEAST_SIGMA)
+    return jnp.sqrt(jnp.maximum(jnp.nan_to_num(median), LEAST_SIGMA**2))
 
 
 def inlier_scale(
@@ -233,7 +233,7 @@ def inlier_scale(
     freedom = jnp.maximum(2.0 * jnp.sum(inlier, axis=-2) - 3.0, 0.0)
     counted = (freedom > 0)[..., None, :]
     total = jnp.sum(jnp.where(counted, observations.confidence * inlier * squared, 0.0))
-    return jnp.maximum(jnp.sqrt(total / jnp.maximum(jnp.sum(freedom), 1.0)), LEAST_SIGMA)
+    return jnp.sqrt(jnp.maximum(total / jnp.maximum(jnp.sum(freedom), 1.0), LEAST_SIGMA**2))
 
 
 def infill(
