@@ -60,7 +60,7 @@ def rosenbrock(at):
 def descend(start):
     """The costs after more and more steps down Rosenbrock's valley, and where they lead."""
     model = gauss_newton(rosenbrock)
-    found = [start] + [levenberg_marquardt(model, start, steps) for steps in (1, 2, 4, 8, 40)]
+    found = [start] + [levenberg_marquardt(model, start, steps) for steps in (1, 2, 4, 8, 100)]
     return jnp.stack([jnp.sum(rosenbrock(at) ** 2) for at in found]), found[-1]
 
 
