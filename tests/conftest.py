@@ -8,6 +8,8 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
     " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Before SciPy starts, whose LAPACK XLA uses: workers that share cores must not fight over threads.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 
