@@ -54,7 +54,8 @@ def reconstruct(
     """World joints of a clip's observations `[T, views, ...]` by each of the `rows`.
 
     `skeleton` is the keypoints'. Arrays come back as NumPy's. Raises `RowError` for a row that is
-    not in `ROWS`, a clip without frames, and fewer than two views.
+    not in `ROWS`, a clip without frames, fewer than two views, another number of keypoints than the
+    skeleton has, and numbers that are not finite.
     """
     return next(iter(reconstruct_all([observations], skeleton, rows)))
 
@@ -63,12 +64,12 @@ def reconstruct_all(
     clips: Sequence[Observations], skeleton: Skeleton, rows: Sequence[str] = ROWS
 ) -> Iterator[dict[str, Estimate]]:
     """`reconstruct` for each of several clips with the same views, in one compiled program."""
-    _check(clips, rows)
+    _check(clips, skeleton, rows)
     pieces = [
         (clip, first) for clip, observations in enumerate(clips)
         for first in _firsts(len(observations.confidence))
     ]  # fmt: skip
-    longest = max(len(observations.confidence) for observations in clips)
+    longest = max((len(observations.confidence) for observations in clips), default=1)
     length = PIECE if longest > PIECE else -(-longest // 32) * 32
     found: list[tuple[int, Mapping[str, Estimate]]] = []
     size = 1 if jax.default_backend() == "cpu" else min(_CHUNK, len(pieces))
@@ -148,15 +149,28 @@ def _with(solved: tuple[Array, Array], valid: Array) -> tuple[Array, Array, Arra
     return joints, valid, jnp.where(ever, covariance, tri.unknown(covariance))
 
 
-def _check(clips: Sequence[Observations], rows: Sequence[str]) -> None:
+def _check(clips: Sequence[Observations], skeleton: Skeleton, rows: Sequence[str]) -> None:
     for row in rows:
         if row not in ROWS:
             raise RowError(f"no row is named {row!r}; there are {', '.join(ROWS)}")
     for i, clip in enumerate(clips):
-        if not len(clip.confidence):
+        frames, views, joints = clip.confidence.shape
+        if not frames:
             raise RowError(f"clip {i} has no frames")
-        if clip.confidence.shape[1] < 2:
-            raise RowError(f"clip {i} has {clip.confidence.shape[1]} view; geometry needs two")
+        if views < 2:
+            raise RowError(f"clip {i} has {views} view; geometry needs two")
+        if views != clips[0].confidence.shape[1]:
+            raise RowError(
+                f"clip {i} has {views} views, but clip 0 {clips[0].confidence.shape[1]}; pad with "
+                f"views that see nothing, or give them apart"
+            )
+        if joints != skeleton.size:
+            raise RowError(f"clip {i} has {joints} keypoints, but {skeleton.name} {skeleton.size}")
+        for leaf in jax.tree.leaves(clip):
+            if not np.isfinite(leaf).all():
+                raise RowError(
+                    f"clip {i} holds NaN or infinity; give what is missing confidence 0 and zeros"
+                )
 
 
 def _firsts(frames: int) -> list[int]:

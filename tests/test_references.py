@@ -69,6 +69,18 @@ def test_one_view_is_too_few():
         reconstruct(one, SKELETON)
 
 
+def test_what_does_not_fit_is_named():
+    whole = clip(4)[0]
+    fewer = jax.tree.map(lambda x: x[:, :2], whole)
+    with pytest.raises(RowError, match="clip 1 has 2 views, but clip 0 3"):
+        list(reconstruct_all([whole, fewer], SKELETON))
+    with pytest.raises(RowError, match="clip 0 has 4 keypoints, but h36m17 17"):
+        reconstruct(whole, scenes.H36M)
+    with pytest.raises(RowError, match="clip 0 holds NaN or infinity; give what is missing"):
+        reconstruct(whole.replace(keypoints=whole.keypoints * jnp.nan), SKELETON)
+    assert list(reconstruct_all([], SKELETON)) == []
+
+
 # ------------------------------------------------------------------------------------- pieces
 
 
