@@ -18,8 +18,12 @@ from tests.fuzz.conftest import examples
 from tests.fuzz.damage import DAMAGE, FRACTION, copied, damage, files
 from tests.fuzz.test_configs import plain
 
-# A future of tensorstore that outlives a failed reading complains where nobody can catch it.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    # A minute of training and damaging; tests/test_checkpoint.py has the plain cases.
+    pytest.mark.slow,
+    # A future of tensorstore that outlives a failed reading complains where nobody can catch it.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 RESULTS = ("metrics.json", "clips.json", "examples.npz", "experiment.json")
 
 
