@@ -163,7 +163,7 @@ def _split(
             )
     own = methods["a"], methods["b"]
     shared = [row for row in a["rows"] if row in b["rows"]]
-    pairs = [own, *((r, r) for r in shared if r not in own and r not in report.BASELINES)]
+    pairs = [own, *((r, r) for r in shared if r not in own and not report.baseline(r))]
     rows = []
     for row_a, row_b in pairs:
         of_a, of_b = a["rows"][row_a], b["rows"][row_b]

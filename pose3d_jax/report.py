@@ -13,7 +13,6 @@ import numpy as np
 from pose3d_jax import metrics as measures
 from pose3d_jax import skeleton, viewer, workdir
 from pose3d_jax.errors import UserError
-from pose3d_jax.references import ROWS
 from pose3d_jax.runs import Run, distinct, same_examples
 from pose3d_jax.viewer import figures
 
@@ -24,11 +23,6 @@ NAMES = {
     "n_mpjpe": "N-MPJPE",
     "absolute": "absolute",
     "mpjpe_report": "MPJPE (report)",
-}
-BASELINES = {
-    "triangulation": "triangulation",
-    **{f"triangulation_{row}": f"triangulation, {row.replace('_', ' + ')}" for row in ROWS},
-    "mean_pose": "mean pose",
 }
 _KINDS = ("action", "subject", "group")
 _MOST_DOTS = 40
@@ -45,10 +39,18 @@ def millimetres(metres: float | None) -> str:
     return "–" if metres is None or not math.isfinite(metres) else f"{1000 * metres:.1f}"
 
 
+def baseline(row: str) -> str | None:
+    """The label of a row that is no method's, but what methods are held to; else None."""
+    plain, _, kind = row.partition("triangulation")
+    if not plain and row and (not kind or kind[0] == "_"):
+        return "triangulation" + kind.replace("_", ", ", 1).replace("_", " + ")
+    return "mean pose" if row == "mean_pose" else None
+
+
 def table(runs: Sequence[Run]) -> str:
     """The runs' tables as plain text, in millimetres."""
     blocks = ["Errors in mm; means over all frames and views, and over the means of the groups."]
-    for split in _splits(distinct(runs, taken=BASELINES.values())):
+    for split in _splits(distinct(runs, taken=_taken(runs))):
         blocks += [_headline(split).text(), *(part.text() for part in _breakdowns(split))]
     return "\n\n".join(blocks) + "\n"
 
@@ -60,7 +62,7 @@ def write_html(path: str | Path, runs: Sequence[Run], title: str) -> None:
     """
     if not runs:
         raise UserError("there is no run to report; name at least one work directory")
-    runs = distinct(runs, taken=BASELINES.values())
+    runs = distinct(runs, taken=_taken(runs))
     colours = figures.palette(run.name for run in runs)
     splits = _splits(runs)
     parts = [*(_headline(split).html() for split in splits), viewer.note(_LEGEND)]
@@ -97,7 +99,7 @@ class _Entry:
 
     @property
     def baseline(self) -> bool:
-        return self.row in BASELINES
+        return baseline(self.row) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,29 +114,43 @@ class _Split:
         return entry.run.metrics["splits"][self.name]
 
 
+def _taken(runs: Sequence[Run]) -> set[str]:
+    """Labels that no run may have for its name."""
+    splits = [split for run in runs for split in run.metrics["splits"].values()]
+    labels = {baseline(row) for split in splits for row in split["rows"]}
+    return {"triangulation", "mean pose"} | {label for label in labels if label}
+
+
 def _splits(runs: Sequence[Run]) -> list[_Split]:
-    """Runs share a split where data, frames and clips are the same."""
+    """Runs share a split where data, noise, frames and clips are the same."""
     sharing: dict[tuple, list[Run]] = {}
     for run in runs:
         for name, split in run.metrics["splits"].items():
-            data = run.metrics.get("dataset", ""), run.metrics.get("fingerprint", "")
-            sharing.setdefault((name, *data, split["frames"], split["clips"]), []).append(run)
+            data = (run.metrics.get(key, "") for key in ("dataset", "fingerprint"))
+            noise = run.metrics.get("noise", "clean")
+            sharing.setdefault((name, *data, noise, split["frames"], split["clips"]), []).append(
+                run
+            )
     splits = []
-    for (name, dataset, _, frames, clips), members in sharing.items():
+    for (name, dataset, _, noise, frames, clips), members in sharing.items():
         rows = {run.name: run.metrics["splits"][name]["rows"] for run in members}
         entries = [
             _Entry(run.name if row == run.metrics["method"] else f"{run.name}: {row}", run, row)
             for run in members
             for row in rows[run.name]
-            if row not in BASELINES
+            if baseline(row) is None
         ]
-        for row, label in BASELINES.items():
+        baselines = {row: label for of in rows.values() for row in of if (label := baseline(row))}
+        for row, label in sorted(
+            baselines.items(), key=lambda item: (item[0] == "mean_pose", item)
+        ):
             having = [run for run in members if row in rows[run.name]]
             if len({_digits(rows[run.name][row]) for run in having}) <= 1:  # they agree: once
                 entries += [_Entry(label, run, row) for run in having[:1]]
             else:
                 entries += [_Entry(f"{label} ({run.name})", run, row) for run in having]
-        title = f"{dataset} · {name} · {frames:,} frames, {clips:,} clips"
+        noisy = "" if noise == "clean" else f" · {noise} noise"
+        title = f"{dataset} · {name}{noisy} · {frames:,} frames, {clips:,} clips"
         splits.append(_Split(name, title, tuple(entries)))
     return splits
 
@@ -280,7 +296,7 @@ def _pictures(runs: Sequence[Run], colours: Mapping[str, str]) -> Iterator[str]:
             joints = _relative(arrays["prediction"], three.root)
             poses[run.name], captions[run.name] = _compared(joints, truth, valid, three.root, run)
         baseline = _relative(shared["triangulation"], three.root)
-        label = BASELINES["triangulation"]
+        label = "triangulation"
         poses[label], captions[label] = _compared(baseline, truth, valid, three.root, None)
         drawn = figures.examples(
             (two, three),

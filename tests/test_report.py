@@ -240,3 +240,29 @@ def test_no_run_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no run to report"):
         report.write_html(tmp_path / "report.html", [], "Report")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_under_other_noise_share_no_table(tmp_path):
+    """They saw other keypoints: side by side their errors would say nothing."""
+    for name, noise in (("quiet", "clean"), ("loud", "typical")):
+        (tmp_path / name).mkdir()
+        _workdir(tmp_path / name, _metrics(name=name, noise=noise))
+    text = report.table([read_run(tmp_path / name) for name in ("quiet", "loud")])
+    assert text.count("cmu_mv_v1 · test · 1,234 frames") == 1
+    assert text.count("cmu_mv_v1 · test · typical noise · 1,234 frames") == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        ("triangulation", "triangulation"),
+        ("triangulation_robust", "triangulation, robust"),
+        ("triangulation_smooth_bones", "triangulation, smooth + bones"),
+        ("mean_pose", "mean pose"),
+        ("multiview", None),
+        ("triangulations", None),
+        ("my_triangulation", None),
+    ],
+)
+def test_what_is_a_method_and_what_it_is_held_to(row, label):
+    assert report.baseline(row) == label
