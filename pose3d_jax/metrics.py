@@ -10,11 +10,13 @@ believed.
 
 from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from scipy.special import gammaincinv
 
 from pose3d_jax.geometry import safe_divide, safe_norm, similarity_align
+from pose3d_jax.solvers import factor3
 
 
 def mpjpe_absolute(
@@ -251,20 +253,14 @@ def _derivative(
 def _squared_mahalanobis(
     error: Float[Array, "*batch 3"], covariance: Float[Array, "*batch 3 3"]
 ) -> Float[Array, "*batch"]:
-    """`error^T covariance^-1 error` by Cholesky's factors L D L^T written out: never negative."""
-    scale = jnp.maximum(jnp.trace(covariance, axis1=-2, axis2=-1) / 3, 1e-30)
-    a = covariance / scale[..., None, None]
-    e = error / jnp.sqrt(scale)[..., None]
-    tiny = 1e-7
-    d0 = jnp.maximum(a[..., 0, 0], tiny)
-    l10, l20 = a[..., 1, 0] / d0, a[..., 2, 0] / d0
-    d1 = jnp.maximum(a[..., 1, 1] - l10 * a[..., 1, 0], tiny)
-    l21 = (a[..., 2, 1] - l20 * a[..., 1, 0]) / d1
-    d2 = jnp.maximum(a[..., 2, 2] - l20 * a[..., 2, 0] - l21 * l21 * d1, tiny)
-    y0 = e[..., 0]
-    y1 = e[..., 1] - l10 * y0
-    y2 = e[..., 2] - l20 * y0 - l21 * y1
-    return y0**2 / d0 + y1**2 / d1 + y2**2 / d2
+    """`error^T covariance^-1 error`, as a sum of squares: never negative."""
+
+    def one(error: Float[Array, "3"], covariance: Float[Array, "3 3"]) -> Float[Array, ""]:
+        rows, pivots = factor3(covariance)
+        return jnp.sum(jnp.sum(rows * error[None, :], axis=-1) ** 2 / pivots)
+
+    flat = jax.vmap(one)(error.reshape(-1, 3), covariance.reshape(-1, 3, 3))
+    return flat.reshape(error.shape[:-1])
 
 
 def _quantile(level: float) -> float:

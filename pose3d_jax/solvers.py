@@ -51,10 +51,16 @@ def solve3(matrix: Float[Array, "3 3"], right: Float[Array, "3"]) -> Float[Array
 
 
 def inverse3(matrix: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
-    """Inverse of a positive definite matrix, by Cholesky's factors written out.
+    """Inverse of a positive definite matrix, from `factor3`."""
+    rows, pivots = factor3(matrix)
+    return jnp.sum(rows[:, :, None] * rows[:, None, :] / pivots[:, None, None], axis=0)
 
-    Pivots are held at a ten-millionth of the diagonal: a matrix that float32 cannot tell from a
-    singular one has a large inverse, not an infinite one.
+
+def factor3(matrix: Float[Array, "3 3"]) -> tuple[Float[Array, "3 3"], Float[Array, "3"]]:
+    """R and d with R A R^T = diag(d): Cholesky's L^-1 and pivots, written out.
+
+    So A^-1 = R^T diag(1/d) R. Pivots are held at a ten-millionth of the mean of the diagonal: a
+    matrix that float32 cannot tell from a singular one has a large inverse, not an infinite one.
     """
     scale = jnp.maximum(jnp.trace(matrix) / 3, 1e-30)
     a = matrix / scale
@@ -70,17 +76,13 @@ def inverse3(matrix: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     # across the last axis: with v^T v it is held alike for any direction.
     least = jnp.where(known, tiny * (1 + l21 * l21 + corner * corner), tiny)
     d2 = jnp.maximum(a[2, 2] - l20 * a[2, 0] - l21 * l21 * d1, least)
-    # L^-1, rows scaled: the inverse is its Gram matrix.
     zero, one = jnp.zeros_like(d0), jnp.ones_like(d0)
-    rows = jnp.stack(
-        [
-            jnp.stack([one, zero, zero]),
-            jnp.stack([-l10, one, zero]),
-            jnp.stack([corner, -l21, one]),
-        ]
-    )
-    pivots = jnp.stack([d0, d1, d2])
-    return jnp.sum(rows[:, :, None] * rows[:, None, :] / pivots[:, None, None], axis=0) / scale
+    rows = [
+        jnp.stack([one, zero, zero]),
+        jnp.stack([-l10, one, zero]),
+        jnp.stack([corner, -l21, one]),
+    ]
+    return jnp.stack(rows), scale * jnp.stack([d0, d1, d2])
 
 
 def solve_chain(
