@@ -11,6 +11,7 @@ JSON. `--quick` takes a few short clips of synthetic people instead.
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from tqdm import tqdm
 from data_prep import synthetic
 from pose3d_jax import limits, metrics, noise, references, skeleton
 from pose3d_jax.data import poses
+from pose3d_jax.errors import UserError
 from pose3d_jax.noise import Noise
 from pose3d_jax.schema import Observations, Record
 from pose3d_jax.viewer import figures
@@ -34,6 +36,8 @@ from pose3d_jax.workdir import write_text
 
 INDEPENDENT = "typical, independent"
 LEVELS = (0.5, 0.8, 0.95)
+_PER_FRAME = jax.jit(limits.per_frame)
+_WITH_PRIORS = jax.jit(limits.with_priors, static_argnums=4)
 
 
 def settings() -> dict[str, Noise]:
@@ -119,8 +123,6 @@ def bounds(
     records: list[Record], observed: list[Observations], setting: Noise
 ) -> dict[str, dict[str, float]]:
     """The limits' errors on joints of kind (a), where no keypoint that is seen is an outlier."""
-    per_frame = jax.jit(limits.per_frame)
-    with_priors = jax.jit(limits.with_priors, static_argnums=4)
     parts: dict[str, list[np.ndarray]] = {"limit_per_frame": [], "limit_with_priors": []}
     for record, observations in zip(records, observed, strict=True):
         truth = record.clip.labels.joints
@@ -133,8 +135,8 @@ def bounds(
         clip, joints = jax.tree.map(lambda x, i=index: jnp.asarray(x[i]), (observations, truth))
         bones = skeleton.get(record.identity.joint_skeleton).bones
         for name, covariance in (
-            ("limit_per_frame", per_frame(clip, joints, sigma)),
-            ("limit_with_priors", with_priors(clip, inside, joints, sigma, bones, rho)),
+            ("limit_per_frame", _PER_FRAME(clip, joints, sigma)),
+            ("limit_with_priors", _WITH_PRIORS(clip, inside, joints, sigma, bones, rho)),
         ):
             parts[name].append(np.asarray(covariance)[:frames][seen])
     return {name: _of_covariances(np.concatenate(found)) for name, found in parts.items()}
@@ -176,7 +178,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
-    records = load(arguments.data, arguments.splits, arguments.quick)
+    try:
+        records = load(arguments.data, arguments.splits, arguments.quick)
+    except UserError as error:
+        sys.exit(str(error))
     if arguments.quick:
         records = records[:2]
     most = records[0].clip.observations.confidence.shape[1]
