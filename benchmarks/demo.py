@@ -34,7 +34,7 @@ def run(workdir: Path, report_path: Path, quick: bool) -> dict[str, float]:
     for method in METHODS:
         started = time.monotonic()
         config = get_config(f"{method}-tiny" if quick else method)
-        config.data.paths = (str(data),)
+        config.data.path = str(data)
         rows = train.run(config, workdir / method)["splits"]["test"]["rows"]
         figures[f"{method}_mm"] = 1000 * rows[method]["p1"]["frames"]
         figures[f"{method}_s"] = time.monotonic() - started

@@ -1,6 +1,6 @@
 """CMU-MV v1 without 3D labels: four calibrated views supervise one another.
 
-    python -m data_prep.cmu --positions cmu_positions_30fps.npz --out data/cmu_mv_v1
+    python -m data_prep.cmu --positions cmu_positions_30fps.npz --output data/cmu_mv_v1
     python -m pose3d_jax.main --config=configs/cmu_mv.py --workdir=runs/cmu_mv
 
 Arguments: `:tiny` (a few steps of a small network, for tests). See README.md for time and result.
@@ -21,7 +21,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "devices": 1,
             "precision": "float32",
             "data": {
-                "paths": ("data/cmu_mv_v1",),
+                "path": "data/cmu_mv_v1",
                 "keypoint_skeleton": "",
                 "joint_skeleton": "",
                 "keypoint_source": "",

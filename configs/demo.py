@@ -1,6 +1,6 @@
 """The demo on synthetic people and the HumanEva-I rig; `make demo` runs it for both methods.
 
-    python -m data_prep.synthetic --out runs/demo/synthetic
+    python -m data_prep.synthetic --output runs/demo/synthetic
     python -m pose3d_jax.main --config=configs/demo.py:multiview --workdir=runs/demo/multiview
 
 Arguments: `:multiview` (default), `:supervised`, and either with `-tiny` for tests. About a minute
@@ -31,7 +31,7 @@ def get_config(argument: str = "multiview") -> ConfigDict:
             "devices": 1,
             "precision": "float32",
             "data": {
-                "paths": ("runs/demo/synthetic",),
+                "path": "runs/demo/synthetic",
                 "keypoint_skeleton": "",
                 "joint_skeleton": "",
                 "keypoint_source": "",

@@ -1,8 +1,8 @@
 """CMU-MV v1: real motion capture of the CMU Graphics Lab, filmed by a published camera rig.
 
-    python -m data_prep.cmu --positions cmu_positions_30fps.npz --out DIR
-    python -m data_prep.cmu --originals FOLDER --allow_partial --out DIR
-    python -m data_prep.cmu --download FOLDER --allow_partial --out DIR
+    python -m data_prep.cmu --positions cmu_positions_30fps.npz --output DIR
+    python -m data_prep.cmu --originals FOLDER --allow_partial --output DIR
+    python -m data_prep.cmu --download FOLDER --allow_partial --output DIR
 
 FOLDER holds `asfamc/SS/SS.asf`, `asfamc/SS/SS_NN.amc` and `bvh/SS_NN.bvh`, all at 120 fps;
 `--download` fetches its `asfamc/` first, which is all that the laboratory's server has. The
@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from data_prep import motion_files, rigs, writer
 from data_prep.bones import check_bone_lengths
-from data_prep.download import SourceError, fetch
+from data_prep.download import fetch
+from data_prep.sources import SourceError
 from pose3d_jax import skeleton
 from pose3d_jax.cameras import Camera
 from pose3d_jax.errors import UserError
@@ -227,12 +228,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"fetch FOLDER/asfamc/, then go on as --originals FOLDER. {NOT_ON_SERVER}",
     )
     parser.add_argument("--url", default=SERVER, help="where --download finds SS/SS_NN.amc")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the dataset")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--rig", default="human36m", help="human36m or humaneva")
     parser.add_argument("--subject", default="S1", help="whose set-up of the rig")
     parser.add_argument("--cameras", nargs="+", metavar="NAME", help="default: all of the rig")
     parser.add_argument("--allow_partial", action="store_true", help="go on if clips are missing")
-    parser.add_argument("--overwrite", action="store_true", help="replace the dataset in --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace the dataset in --output")
     return parser
 
 
@@ -259,8 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dataset = NAME if complete else f"{NAME}_partial"
         recording = f"{args.rig}_{args.subject}"
         by_split = records(cut, cameras, names, dataset=dataset, recording=recording)
-        writer.write(
-            args.out,
+        proof = writer.write(
+            args.output,
             dataset,
             by_split,
             description=f"{benchmark()['name']}, filmed by {recording}: {benchmark()['rule']}",
@@ -270,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except (UserError, FileExistsError) as error:
         parser.exit(1, f"error: {error}\n")
-    writer.print_summary(dataset, args.out, by_split)
+    print(proof.text(dataset, args.output))
 
 
 if __name__ == "__main__":

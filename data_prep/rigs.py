@@ -85,24 +85,31 @@ def load_rig(
 
 
 def film(joints: np.ndarray, cameras: Camera) -> Observations:
-    """What cameras `[V]` see of world joints `[T, J, 3]` (metres): exact pixels `[T, V, J, 2]`.
+    """What cameras `[V]` or `[T, V]` see of world joints `[T, J, 3]`: exact pixels `[T, V, J, 2]`.
 
     Confidence is 1, also outside the image; a joint nearer to the image plane than
-    `cameras.MIN_DEPTH`, or behind it, is missing. The cameras are repeated for every frame.
+    `cameras.MIN_DEPTH`, or behind it, is missing. Cameras that stand still are repeated for every
+    frame.
     """
     frames = len(joints)
-    padding = -frames % _BLOCK
-    blocks = np.pad(joints.astype(np.float32), [(0, padding), (0, 0), (0, 0)])
-    blocks = blocks.reshape(-1, _BLOCK, *joints.shape[1:])
-    filmed = [_film_block(cameras, block) for block in blocks]
+    if np.ndim(cameras.tangential) == 1:
+        cameras = jax.tree.map(lambda x: np.broadcast_to(x, (frames, *np.shape(x))), cameras)
+
+    def blocks(x: np.ndarray) -> np.ndarray:
+        padded = np.pad(x, [(0, -frames % _BLOCK)] + [(0, 0)] * (np.ndim(x) - 1), mode="edge")
+        return padded.reshape(-1, _BLOCK, *np.shape(x)[1:])
+
+    cut = jax.tree.map(blocks, (cameras, joints.astype(np.float32)))
+    filmed = [
+        _film_block(*jax.tree.map(lambda x, i=i: x[i], cut)) for i in range(-(-frames // _BLOCK))
+    ]
     pixels, seen = (np.concatenate(parts)[:frames] for parts in zip(*filmed, strict=True))
-    repeated = jax.tree.map(lambda x: np.broadcast_to(x, (frames, *x.shape)), cameras)
-    return Observations(pixels, seen, repeated)
+    return Observations(pixels, seen, cameras)
 
 
 @jax.jit
 def _film_block(cameras: Camera, joints: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Pixels `[T, V, J, 2]` and confidence `[T, V, J]` of joints `[T, J, 3]`, cameras `[V]`."""
+    """Pixels `[T, V, J, 2]` and confidence `[T, V, J]` of joints `[T, J, 3]`, cameras `[T, V]`."""
 
     def film_point(camera: Camera, point: jax.Array) -> tuple[jax.Array, jax.Array]:
         seen = cameras_lib.to_camera(camera, point)[2] >= cameras_lib.MIN_DEPTH
@@ -110,7 +117,7 @@ def _film_block(cameras: Camera, joints: jax.Array) -> tuple[jax.Array, jax.Arra
 
     over_joints = jax.vmap(film_point, in_axes=(None, 0))
     over_views = jax.vmap(over_joints, in_axes=(0, None))
-    return jax.vmap(over_views, in_axes=(None, 0))(cameras, joints)
+    return jax.vmap(over_views)(cameras, joints)
 
 
 def _pick(table: dict, key: str, kind: str):

@@ -1,7 +1,7 @@
 """A procedural dataset that needs no files: five people walk, jog, box and move at will.
 
-    python -m data_prep.synthetic --out DIR
-    python -m data_prep.synthetic --out DIR --scale 0.02     # tiny, for tests
+    python -m data_prep.synthetic --output DIR
+    python -m data_prep.synthetic --output DIR --scale 0.02     # tiny, for tests
 
 About 7,200 training, 1,100 validation and 1,500 test frames at 30 fps. The people of the test split
 are not in the others. The same seed gives the same numbers on the same machine.
@@ -96,22 +96,24 @@ def records(
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m data_prep.synthetic")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the dataset")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the frames of a clip")
     parser.add_argument("--rig", default="humaneva", help="humaneva or human36m")
     parser.add_argument("--cameras", nargs="+", metavar="NAME", help="default: all of the rig")
-    parser.add_argument("--overwrite", action="store_true", help="replace the dataset in --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace the dataset in --output")
     args = parser.parse_args(arguments)
     try:
         by_split = records(args.seed, args.scale, args.rig, args.cameras)
         description = (
             f"Procedural people, filmed by the rig {args.rig}; seed {args.seed}, scale {args.scale}"
         )
-        writer.write(args.out, NAME, by_split, description=description, overwrite=args.overwrite)
+        proof = writer.write(
+            args.output, NAME, by_split, description=description, overwrite=args.overwrite
+        )
     except (UserError, FileExistsError) as error:
         parser.exit(1, f"error: {error}\n")
-    writer.print_summary(NAME, args.out, by_split)
+    print(proof.text(NAME, args.output))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from data_prep.proof import Proof
 from pose3d_jax import schema, skeleton
 from pose3d_jax.data import integrity, records
 
@@ -54,8 +55,9 @@ def write(
     citation: str = "",
     terms: str = "",
     overwrite: bool = False,
-) -> None:
-    """Writes a dataset into `directory`, whole or not at all.
+    proof: Proof | None = None,
+) -> Proof:
+    """Writes a dataset into `directory`, whole or not at all, and returns what it found in it.
 
     Args:
       directory: where `tfds.builder_from_directory` will find it; its parents are made.
@@ -65,6 +67,7 @@ def write(
       citation: of its source.
       terms: of use, as the source states them.
       overwrite: replace what is there; the old files go only after the new ones are complete.
+      proof: what has been skipped so far; its summary becomes the data set's metadata.
 
     Raises:
       schema.SchemaError: a record breaks the schema, a split is empty, a record's views or joint
@@ -75,6 +78,8 @@ def write(
     directory = Path(directory).absolute()
     _check_names(name, *records_by_split)
     _check_target(directory, overwrite)
+    proof = proof or Proof()
+    metadata = tfds.core.MetadataDict()
     first, splits = _peek(records_by_split)
     schema.validate(first)  # the shape of all is taken from it
     views = len(first.identity.camera_names)
@@ -85,8 +90,11 @@ def write(
         "citation": citation,
         "license": terms,
         "features": records.features(views, keypoints, joints),
+        "metadata": metadata,
     }
-    examples = {split: _examples(name, split, first, rs) for split, rs in splits.items()}
+    examples = {
+        split: _examples(name, split, first, rs, proof, metadata) for split, rs in splits.items()
+    }
     with _scratch_beside(directory) as scratch:
         tfds.disable_progress_bar()
         builder = _Shards(name=name, splits=examples, info=info, data_dir=scratch)
@@ -95,6 +103,7 @@ def write(
         # Last of all: where a preparation is killed before this, what it leaves is refused.
         integrity.write_checksums(Path(builder.data_dir))
         _replace(directory, Path(builder.data_dir), scratch / "replaced")
+    return proof
 
 
 def _check_names(*names: str) -> None:
@@ -159,12 +168,20 @@ def _peek(
 
 
 def _examples(
-    dataset: str, split: str, first: schema.Record, iterable: Iterable[schema.Record]
+    dataset: str,
+    split: str,
+    first: schema.Record,
+    iterable: Iterable[schema.Record],
+    proof: Proof,
+    metadata: tfds.core.MetadataDict,
 ) -> Iterator[dict[str, Any]]:
+    """The split's examples; after the last one the metadata hold what was found so far."""
     for record in iterable:
         schema.validate(record)
         _check_consistent(dataset, split, first.identity, record)
+        proof.add(record)
         yield records.encode(record)
+    metadata.update(proof.summary())
 
 
 def _check_consistent(
@@ -205,14 +222,3 @@ def _replace(directory: Path, new: Path, old: Path) -> None:
         if old.exists() and not directory.exists():
             os.rename(old, directory)
         raise
-
-
-def print_summary(
-    name: str, directory: str | Path, records_by_split: Mapping[str, Sequence[schema.Record]]
-) -> None:
-    """Prints what was written: segments and frames of each split."""
-    print(f"{name} in {directory}")
-    print(f"{'split':<14}{'segments':>10}{'frames':>10}")
-    for split, found in records_by_split.items():
-        frames = sum(len(record.clip.labels.joints) for record in found)
-        print(f"{split:<14}{len(found):>10,}{frames:>10,}")

@@ -20,7 +20,6 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from pose3d_jax import config as configs
 from pose3d_jax import evaluate, hosts, methods, scoring, step
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data.poses import PoseData, PoseSet
@@ -29,6 +28,7 @@ from pose3d_jax.evaluate import Restored
 from pose3d_jax.log import ScalarLog
 from pose3d_jax.methods.base import Method, Variables
 from pose3d_jax.models.layers import BATCH_AXIS
+from pose3d_jax.phases import adaptation_phase
 from pose3d_jax.step import Phase, TrainState
 
 _CALLS = 40  # compiled calls of an adaptation, between which the progress bar moves
@@ -77,7 +77,7 @@ def run(
             sets = len(set(data.identities)) if settings["scope"] == "clip" else 1
             batch_size = _batch_size(settings["batch_size"], data.poses.size, devices)
             epoch = max(1, data.poses.size // (sets * batch_size))
-            phase = configs.adaptation_phase(restored.config, method, epoch)
+            phase = adaptation_phase(restored.config, method, epoch)
             with tqdm(total=phase.steps * sets, desc=split, unit="step", dynamic_ncols=True) as bar:
                 if settings["scope"] == "clip":
                     adapted = adapt_clips(

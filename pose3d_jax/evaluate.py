@@ -23,6 +23,7 @@ from pose3d_jax.data import poses
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.methods.base import Info, Method, Variables
 from pose3d_jax.noise import Noise
+from pose3d_jax.phases import phase_before, phases_of
 from pose3d_jax.runs import read_runs, sealed
 from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.step import init_state
@@ -75,7 +76,7 @@ def restore(
 
     def load(split: str, window: int, noisy: Noise | None = None) -> PoseData:
         return poses.load(
-            config["data"]["paths"],
+            config["data"]["path"],
             split,
             window=window,
             keypoint_skeleton=config["data"]["keypoint_skeleton"] or None,
@@ -83,6 +84,8 @@ def restore(
             keypoint_source=config["data"]["keypoint_source"] or None,
             recordings=info.recordings,
             noise=noisy,
+            views=config["data"]["views"],
+            actions=config["data"]["actions"],
         )
 
     stream = trained["streams"]["main"]
@@ -93,7 +96,7 @@ def restore(
         _check_fits(directory, metadata, data, config["data"]["keypoint_source"])
     if given is None and train.fingerprint != metadata["fingerprint"]:
         raise checkpoint.CheckpointError(
-            f"{config['data']['paths']} is not what {directory} was trained on: its fingerprint is "
+            f"{config['data']['path']} is not what {directory} was trained on: its fingerprint is "
             f"{train.fingerprint}, not {metadata['fingerprint']}; to evaluate on other data on "
             f"purpose, give --config"
         )
@@ -216,9 +219,9 @@ def _variables(
     directory: Path, metadata: Mapping[str, Any], method: Method, data: PoseData
 ) -> Variables:
     """The variables to evaluate, from the latest checkpoint."""
-    phases = configs.phases(metadata["config"], method, metadata["steps_per_epoch"])
+    phases = phases_of(metadata["config"], method, metadata["steps_per_epoch"])
     average = any(phase.average_decay for phase in phases)
-    phase = configs.phase_before(phases, metadata["step"])
+    phase = phase_before(phases, metadata["step"])
     batch = {"main": data.poses.take(jnp.zeros(1, jnp.int32))}
     like = jax.eval_shape(
         lambda key: init_state(method, phase, batch, key, average), jax.random.key(0)

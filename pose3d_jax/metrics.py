@@ -1,5 +1,7 @@
 """Errors of one predicted pose, in the units of its input (metres); `vmap` does the rest.
 
+Shares of joints (`SHARES`) are numbers from 0 to 1, and better where they are higher.
+
 `prediction` and `truth` are `[joints, 3]` in one camera's frame, `valid [joints]` is 1 where the
 truth is labelled and 0 where not. Each error is a mean over the valid joints, 0 without any.
 The root-relative ones mean something only where the root is valid: see `scored`.
@@ -82,6 +84,51 @@ def mpjpe_report(
     return _mean(safe_norm(relative), valid)
 
 
+def pck(
+    prediction: Float[Array, "joints 3"],
+    truth: Float[Array, "joints 3"],
+    valid: Float[Array, "joints"],
+    root: int,
+    threshold: float = 0.15,
+) -> Float[Array, ""]:
+    """Share of the joints other than the root whose root-relative error is at most `threshold` m.
+
+    3D-PCK@150 mm of Mehta et al., "Monocular 3D Human Pose Estimation In The Wild Using Improved
+    CNN Supervision" (3DV 2017).
+    """
+    error = safe_norm(_relative(prediction, root) - _relative(truth, root))
+    return _mean((error <= threshold).astype(error.dtype), valid.at[root].set(0.0))
+
+
+def auc(
+    prediction: Float[Array, "joints 3"],
+    truth: Float[Array, "joints 3"],
+    valid: Float[Array, "joints"],
+    root: int,
+) -> Float[Array, ""]:
+    """Area under the curve of `pck`: its mean over the thresholds 0, 5, ..., 150 mm (ibid.)."""
+    over = [pck(prediction, truth, valid, root, 0.005 * i) for i in range(31)]
+    return jnp.mean(jnp.stack(over))
+
+
+def pck_2d(
+    points: Float[Array, "joints 2"],
+    truth: Float[Array, "joints 2"],
+    visible: Float[Array, "joints"],
+    alpha: float = 0.05,
+) -> Float[Array, ""]:
+    """Share of the visible joints within `alpha` times the longer side of the box around them.
+
+    PCK of Yang and Ramanan, "Articulated Human Detection with Flexible Mixtures of Parts" (PAMI
+    2013), as "Learning 3D Human Dynamics from Video" (CVPR 2019) uses it. 0 with nothing visible.
+    """
+    there = visible[:, None] > 0
+    high = jnp.max(jnp.where(there, truth, -jnp.inf), axis=0)
+    low = jnp.min(jnp.where(there, truth, jnp.inf), axis=0)
+    side = jnp.where(there.any(), jnp.max(high - low), 0.0)
+    return _mean((safe_norm(points - truth) <= alpha * side).astype(points.dtype), visible)
+
+
 # What a prediction's numbers mean, from the most they can be to the least.
 SPACES = ("absolute", "root_relative", "up_to_scale")
 
@@ -95,7 +142,11 @@ METRICS: Mapping[str, tuple[Callable[..., Array], str]] = {
         "absolute",
     ),
     "mpjpe_report": (mpjpe_report, "absolute"),
+    "pck": (pck, "root_relative"),
+    "auc": (auc, "root_relative"),
 }
+# Those that count joints; `pck_2d` compares with keypoints and is not in `METRICS`.
+SHARES = ("pck", "auc", "pck_2d")
 
 
 def errors(

@@ -18,8 +18,9 @@ from pose3d_jax import posterior
 from pose3d_jax import trajectory as tj
 from pose3d_jax import triangulate as tri
 from pose3d_jax.cameras import Leaf
+from pose3d_jax.data.poses import PoseData
 from pose3d_jax.errors import UserError
-from pose3d_jax.schema import Observations
+from pose3d_jax.schema import Labels, Observations
 from pose3d_jax.skeleton import Skeleton
 
 PER_FRAME = ("dlt", "weighted", "robust", "refined")
@@ -85,6 +86,47 @@ def reconstruct_all(
                 joined = _join([piece for _, piece in found], len(clips[clip].confidence))
                 yield {row: joined[row] for row in rows}  # jit sorts them
                 found = []
+
+
+def reconstruct_split(data: PoseData, rows: Sequence[str]) -> dict[str, Estimate]:
+    """`reconstruct` for all frames of a loaded split, clip by clip; of its keypoints' joint set."""
+    observations = jax.tree.map(np.asarray, data.poses.observations)
+    start, stop = np.asarray(data.poses.start), np.asarray(data.poses.stop)
+    clips = [slice(start[stop == end].min(), end) for end in np.unique(stop)]
+    found = reconstruct_all(
+        [jax.tree.map(lambda x, clip=clip: x[clip], observations) for clip in clips],
+        data.keypoint_skeleton,
+        rows,
+    )
+    frames = len(observations.confidence)
+    whole: dict[str, Estimate] = {}
+    for clip, estimates in zip(clips, found, strict=True):
+        if not whole:
+            whole = jax.tree.map(lambda x: np.zeros((frames, *x.shape[1:]), x.dtype), estimates)
+        jax.tree.map(lambda all_frames, x, clip=clip: _put(all_frames, clip, x), whole, estimates)
+    return whole
+
+
+def _put(into: np.ndarray, where: slice, values: np.ndarray) -> None:
+    into[where] = values
+
+
+def relabelled(data: PoseData, row: str) -> PoseData:
+    """The split with what a row reconstructs of its own keypoints for labels.
+
+    Joints that the row did not find itself are not labelled. Raises `RowError` as `reconstruct`
+    does, and where keypoints and joints are not of one joint set.
+    """
+    if data.keypoint_skeleton != data.joint_skeleton:
+        raise RowError(
+            f"joints of {data.joint_skeleton.name} cannot be reconstructed from keypoints of "
+            f"{data.keypoint_skeleton.name}; give data with one joint set"
+        )
+    estimate = reconstruct_split(data, (row,))[row]
+    joints = np.where(estimate.found[..., None] > 0, estimate.joints, 0).astype(np.float32)
+    labels = Labels(joints, estimate.found.astype(np.float32))
+    poses = dataclasses.replace(data.poses, labels=jax.device_put(labels))
+    return dataclasses.replace(data, poses=poses)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

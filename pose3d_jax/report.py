@@ -24,19 +24,27 @@ NAMES = {
     "absolute": "absolute",
     "mpjpe_report": "MPJPE (report)",
 }
+_SHARES = {"pck": "PCK@150", "auc": "AUC", "pck_2d": "2D-PCK@0.05"}
 _KINDS = ("action", "subject", "group")
 _MOST_DOTS = 40
 _LEGEND = (
-    "frames: mean over all frames and views; groups: mean over the groups’ means. P1: relative to "
-    "the root. P2: after Procrustes alignment. N-MPJPE: relative to the root, scaled. absolute: as "
-    "predicted. MPJPE (report): absolute at the root, relative to it elsewhere. Bold: the lowest "
-    "of several methods. –: no such number."
+    "frames: mean over all frames and views; groups, actions: mean over their means. P1: relative "
+    "to the root. P2: after Procrustes alignment. N-MPJPE: relative to the root, scaled. absolute: "
+    "as predicted. MPJPE (report): absolute at the root, relative to it elsewhere. Shares of "
+    "joints, %: PCK@150 within 150 mm, relative to the root; AUC its mean over 0 to 150 mm; "
+    "2D-PCK@0.05 within 0.05 of the person’s size in the image. Bold: the best of several methods. "
+    "–: no such number."
 )
 
 
 def millimetres(metres: float | None) -> str:
     """One decimal, or a dash where there is no number."""
     return "–" if metres is None or not math.isfinite(metres) else f"{1000 * metres:.1f}"
+
+
+def percent(share: float | None) -> str:
+    """One decimal, or a dash where there is no number."""
+    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.1f}"
 
 
 def baseline(row: str) -> str | None:
@@ -49,7 +57,8 @@ def baseline(row: str) -> str | None:
 
 def table(runs: Sequence[Run]) -> str:
     """The runs' tables as plain text, in millimetres."""
-    blocks = ["Errors in mm; means over all frames and views, and over the means of the groups."]
+    means = "means over all frames and views, and over the means of the groups"
+    blocks = [f"Errors in mm, shares of joints in %; {means}."]
     for split in _splits(distinct(runs, taken=_taken(runs))):
         blocks += [_headline(split).text(), *(part.text() for part in _breakdowns(split))]
     return "\n\n".join(blocks) + "\n"
@@ -166,21 +175,37 @@ def _lowest(values: Sequence[float | None]) -> str:
 
 
 def _headline(split: _Split) -> viewer.Table:
-    keys = [(metric, mean) for metric in NAMES for mean in ("frames", "groups")]
+    # Where a group is an action, its mean goes by the name that the benchmarks use.
+    parts = [split.of(entry).get("breakdown", {}) for entry in split.entries]
+    by_action = all(part and part["group"].keys() == part["action"].keys() for part in parts)
+    means = ("frames", "actions" if by_action else "groups")
+    keys = [(metric, mean) for metric in (*NAMES, *_SHARES) for mean in means]
     lines = {
         e: [split.of(e)["rows"][e.row].get(m, {}).get(k) for m, k in keys] for e in split.entries
     }
+    texts = {
+        entry: [
+            percent(value) if metric in _SHARES else millimetres(value)
+            for (metric, _), value in zip(keys, line, strict=True)
+        ]
+        for entry, line in lines.items()
+    }
     best = [
-        _lowest([line[i] for entry, line in lines.items() if not entry.baseline])
-        for i in range(len(keys))
+        _best([texts[entry][i] for entry in lines if not entry.baseline], metric in _SHARES)
+        for i, (metric, _) in enumerate(keys)
     ]
     rows = []
-    for entry, line in lines.items():
-        cells = tuple(millimetres(value) for value in line)
+    for entry, cells in texts.items():
         bold = {i for i, cell in enumerate(cells) if cell == best[i] and not entry.baseline}
-        rows.append(viewer.Row(entry.label, cells, frozenset(bold), quiet=entry.baseline))
-    spans = tuple((name, 2) for name in NAMES.values())
+        rows.append(viewer.Row(entry.label, tuple(cells), frozenset(bold), quiet=entry.baseline))
+    spans = tuple((name, 2) for name in (*NAMES.values(), *_SHARES.values()))
     return viewer.Table(split.title, tuple(mean for _, mean in keys), tuple(rows), spans)
+
+
+def _best(cells: Sequence[str], higher: bool) -> str:
+    """The best cell; nothing where there is no other to compare it with."""
+    known = sorted((float(cell), cell) for cell in cells if cell != "–")
+    return known[-1 if higher else 0][1] if len(known) > 1 else ""
 
 
 def _breakdowns(split: _Split) -> list[viewer.Table]:

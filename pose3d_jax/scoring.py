@@ -94,6 +94,9 @@ def eval_step(
         constant = jnp.broadcast_to(mean[None, None, None], truth.shape)
         rows["mean_pose"] = (constant, "root_relative")
     errors = _errors(rows, truth, valid, root)
+    for row, (joints, space) in rows.items():
+        if space == "absolute":
+            errors[row]["pck_2d"] = _share_in_view(joints, observations, valid, _info(method))
     scored = _over_views(functools.partial(metrics.scored, root=root))(valid)
     return errors, scored & (view_seen(observations.confidence) > 0)
 
@@ -124,25 +127,13 @@ def reconstructed(
 
     Joints without a keypoint of their name are 0. Nothing for a single view.
     """
-    observations = jax.tree.map(np.asarray, data.poses.observations)
-    if observations.confidence.shape[1] < 2:
+    if data.poses.observations.confidence.shape[1] < 2:
         return {}
-    start, stop = np.asarray(data.poses.start), np.asarray(data.poses.stop)
-    ends = np.unique(stop)
-    clips = [slice(start[stop == end].min(), end) for end in ends]
-    found = references.reconstruct_all(
-        [jax.tree.map(lambda x, clip=clip: x[clip], observations) for clip in clips],
-        data.keypoint_skeleton,
-        rows,
-    )
     index, known = _keypoints_of_joints(_info(method))
-    worlds = {
-        row: np.zeros((len(observations.confidence), len(index), 3), np.float32) for row in rows
+    return {
+        row: (estimate.joints[:, index] * known[:, None]).astype(np.float32)
+        for row, estimate in references.reconstruct_split(data, rows).items()
     }
-    for clip, estimates in zip(clips, found, strict=True):
-        for row, estimate in estimates.items():
-            worlds[row][clip] = estimate.joints[:, index] * known[:, None]
-    return worlds
 
 
 def _keypoints_of_joints(info: Info) -> tuple[np.ndarray, np.ndarray]:
@@ -205,17 +196,19 @@ def summarise(errors: Errors, mask: np.ndarray, data: PoseData) -> dict[str, Any
         return sorted({getattr(identity, field) for identity in data.identities})
 
     everything = np.ones_like(mask)
-    groups = [windows("group", value) for value in values_of("group")]
+    parts = {
+        field: [windows(field, value) for value in values_of(field)]
+        for field in ("group", "action")
+    }
+    names = [*metrics.METRICS, "pck_2d"]
 
-    def over_groups(row: str, metric: str) -> float | None:
-        means = [mean(row, metric, chosen) for chosen in groups]
+    def mean_of_means(row: str, metric: str, field: str) -> float | None:
+        means = [mean(row, metric, chosen) for chosen in parts[field]]
         present = [value for value in means if value is not None]
         return float(np.mean(present)) if present else None
 
     def table(chosen: np.ndarray) -> dict[str, dict[str, float | None]]:
-        return {
-            row: {metric: mean(row, metric, chosen) for metric in metrics.METRICS} for row in errors
-        }
+        return {row: {metric: mean(row, metric, chosen) for metric in names} for row in errors}
 
     return {
         "frames": _frames(mask),
@@ -224,9 +217,10 @@ def summarise(errors: Errors, mask: np.ndarray, data: PoseData) -> dict[str, Any
             row: {
                 metric: {
                     "frames": mean(row, metric, everything),
-                    "groups": over_groups(row, metric),
+                    "groups": mean_of_means(row, metric, "group"),
+                    "actions": mean_of_means(row, metric, "action"),
                 }
-                for metric in metrics.METRICS
+                for metric in names
             }
             for row in errors
         },
@@ -287,6 +281,23 @@ def _errors(
         row: {name: errors[name][i] for name in metrics.available(space)}
         for i, (row, (_, space)) in enumerate(rows.items())
     }
+
+
+def _share_in_view(
+    joints: Float[Array, "batch time views joints 3"],
+    observations: Observations,
+    valid: Float[Array, "batch time views joints"],
+    info: Info,
+) -> Float[Array, "batch time views"]:
+    """2D-PCK of camera-frame joints against the view's own keypoints."""
+
+    def pixels(camera: cam.Camera, point: Array) -> Array:
+        return cam.to_pixels(camera, cam.perspective(point))
+
+    index, known = _keypoints_of_joints(info)
+    visible = (observations.confidence[..., index] > 0) * valid * known
+    projected = cam.batched(pixels)(observations.cameras, joints)
+    return _over_views(metrics.pck_2d)(projected, observations.keypoints[..., index, :], visible)
 
 
 def _over_views(function: Any) -> Any:

@@ -66,9 +66,19 @@ _TREES = {
     """,
     "humaneva15": """
         pelvis thorax<pelvis left_shoulder<thorax left_elbow<left_shoulder left_wrist<left_elbow
-        left_hip<pelvis left_knee<left_hip left_ankle<left_knee right_shoulder<thorax
-        right_elbow<right_shoulder right_wrist<right_elbow right_hip<pelvis right_knee<right_hip
+        right_shoulder<thorax right_elbow<right_shoulder right_wrist<right_elbow left_hip<pelvis
+        left_knee<left_hip left_ankle<left_knee right_hip<pelvis right_knee<right_hip
         right_ankle<right_knee head<thorax
+    """,
+    # Ends of segments: elbows and knees stand twice, a centimetre apart.
+    "humaneva20": """
+        pelvis thorax_lower<pelvis neck_base<thorax_lower left_shoulder<thorax_lower
+        left_elbow_upper<left_shoulder left_elbow_lower<left_elbow_upper
+        left_wrist<left_elbow_lower right_shoulder<thorax_lower right_elbow_upper<right_shoulder
+        right_elbow_lower<right_elbow_upper right_wrist<right_elbow_lower left_hip<pelvis
+        left_knee_upper<left_hip left_knee_lower<left_knee_upper left_ankle<left_knee_lower
+        right_hip<pelvis right_knee_upper<right_hip right_knee_lower<right_knee_upper
+        right_ankle<right_knee_lower head<neck_base
     """,
     "coco17": """
         nose left_eye<nose right_eye<nose left_ear<left_eye right_ear<right_eye left_shoulder<nose
@@ -76,6 +86,50 @@ _TREES = {
         left_wrist<left_elbow right_wrist<right_elbow left_hip<left_shoulder
         right_hip<right_shoulder left_knee<left_hip right_knee<right_hip left_ankle<left_knee
         right_ankle<right_knee
+    """,
+    "mpii16": """
+        right_ankle<right_knee right_knee<right_hip right_hip<pelvis left_hip<pelvis
+        left_knee<left_hip left_ankle<left_knee pelvis thorax<pelvis upper_neck<thorax
+        head<upper_neck right_wrist<right_elbow right_elbow<right_shoulder right_shoulder<thorax
+        left_shoulder<thorax left_elbow<left_shoulder left_wrist<left_elbow
+    """,
+    "smpl24": """
+        pelvis left_hip<pelvis right_hip<pelvis spine1<pelvis left_knee<left_hip
+        right_knee<right_hip spine2<spine1 left_ankle<left_knee right_ankle<right_knee
+        spine3<spine2 left_foot<left_ankle right_foot<right_ankle neck_base<spine3
+        left_collar<spine3 right_collar<spine3 head_base<neck_base left_shoulder<left_collar
+        right_shoulder<right_collar left_elbow<left_shoulder right_elbow<right_shoulder
+        left_wrist<left_elbow right_wrist<right_elbow left_hand<left_wrist right_hand<right_wrist
+    """,
+    # OpenPose's order.
+    "coco18": """
+        nose<mid_shoulders mid_shoulders right_shoulder<mid_shoulders right_elbow<right_shoulder
+        right_wrist<right_elbow left_shoulder<mid_shoulders left_elbow<left_shoulder
+        left_wrist<left_elbow right_hip<mid_shoulders right_knee<right_hip right_ankle<right_knee
+        left_hip<mid_shoulders left_knee<left_hip left_ankle<left_knee right_eye<nose left_eye<nose
+        right_ear<right_eye left_ear<left_eye
+    """,
+    # CMU Panoptic's joints19.
+    "coco19": """
+        mid_shoulders<pelvis nose<mid_shoulders pelvis left_shoulder<mid_shoulders
+        left_elbow<left_shoulder left_wrist<left_elbow left_hip<pelvis left_knee<left_hip
+        left_ankle<left_knee right_shoulder<mid_shoulders right_elbow<right_shoulder
+        right_wrist<right_elbow right_hip<pelvis right_knee<right_hip right_ankle<right_knee
+        left_eye<nose left_ear<left_eye right_eye<nose right_ear<right_eye
+    """,
+    "penn13": """
+        head left_shoulder<head right_shoulder<head left_elbow<left_shoulder
+        right_elbow<right_shoulder left_wrist<left_elbow right_wrist<right_elbow
+        left_hip<left_shoulder right_hip<right_shoulder left_knee<left_hip right_knee<right_hip
+        left_ankle<left_knee right_ankle<right_knee
+    """,
+    "jta22": """
+        head<head_center head_center<neck_base neck_base<spine0 right_clavicle<neck_base
+        right_shoulder<right_clavicle right_elbow<right_shoulder right_wrist<right_elbow
+        left_clavicle<neck_base left_shoulder<left_clavicle left_elbow<left_shoulder
+        left_wrist<left_elbow spine0<spine1 spine1<spine2 spine2<spine3 spine3<spine4 spine4
+        right_hip<spine4 right_knee<right_hip right_ankle<right_knee left_hip<spine4
+        left_knee<left_hip left_ankle<left_knee
     """,
 }
 

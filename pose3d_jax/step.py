@@ -27,9 +27,10 @@ from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.schema import Clip
 
 # What the state's key is folded with first, so that no two uses share a key.
-_INIT, _DRAW, _UPDATE = range(3)
+_INIT, _DRAW, _UPDATE, _AUGMENT = range(4)
 
 Schedule: TypeAlias = Callable[[Int[Array, ""]], Float[Array, ""]]
+Augment: TypeAlias = Callable[[Clip, Key[Array, ""]], Clip]
 
 
 @runtime_checkable
@@ -59,6 +60,7 @@ class Phase:
     optimizer: optax.GradientTransformation  # built with a learning rate of 1
     learning_rate: Schedule
     reset_optimizer: bool = False
+    augment: Augment | None = None  # what becomes of the main stream's batches
     average_decay: float = 0.0  # of the exponential moving average of the variables; 0 = none
 
 
@@ -129,8 +131,15 @@ def update(
     active = dataclasses.replace(group, terms=tuple(t for t in group.terms if t in phase.weights))
     params = state.variables["params"]
     trained, fixed = _split(params, group.paths, phase.mode.frozen)
-    key = jax.random.fold_in(jax.random.fold_in(state.key, _UPDATE), draw)
-    key = jax.random.fold_in(key, _device())
+
+    def own_key(use: int) -> Key[Array, ""]:
+        return jax.random.fold_in(
+            jax.random.fold_in(jax.random.fold_in(state.key, use), draw), _device()
+        )
+
+    key = own_key(_UPDATE)
+    if phase.augment is not None:
+        batch = {**batch, "main": phase.augment(batch["main"], own_key(_AUGMENT))}
     phase_step = state.step - phase.first_step
 
     def local_loss(trained: dict) -> tuple[Float[Array, ""], tuple]:

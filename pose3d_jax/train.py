@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import pose3d_jax
-from pose3d_jax import checkpoint, evaluate, hosts, methods, scoring, step, workdir
+from pose3d_jax import checkpoint, evaluate, hosts, methods, references, scoring, step, workdir
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
@@ -24,6 +24,7 @@ from pose3d_jax.data.poses import PoseData
 from pose3d_jax.errors import Interrupted, NonFiniteError
 from pose3d_jax.log import ScalarLog
 from pose3d_jax.methods.base import Info, Method, MethodError, covers
+from pose3d_jax.phases import phase_before, phases_of
 from pose3d_jax.signals import Signals
 from pose3d_jax.step import Phase, TrainState
 
@@ -71,7 +72,7 @@ def run(
     )
     method = methods.create(config["method"], info)
     epoch = main.poses.size // batch_sizes["main"]
-    phases = configs.phases(config, method, epoch)
+    phases = phases_of(config, method, epoch)
     total = sum(phase.steps for phase in phases)
 
     # ------------------------------------------------------------------ state
@@ -89,7 +90,7 @@ def run(
     earlier = 0.0  # seconds that the run took before it was taken up again
     if checkpoint.exists(directory):
         saved = checkpoint.read_metadata(directory)
-        left_by = configs.phase_before(phases, saved["step"])
+        left_by = phase_before(phases, saved["step"])
         like = _initial_state(config, method, phases, left_by, sets)
         state = checkpoint.read_state(directory, like)
         earlier = saved["wall_s"]
@@ -155,15 +156,19 @@ def run(
 
 
 def _load(config: Mapping[str, Any], stream: Mapping[str, Any]) -> PoseData:
-    return poses.load(
-        config["data"]["paths"],
+    data = poses.load(
+        config["data"]["path"],
         stream["split"],
         window=stream["window"],
         stride=stream["stride"],
         keypoint_skeleton=config["data"]["keypoint_skeleton"] or None,
         joint_skeleton=config["data"]["joint_skeleton"] or None,
         keypoint_source=config["data"]["keypoint_source"] or None,
+        views=config["data"]["views"],
+        actions=config["data"]["actions"],
     )
+    joints = stream.get("joints", "labels")
+    return data if joints == "labels" else references.relabelled(data, joints)
 
 
 def _load_split(config: Mapping[str, Any], split: str) -> PoseData:

@@ -18,6 +18,7 @@ from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
 from pose3d_jax.errors import NonFiniteError
 from pose3d_jax.methods.base import Info
+from pose3d_jax.phases import adaptation_phase
 from pose3d_jax.runs import sealed
 
 
@@ -30,7 +31,7 @@ def directory(tmp_path_factory):
 
 def config(directory, method="multiview", **adaptation):
     made = get_config(f"{method}-tiny").to_dict()
-    made["data"]["paths"] = (str(directory),)
+    made["data"]["path"] = str(directory)
     made["adaptation"].update(adaptation)
     return made
 
@@ -124,7 +125,7 @@ class Case:
         self.method = methods.create(full["method"], info)
         batch = {"main": self.data.poses.take(jnp.zeros(1, jnp.int32))}
         self.variables = jax.jit(self.method.init)(jax.random.key(0), batch)
-        self.phase = configs.adaptation_phase(full, self.method, 1)
+        self.phase = adaptation_phase(full, self.method, 1)
 
     def shared(self, data=None, devices=1):
         return adapt.adapt_shared(

@@ -12,6 +12,7 @@ from pose3d_jax import config as configs
 from pose3d_jax import methods
 from pose3d_jax.config import ConfigError
 from pose3d_jax.methods.base import Info
+from pose3d_jax.phases import phases_of, schedule
 from tests.scenes import H36M
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -32,7 +33,7 @@ def test_every_config_is_whole_and_makes_its_method(path):
     for argument in arguments:
         config = configs.complete(load(path, argument))
         method = methods.create(config["method"], Info(H36M, H36M))
-        phases = configs.phases(config, method, steps_per_epoch=10)
+        phases = phases_of(config, method, steps_per_epoch=10)
         assert phases[1].first_step == phases[0].steps
         # Every key stands in the file, so that a flag can set it.
         assert set(load(path, argument)) == set(configs.TOP)
@@ -47,7 +48,7 @@ def test_completed_config_survives_json_and_completion():
     ("change", "message"),
     [
         ({"sede": 1}, r"config: 'sede' is unknown; did you mean 'seed'"),
-        ({"data.path": "x"}, r"config.data: 'path' is unknown; did you mean 'paths'"),
+        ({"data.paths": "x"}, r"config.data: 'paths' is unknown; did you mean 'path'"),
         ({"streams.main.batch": 3}, r"config.streams.main: 'batch' is unknown"),
         ({"precision": "float16"}, r"precision is 'float16'; it must be 'float32' or 'bfloat16'"),
         ({"evaluation.splits": ()}, r"config.evaluation: 'splits' is unknown"),
@@ -72,7 +73,7 @@ def phase(**changes):
     base = {"length_steps": 10, "weights": {"pose": 1.0}, "learning_rate": 1e-3}
     config = example().to_dict() | {"phases": [base | changes]}
     method = methods.create({"name": "supervised"}, Info(H36M, H36M))
-    return configs.phases(configs.complete(config), method, steps_per_epoch=20)[0]
+    return phases_of(configs.complete(config), method, steps_per_epoch=20)[0]
 
 
 @pytest.mark.parametrize(
@@ -125,14 +126,14 @@ def test_phase_is_converted_to_steps_once():
 def test_schedules_go_from_start_to_stop_and_stay(kind, quarter):
     stop = 0.1 if kind == "exponential" else 0.0
     value = {"kind": kind, "start": 1.0, "stop": stop, "period_epochs": 2}
-    schedule = configs.schedule(value, 60, 20, "here")
-    values = [float(schedule(jnp.int32(step))) for step in (0, 10, 40, 99)]
+    over_time = schedule(value, 60, 20, "here")
+    values = [float(over_time(jnp.int32(step))) for step in (0, 10, 40, 99)]
     assert values == pytest.approx([1.0, quarter, stop, stop], abs=1e-6)
 
 
 def test_a_schedule_without_a_period_takes_the_phase():
-    schedule = configs.schedule({"kind": "linear", "start": 1.0, "stop": 0.0}, 8, 20, "here")
-    assert [float(schedule(jnp.int32(step))) for step in (0, 2, 8, 9)] == [1.0, 0.75, 0.0, 0.0]
+    over_time = schedule({"kind": "linear", "start": 1.0, "stop": 0.0}, 8, 20, "here")
+    assert [float(over_time(jnp.int32(step))) for step in (0, 2, 8, 9)] == [1.0, 0.75, 0.0, 0.0]
 
 
 def test_clip_norm_bounds_the_gradient():

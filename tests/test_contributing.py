@@ -121,7 +121,7 @@ def test_mypy_passes_it(folder):
 def test_it_trains_and_stands_beside_triangulation(config, folder):
     synthetic.main(["--out", str(folder / "data"), "--scale", "0.02"])
     config = config.copy_and_resolve_references()
-    config.data.paths = (str(folder / "data"),)
+    config.data.path = str(folder / "data")
     config.evaluation.update({"validation": "", "every_epochs": 4})  # for speed
     for phase in config.phases:
         phase["length_steps"] = 24  # instead of 3: the loss is to fall

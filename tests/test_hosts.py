@@ -24,7 +24,7 @@ from configs import demo
 
 def get_config():
     config = demo.get_config("supervised-tiny")
-    config.data.paths = ("DATA",)
+    config.data.path = "DATA"
     config.devices = 0
     config.steps_per_call = 3
     for phase in config.phases:

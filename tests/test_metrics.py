@@ -48,12 +48,16 @@ def reference(prediction, truth):
     turned = Rotation.align_vectors(ct, cp)[0].apply(cp)
     report = p - t
     report[ROOT] = (prediction - truth)[ROOT]
+    off = np.delete(np.linalg.norm(p - t, axis=-1), ROOT)
+    within = lambda millimetres: np.count_nonzero(1000 * off <= millimetres) / len(off)  # noqa: E731
     return {
         "p1": mean_norm(p - t),
         "p2": mean_norm(np.sum(turned * ct) / np.sum(cp * cp) * turned - ct),
         "n_mpjpe": mean_norm(np.sum(p * t) / np.sum(p * p) * p - t),
         "absolute": mean_norm(prediction - truth),
         "mpjpe_report": mean_norm(report),
+        "pck": within(150),
+        "auc": sum(within(5 * i) for i in range(31)) / 31,
     }
 
 
@@ -89,16 +93,29 @@ def test_matches_numpy_and_scipy(seed):
 
 def test_identical_poses_have_no_error():
     truth = poses(0)[1]
-    assert all(value < 1e-6 for value in errors(truth, truth).values())
+    found = errors(truth, truth)
+    assert [found.pop(share) for share in ("pck", "auc")] == [1, 1]
+    assert all(value < 1e-6 for value in found.values())
 
 
 def test_a_prediction_that_is_nan_has_no_error_of_zero():
     """NaN anywhere is NaN in what is averaged over it, and all NaN is NaN in every metric."""
     prediction, truth = poses(0)
-    assert all(np.isnan(value) for value in errors(np.nan * prediction, truth).values())
+    found = errors(np.nan * prediction, truth)
+    assert [found.pop(share) for share in ("pck", "auc")] == [0, 0]  # none is within reach
+    assert all(np.isnan(value) for value in found.values())
     prediction[3, 1] = np.nan
     result = errors(prediction, truth)
     assert all(np.isnan(result[name]) for name in ("p1", "absolute", "mpjpe_report"))
+
+
+def test_pck_2d_counts_what_is_near_in_sizes_of_the_person():
+    truth = f32([[100, 100], [100, 300], [200, 200], [9, 9]])  # a box of 100 x 200
+    points = truth + f32([[10, 0], [0, 10.1], [6, 8], [0, 0]])
+    visible = f32([1, 1, 1, 0])
+    assert_allclose(metrics.pck_2d(points, truth, visible), 2 / 3)
+    assert_allclose(metrics.pck_2d(points, truth, visible, alpha=0.06), 1.0)
+    assert metrics.pck_2d(points, truth, 0 * visible) == 0
 
 
 # ------------------------------------------------------------------------------------- invariance
@@ -181,8 +198,8 @@ def test_scored_needs_the_root_and_one_more():
 @pytest.mark.parametrize(
     ("space", "names"),
     [
-        ("absolute", ["p1", "p2", "n_mpjpe", "absolute", "mpjpe_report"]),
-        ("root_relative", ["p1", "p2", "n_mpjpe"]),
+        ("absolute", ["p1", "p2", "n_mpjpe", "absolute", "mpjpe_report", "pck", "auc"]),
+        ("root_relative", ["p1", "p2", "n_mpjpe", "pck", "auc"]),
         ("up_to_scale", ["p2", "n_mpjpe"]),
     ],
 )
@@ -515,4 +532,5 @@ def test_a_level_is_a_share(level):
 
 
 def test_clip_metrics_are_not_among_those_of_a_pose():
-    assert list(metrics.METRICS) == ["p1", "p2", "n_mpjpe", "absolute", "mpjpe_report"]
+    names = ["p1", "p2", "n_mpjpe", "absolute", "mpjpe_report", "pck", "auc"]
+    assert list(metrics.METRICS) == names

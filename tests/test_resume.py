@@ -25,7 +25,7 @@ from configs import demo
 
 def get_config():
     config = demo.get_config("multiview-tiny")
-    config.data.paths = ("DATA",)
+    config.data.path = "DATA"
     config.steps_per_call = 5
     for phase in config.phases:
         phase["length_steps"] = {STEPS // 2}

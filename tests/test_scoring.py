@@ -19,7 +19,7 @@ def trained(tmp_path_factory):
     data = tmp_path_factory.mktemp("scoring") / "data"
     synthetic.main(["--out", str(data), "--scale", "0.05"])
     config = get_config("supervised-tiny").to_dict()
-    config["data"]["paths"] = (str(data),)
+    config["data"]["path"] = str(data)
     workdir = tmp_path_factory.mktemp("run")
     train.run(config, workdir)
     return config, workdir

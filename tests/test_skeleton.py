@@ -24,8 +24,13 @@ def test_tree_is_valid(skeleton_):
 
 
 @every_skeleton
-def test_parents_come_before_their_children(skeleton_):
-    assert all(parent < child for parent, child in skeleton_.bones)
+def test_every_joint_hangs_on_the_root(skeleton_):
+    for joint in range(skeleton_.size):
+        path = [joint]
+        while skeleton_.parents[path[-1]] >= 0:
+            path.append(skeleton_.parents[path[-1]])
+            assert len(path) <= skeleton_.size
+        assert path[-1] == skeleton_.root
 
 
 @every_skeleton
@@ -72,5 +77,5 @@ def test_reorder_refuses_points_of_another_size():
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(SkeletonError, match=r"'h36m'.*h36m17, humaneva15, coco17"):
+    with pytest.raises(SkeletonError, match=r"'h36m'.*h36m17, humaneva15, .*coco17"):
         skeleton.get("h36m")

@@ -42,7 +42,7 @@ def data(tmp_path_factory):
 
 def config(directory, method="supervised", **changes):
     made = get_config(f"{method}-tiny")
-    made.data.paths = (str(directory),)
+    made.data.path = str(directory)
     with made.unlocked():
         made.update(changes)
     return made
@@ -188,8 +188,8 @@ def test_several_devices_train_too(data, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"data": {"paths": ("nowhere",)}}, DataError, "no directory nowhere"),
-        ({"data": {"paths": ()}}, DataError, "data.paths is empty"),
+        ({"data": {"path": ("nowhere",)}}, DataError, "no directory nowhere"),
+        ({"data": {"path": ()}}, DataError, "data.path is empty"),
         ({"devices": 64}, HostsError, "there are 4"),
         ({"devices": 3}, ConfigError, "which 3 devices cannot share"),
         ({"streams": {"main": {"batch_size": 10**6}}}, ConfigError, "the number of windows"),
@@ -258,7 +258,7 @@ def door(home, *arguments):
 
 def test_the_door_trains_evaluates_adapts_and_compares(data, tmp_path):
     """What the README says, in its order; compiled programs are kept for the next time."""
-    config = ("--config=configs/demo.py:supervised-tiny", f"--config.data.paths=('{data}',)")
+    config = ("--config=configs/demo.py:supervised-tiny", f"--config.data.path={data}")
     workdir = tmp_path / "run"
     for mode in ("train", "evaluate", "adapt"):
         result = door(tmp_path, f"--mode={mode}", f"--workdir={workdir}", *config)
@@ -278,7 +278,7 @@ def test_the_door_trains_evaluates_adapts_and_compares(data, tmp_path):
     ("arguments", "message"),
     [
         (["--config=configs/demo.py", "--config.sed=1"], 'Did you mean "seed" instead of "sed"'),
-        (["--config=configs/demo.py", "--config.data.paths=('nowhere',)"], "no directory nowhere"),
+        (["--config=configs/demo.py", "--config.data.path=nowhere"], "no directory nowhere"),
         (["--config=configs/demo.py:nonsense"], "demo.py takes multiview or supervised"),
         (["--config=configs/none.py"], "names no file"),
         (["--mode=evaluate"], "no checkpoint"),

@@ -10,7 +10,7 @@ from pose3d_jax import workdir
 from pose3d_jax.workdir import WorkdirError
 
 EXPERIMENT = {
-    "config": {"seed": 0, "phases": [{"length_steps": 3}], "data": {"paths": ["a"]}},
+    "config": {"seed": 0, "phases": [{"length_steps": 3}], "data": {"path": ["a"]}},
     "fingerprint": {"main": "00ff"},
     "code": "0.1.0+abc",
 }

@@ -110,5 +110,5 @@ def _sha256_once(path: Path, size: int, mtime_ns: int) -> str:
 def _fault(directory: Path, name: str, fault: str) -> DataError:
     return DataError(
         f"{directory / name} {fault}; prepare it again: "
-        f"python -m data_prep.NAME --out {directory} --overwrite"
+        f"python -m data_prep.NAME --output {directory} --overwrite"
     )

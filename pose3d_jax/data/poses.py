@@ -20,7 +20,7 @@ from pose3d_jax.noise import PRESETS, Noise, corrupt_record
 from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
 from pose3d_jax.skeleton import Skeleton
 
-_ADVICE = "prepare the data first (python -m data_prep.NAME --out DIR) or correct data.paths"
+_ADVICE = "prepare the data first (python -m data_prep.NAME --output DIR) or correct data.path"
 
 
 @struct.dataclass
@@ -134,6 +134,8 @@ def load(
     keypoint_source: str | None = None,
     recordings: tuple[str, ...] | None = None,
     noise: Noise | None = None,
+    views: Sequence[int] = (),
+    actions: Sequence[str] = (),
 ) -> PoseData:
     """The split of every data set, joined: views padded to the most there are, joints put in order.
 
@@ -150,21 +152,24 @@ def load(
         table is made from the data.
       noise: what the keypoints suffer before anything else is done to them (with seed 0); by
         default nothing.
+      views: indices of the cameras to use, in this order; by default all.
+      actions: those to use; by default all.
 
     Raises `DataError` where the sets do not fit together, `SkeletonError` where they lack joints.
     """
     found = [record for directory in directories for record in read_split(directory, split)]
+    if not found:
+        raise DataError("data.path is empty; name at least one prepared data set")
+    found = [_pick_views(record, views) for record in _pick_actions(found, actions)]
     if noise not in (None, PRESETS["clean"]):
         found = [corrupt_record(record, noise) for record in found]
-    if not found:
-        raise DataError("data.paths is empty; name at least one prepared data set")
     identities = [record.identity for record in found]
     keypoints = _common(identities, "keypoint_skeleton", keypoint_skeleton)
     joints = _common(identities, "joint_skeleton", joint_skeleton)
     fingerprint = _fingerprint(found)
-    views = max(len(identity.camera_names) for identity in identities)
+    most = max(len(identity.camera_names) for identity in identities)
     clips = [
-        _pad_views(_reorder(record, skeleton.get(keypoints), skeleton.get(joints)), views)
+        _pad_views(_reorder(record, skeleton.get(keypoints), skeleton.get(joints)), most)
         for record in found
     ]
 
@@ -194,7 +199,7 @@ def load(
     if keypoint_source not in (None, source):
         raise DataError(
             f"{', '.join(map(str, directories))}, split {split!r}: the 2D points are from "
-            f"{source!r}, not {keypoint_source!r}; correct data.keypoint_source or data.paths"
+            f"{source!r}, not {keypoint_source!r}; correct data.keypoint_source or data.path"
         )
     return PoseData(
         poses=jax.device_put(poses),
@@ -204,6 +209,37 @@ def load(
         keypoint_source=source,
         recordings=recordings,
         fingerprint=fingerprint,
+    )
+
+
+def _pick_actions(found: list[Record], actions: Sequence[str]) -> list[Record]:
+    """The records of these actions; all where none is named."""
+    there = {record.identity.action for record in found}
+    missing = sorted(set(actions) - there)
+    if missing:
+        raise DataError(
+            f"no clip shows {', '.join(missing)}; the actions are {', '.join(sorted(there))}; "
+            f"correct data.actions"
+        )
+    return [record for record in found if not actions or record.identity.action in actions]
+
+
+def _pick_views(record: Record, views: Sequence[int]) -> Record:
+    """The record as the cameras of these indices see it; all where none is named."""
+    if not views:
+        return record
+    clip, identity = record
+    names = identity.camera_names
+    if max(views) >= len(names) or len(set(views)) < len(views):
+        raise DataError(
+            f"data.views is {list(views)}, but clip {identity.dataset}/{identity.clip} has cameras "
+            f"0 to {len(names) - 1}; name each at most once"
+        )
+    chosen = list(views)
+    observations = jax.tree.map(lambda x: x[:, chosen], clip.observations)
+    return Record(
+        dataclasses.replace(clip, observations=observations),
+        dataclasses.replace(identity, camera_names=tuple(names[view] for view in chosen)),
     )
 
 

@@ -28,6 +28,7 @@ class SingleViewLifting:
     dropout: float = setting(0.5, least=0, below=1)
     root_depth: float = setting(4.0, above=0)  # metres
     reach: float = setting(1.5, above=0)  # metres
+    centred: bool = setting(False)  # see Lifter
 
     @property
     def model(self) -> Lifter:
@@ -45,6 +46,7 @@ class SingleViewLifting:
             dropout=self.dropout,
             root_depth=self.root_depth,
             reach=self.reach,
+            centred=self.centred,
             dtype=jnp.dtype(self.info.precision),
             name="lifter",
         )

@@ -17,7 +17,7 @@ from tests import scenes
 
 ROOT = Path(__file__).parents[2]
 SHARD = "scene-train.array_record-00000-of-00001"
-REMEDY = "prepare it again: python -m data_prep.NAME --out {} --overwrite"
+REMEDY = "prepare it again: python -m data_prep.NAME --output {} --overwrite"
 
 
 def write(directory, *clips, **options):
@@ -63,7 +63,7 @@ def test_checksums_are_those_of_every_file(directory):
     table = json.loads((directory / "checksums.json").read_text())
     files = {path.name: path.read_bytes() for path in directory.iterdir()}
     del files["checksums.json"]
-    assert len(files) == 4  # two shards, two descriptions
+    assert len(files) == 5  # two shards, three descriptions
     expected = {
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for name, content in files.items()

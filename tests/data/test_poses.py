@@ -124,7 +124,7 @@ def test_what_is_missing_is_named(still, tmp_path):
         poses.load([tmp_path / "empty"], "train")
     with pytest.raises(DataError, match=r"no split 'test'; it has train"):
         poses.load([still], "test")
-    with pytest.raises(DataError, match=r"data.paths is empty"):
+    with pytest.raises(DataError, match=r"data.path is empty"):
         poses.load([], "train")
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pose3d_jax import checkpoint, evaluate, log, methods, runs, step, train, workdir
-from pose3d_jax import config as configs
 from pose3d_jax.data import poses
 from pose3d_jax.errors import UserError
+from pose3d_jax.phases import phases_of
 from tests.fuzz.conftest import examples
 from tests.fuzz.damage import DAMAGE, FRACTION, copied, damage, files
 from tests.fuzz.test_configs import plain
@@ -47,8 +47,8 @@ def like(trained):
     metadata = checkpoint.read_metadata(trained[0])
     config, info = metadata["config"], evaluate._info(metadata)
     method = methods.create(config["method"], info)
-    phases = configs.phases(config, method, metadata["steps_per_epoch"])
-    batch = {"main": poses.load(config["data"]["paths"], "test").poses.take(jnp.zeros(1, int))}
+    phases = phases_of(config, method, metadata["steps_per_epoch"])
+    batch = {"main": poses.load(config["data"]["path"], "test").poses.take(jnp.zeros(1, int))}
     key = jax.random.key(0)
     return jax.eval_shape(lambda key: step.init_state(method, phases[-1], batch, key, False), key)
 

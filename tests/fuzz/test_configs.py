@@ -17,6 +17,7 @@ from pose3d_jax import config as configs
 from pose3d_jax import methods, step, train
 from pose3d_jax.errors import UserError
 from pose3d_jax.methods.base import Info
+from pose3d_jax.phases import adaptation_phase
 from tests.fuzz.conftest import examples
 from tests.scenes import H36M
 
@@ -55,7 +56,7 @@ VALUES = st.one_of(
 
 def plain(directory, method="supervised"):
     made = get_config(f"{method}-tiny").to_dict()
-    made["data"]["paths"] = [str(directory)]
+    made["data"]["path"] = [str(directory)]
     made["phases"] = [dict(phase) for phase in made["phases"]]
     return copy.deepcopy(made)
 
@@ -138,7 +139,7 @@ def adaptation(config):
     method = methods.create(
         {**full["method"], "name": full["adaptation"]["method"]}, Info(H36M, H36M)
     )
-    return configs.adaptation_phase(full, method, 10)
+    return adaptation_phase(full, method, 10)
 
 
 def assert_refused_or_ready(config):
@@ -186,8 +187,8 @@ FOUND = [
     (("streams", "main", "batch_size"), 1.5, r"streams.main.batch_size is 1.5; it must be"),
     (("streams", "main", "window"), 10**9, r"streams.main.window is 1000000000; it must be"),
     (("streams", "main", "stride"), 10**30, r"streams.main.stride is 1\d+; it must be"),
-    (("data", "paths"), 3, r"config.data.paths is 3; it must be a list of paths"),
-    (("data", "paths"), ["x" * 5000], r"cannot be opened \(File name too long\); prepare"),
+    (("data", "path"), 3, r"config.data.path is 3; it must be a path or a list of paths"),
+    (("data", "path"), ["x" * 5000], r"cannot be opened \(File name too long\); prepare"),
     (("data", "joint_skeleton"), ["h36m17"], r"config.data.joint_skeleton is .* must be text"),
     (("evaluation", "test"), "test", r"config.evaluation.test is 'test'; it must be a list"),
     (("evaluation", "batch_size"), "x", r"config.evaluation.batch_size is 'x'; it must be at leas"),
@@ -204,7 +205,11 @@ FOUND = [
         {"kind": "linear", "start": "a", "stop": 0},
         r"phases\[0\].learning_rate.start is 'a'; it must be",
     ),
-    (("phases", 0, "frozen"), [1], r"phases\[0\].frozen is \[1\]; it must be a list of paths"),
+    (
+        ("phases", 0, "frozen"),
+        [1],
+        r"phases\[0\].frozen is \[1\]; it must be a list of paths",
+    ),
     (("phases", 0, "average_decay"), 2, r"phases\[0\].average_decay is 2; it must be .* below 1"),
     (("phases", 0, "dropout"), "no", r"phases\[0\].dropout is 'no'; it must be True or False"),
     (("phases", 0, "optimizer"), "adam", r"phases\[0\].optimizer is 'adam'; it must be a table"),

@@ -1,0 +1,196 @@
+"""Reading what users hold: plain arrays out of npz files and pickles; errors name the file.
+
+Object arrays and pickles come from anywhere, and a pickle may run anything. What is read here are
+NumPy arrays and plain Python values; a file that asks for another class is refused by its name.
+"""
+
+import _codecs
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pose3d_jax.errors import UserError
+
+
+class SourceError(UserError):
+    """Original files that are missing or not what they should be."""
+
+
+_REMEDY = "fetch or convert it again"
+# Where NumPy keeps what its pickles name; the module has moved between versions.
+_NUMPY = {
+    "_reconstruct": np.zeros(0).__reduce__()[0],
+    "_frombuffer": np.zeros(0).__reduce_ex__(5)[0],
+    "scalar": np.float64(0).__reduce__()[0],
+    "ndarray": np.ndarray,
+    "dtype": np.dtype,
+}
+_NUMPY_MODULES = (
+    "numpy",
+    "numpy.core.multiarray",
+    "numpy.core.numeric",
+    "numpy._core.multiarray",
+    "numpy._core.numeric",
+)
+_PLAIN = {
+    kind.__name__: kind
+    for kind in (dict, list, tuple, set, frozenset, complex, bytearray, int, float, bool, str)
+}
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """How bytes stand in pickles that Python 2 can read; `codecs.encode` itself can do more."""
+    if encoding not in ("latin1", "latin-1", "utf8", "utf-8", "ascii"):
+        raise pickle.UnpicklingError(f"text encoded as {encoding}")
+    return _codecs.encode(text, encoding)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Admits NumPy arrays, numbers and plain Python values only."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in _NUMPY_MODULES and name in _NUMPY:
+            return _NUMPY[name]
+        if module in ("builtins", "__builtin__"):
+            if name in _PLAIN:
+                return _PLAIN[name]
+            if module == "__builtin__" and name in ("unicode", "long"):  # Python 2's
+                return {"unicode": str, "long": int}[name]
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
+        raise _Refused(f"{module}.{name}")
+
+
+class _Refused(Exception):
+    """A class that is neither NumPy's nor plain Python's."""
+
+
+def load_pickle(path: str | Path, encoding: str = "latin1") -> Any:
+    """What a pickle holds: arrays, numbers, text, and dicts, lists and tuples of them.
+
+    `encoding` reads the byte strings of Python 2 (`latin1` keeps its arrays whole). Raises
+    `SourceError` for a file that is missing or damaged, or that holds any other class.
+    """
+    with _opened(path) as stream:
+        return _unpickle(stream, str(path), encoding)
+
+
+def load_npz(path: str | Path) -> dict[str, Any]:
+    """The members of an npz file by key; an object array of no axes comes as the object itself.
+
+    Object arrays are held to what `load_pickle` admits. Raises `SourceError` as it does.
+    """
+    members: dict[str, Any] = {}
+    with _opened(path) as stream:
+        try:
+            archive = zipfile.ZipFile(stream)
+            for name in archive.namelist():
+                key = name.removesuffix(".npy")
+                with archive.open(name) as member_stream:
+                    members[key] = _read_member(member_stream, f"{path}, key {key}")
+        except SourceError:
+            raise
+        # What damage makes of the zip, its compression, and the headers in it.
+        except Exception as error:
+            raise SourceError(
+                f"{path}: is not a readable npz file ({_short(error)}); {_REMEDY}"
+            ) from error
+    return members
+
+
+def _read_member(stream: Any, where: str) -> Any:
+    version = np.lib.format.read_magic(stream)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, _, dtype = read_header(stream)
+    if not dtype.hasobject:
+        stream.seek(0)
+        return np.lib.format.read_array(stream, allow_pickle=False)
+    found = _unpickle(stream, where, "latin1")
+    if isinstance(found, np.ndarray) and found.shape == () and shape == ():
+        return found.item()
+    return found
+
+
+def _unpickle(stream: Any, where: str, encoding: str) -> Any:
+    try:
+        return _PlainUnpickler(stream, encoding=encoding).load()
+    except _Refused as refused:
+        raise SourceError(
+            f"{where}: holds {refused}, which is no array or plain value and is not loaded, since "
+            f"a pickle can run code; save arrays, numbers, text, dicts and lists only"
+        ) from refused
+    # A damaged pickle fails in any way: opcodes build what they say from bytes that are anything.
+    except Exception as error:
+        raise SourceError(f"{where}: is not a readable pickle ({_short(error)}); {_REMEDY}") from (
+            error
+        )
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:100]}" if text else type(error).__name__
+
+
+def _opened(path: str | Path) -> Any:
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise SourceError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
+
+
+def member(table: Any, key: Any, where: str) -> Any:
+    """`table[key]`, or `SourceError` naming the file (`where`), the key, and the keys there are."""
+    if not isinstance(table, Mapping):
+        raise SourceError(f"{where}: is {_kind(table)}, not a dict with {key!r}; {_REMEDY}")
+    if key not in table:
+        there = ", ".join(map(str, list(table)[:12])) or "none"
+        raise SourceError(f"{where}: has no {key!r}; it has {there}. {_REMEDY.capitalize()}")
+    return table[key]
+
+
+def array(value: Any, shape: tuple[int | None, ...], where: str, *, finite: bool = True):
+    """The value as a float64 array of that shape; None stands for any length.
+
+    Raises `SourceError` naming `where` (file and key), what is there and what should be, for what
+    is no array of numbers, has another shape, or (unless `finite` is off) a NaN or an infinity.
+    """
+    expected = f"[{', '.join('any' if n is None else str(n) for n in shape)}]"
+    try:
+        found = np.asarray(value)
+        numeric = found.dtype.kind in "biuf"
+    except ValueError:  # lists of several lengths
+        numeric = False
+    if not numeric:
+        raise SourceError(
+            f"{where}: is {_kind(value)}, not an array of numbers {expected}; {_REMEDY}"
+        )
+    if found.ndim != len(shape) or any(
+        n not in (None, m) for n, m in zip(shape, found.shape, strict=True)
+    ):
+        raise SourceError(
+            f"{where}: has shape {list(found.shape)}, expected {expected}; it may be of "
+            f"another layout or joint set; {_REMEDY}"
+        )
+    found = found.astype(np.float64)
+    if finite and not np.isfinite(found).all():
+        at = [int(i) for i in np.argwhere(~np.isfinite(found))[0]]
+        raise SourceError(f"{where}: is {found[tuple(at)]} at index {at}; {_REMEDY}")
+    return found
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} of shape {list(value.shape)}"
+    return f"a {type(value).__name__}"
