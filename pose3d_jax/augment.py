@@ -1,0 +1,184 @@
+"""Other cameras, other bodies, other directions: training clips seen as they might have been.
+
+What is changed is the 3D of a clip, or a camera; the 2D points follow by projection, each with the
+error that it had. 3D is the stream's `labels.joints`: labels, or (`streams.*.joints`) what was
+triangulated from its own 2D, so that nothing here needs a label.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from pose3d_jax import cameras as cam
+from pose3d_jax.cameras import Camera
+from pose3d_jax.geometry import HIGHEST, axis_angle_to_matrix
+from pose3d_jax.schema import Clip
+from pose3d_jax.skeleton import Skeleton
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How far each clip may be changed; every number is the bound of a uniform draw, 0 is off.
+
+    One draw per clip: all its frames and views change together, but for what says "each view".
+    """
+
+    turn: float = 0.0  # degrees about the vertical through the person; 180 = any direction
+    flip: bool = False  # left for right, every second clip
+    orbit: float = 0.0  # degrees, each view: the camera around the person, sideways
+    elevation: float = 0.0  # degrees, each view: the camera around the person, up and down
+    distance: float = 0.0  # each view: natural logarithm of the factor on its distance
+    tilt: float = 0.0  # degrees, each view: the camera about its own axes
+    stature: float = 0.0  # natural logarithm of the factor on all bones
+    bones: float = 0.0  # of the factor on each bone, the same left and right
+    missing: float = 0.0  # share of keypoints that go missing
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything is projected anew."""
+        return any(getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "missing")
+
+
+def augment(settings: Augmentation, skeleton: Skeleton, clip: Clip, key: Key[Array, ""]) -> Clip:
+    """The clips `[B, T, ...]`, each changed by its own draw; keypoints and joints share `skeleton`.
+
+    Keypoints of joints without 3D go missing where anything is projected anew.
+    """
+    move, drop = jax.random.split(key)
+    if settings.moves:
+        keys = jax.random.split(move, clip.recording.shape[0])
+        change = jax.vmap(lambda clip, key: _move(settings, skeleton, clip, key))
+        clip = change(clip, keys)
+    if settings.missing:
+        observations = clip.observations
+        kept = jax.random.bernoulli(drop, 1 - settings.missing, observations.confidence.shape)
+        observations = dataclasses.replace(
+            observations,
+            confidence=jnp.where(kept, observations.confidence, 0.0),
+            keypoints=jnp.where(kept[..., None], observations.keypoints, 0.0),
+        )
+        clip = dataclasses.replace(clip, observations=observations)
+    return clip
+
+
+def _move(settings: Augmentation, skeleton: Skeleton, clip: Clip, key: Key[Array, ""]) -> Clip:
+    """One clip `[T, ...]` with its body, direction and cameras changed."""
+    turn_key, flip_key, stature_key, bones_key, camera_key = jax.random.split(key, 5)
+    observations, labels = clip.observations, clip.labels
+    views = observations.confidence.shape[1]
+    valid = labels.joints_valid
+    seen = jnp.where(valid[:, None] > 0, observations.confidence, 0.0)
+    # The error of each point, which its new place inherits.
+    error = observations.keypoints - _projected(observations.cameras, labels.joints)
+
+    joints = _resized(settings, skeleton, labels.joints, stature_key, bones_key)
+    centre = _centre(joints[:, skeleton.root], valid[:, skeleton.root])
+    angle = _uniform(turn_key, settings.turn) * (jnp.pi / 180)
+    turn = axis_angle_to_matrix(jnp.zeros(3).at[2].set(angle))
+    relative = joints - centre[None, None]
+    if settings.flip:
+        flipped = jax.random.bernoulli(flip_key)
+        order = np.array(skeleton.mirrored)
+        mirrored = relative[:, order] * jnp.array([-1.0, 1.0, 1.0])[None, None]
+        relative = jnp.where(flipped, mirrored, relative)
+        valid = jnp.where(flipped, valid[:, order], valid)
+        seen = jnp.where(flipped, seen[:, :, order], seen)
+        error = jnp.where(flipped, error[:, :, order], error)
+    joints = jnp.einsum("ij,tnj->tni", turn, relative, precision=HIGHEST) + centre[None, None]
+
+    orbit = jax.vmap(lambda camera, key: _orbited(settings, camera, centre, key), in_axes=(1, 0))
+    cameras = orbit(observations.cameras, jax.random.split(camera_key, views))
+    cameras = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), cameras)
+
+    seen = jnp.where(_depth(cameras, joints) >= cam.MIN_DEPTH, seen, 0.0)
+    keypoints = jnp.where(seen[..., None] > 0, _projected(cameras, joints) + error, 0.0)
+    return dataclasses.replace(
+        clip,
+        observations=dataclasses.replace(
+            observations, keypoints=keypoints, confidence=seen, cameras=cameras
+        ),
+        labels=dataclasses.replace(
+            labels, joints=jnp.where(valid[..., None] > 0, joints, 0.0), joints_valid=valid
+        ),
+    )
+
+
+def _resized(
+    settings: Augmentation,
+    skeleton: Skeleton,
+    joints: Float[Array, "time joints 3"],
+    stature_key: Key[Array, ""],
+    bones_key: Key[Array, ""],
+) -> Float[Array, "time joints 3"]:
+    """Another body in the same posture: bones longer or shorter, the lowest joint as high."""
+    if not (settings.stature or settings.bones):
+        return joints
+    parents, children = np.array(skeleton.bones).T
+    # A bone and its counterpart share a factor: that of the one that comes first.
+    pair = np.minimum(np.arange(skeleton.size), skeleton.mirrored)[children]
+    drawn = _uniform(bones_key, settings.bones, (skeleton.size,))[pair]
+    factor = jnp.exp(drawn + _uniform(stature_key, settings.stature))
+    bones = (joints[:, children] - joints[:, parents]) * factor[None, :, None]
+    # below[j, b]: whether bone b lies between the root and joint j.
+    below = np.zeros((skeleton.size, len(children)), np.float32)
+    for joint in range(skeleton.size):
+        ancestor = joint
+        while skeleton.parents[ancestor] >= 0:
+            below[joint, list(children).index(ancestor)] = 1
+            ancestor = skeleton.parents[ancestor]
+    offsets = jnp.einsum("jb,tbi->tji", below, bones, precision=HIGHEST)
+    resized = joints[:, skeleton.root, None] + offsets
+    lift = jnp.min(joints[..., 2]) - jnp.min(resized[..., 2])
+    return resized + jnp.zeros(3).at[2].set(lift)[None, None]
+
+
+def _orbited(
+    settings: Augmentation, camera: Camera, centre: Float[Array, "3"], key: Key[Array, ""]
+) -> Camera:
+    """The camera `[T]` moved around `centre`, nearer or farther, and tilted about its own axes."""
+    orbit_key, elevation_key, distance_key, tilt_key = jax.random.split(key, 4)
+    radians = jnp.pi / 180
+    position = -jnp.einsum("tji,tj->ti", camera.rotation, camera.translation, precision=HIGHEST)
+    forward = jnp.mean(camera.rotation[:, 2], axis=0)
+    # Level, and across the direction in which the camera looks.
+    across = jnp.stack([forward[1], -forward[0], jnp.zeros(())])
+    across = across / jnp.maximum(jnp.linalg.norm(across), 1e-6)
+    vertical = jnp.zeros(3).at[2].set(_uniform(orbit_key, settings.orbit) * radians)
+    around = jnp.matmul(
+        axis_angle_to_matrix(vertical),
+        axis_angle_to_matrix(across * _uniform(elevation_key, settings.elevation) * radians),
+        precision=HIGHEST,
+    )
+    tilt = axis_angle_to_matrix(_uniform(tilt_key, settings.tilt, (3,)) * radians)
+    factor = jnp.exp(_uniform(distance_key, settings.distance))
+    rotation = jnp.einsum("ij,tjk,lk->til", tilt, camera.rotation, around, precision=HIGHEST)
+    moved = jnp.einsum("ij,tj->ti", around, position - centre[None], precision=HIGHEST)
+    moved = centre[None] + factor * moved
+    translation = -jnp.einsum("tij,tj->ti", rotation, moved, precision=HIGHEST)
+    return dataclasses.replace(camera, rotation=rotation, translation=translation)
+
+
+def _projected(
+    cameras: Camera, joints: Float[Array, "time joints 3"]
+) -> Float[Array, "time views joints 2"]:
+    views = cameras.tangential.shape[1]
+    return cam.batched(cam.project)(cameras, jnp.repeat(joints[:, None], views, axis=1))
+
+
+def _depth(
+    cameras: Camera, joints: Float[Array, "time joints 3"]
+) -> Float[Array, "time views joints"]:
+    views = cameras.tangential.shape[1]
+    return cam.batched(cam.to_camera)(cameras, jnp.repeat(joints[:, None], views, axis=1))[..., 2]
+
+
+def _centre(root: Float[Array, "time 3"], valid: Float[Array, "time"]) -> Float[Array, "3"]:
+    """Mean place of the root over the frames that have one."""
+    return jnp.sum(root * valid[:, None], axis=0) / jnp.maximum(jnp.sum(valid), 1.0)
+
+
+def _uniform(key: Key[Array, ""], bound: float, shape: tuple[int, ...] = ()) -> Array:
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)

@@ -1,0 +1,163 @@
+"""A checked config to what the loops run: phases, their schedules and optimisers."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pose3d_jax.augment import Augmentation, augment
+from pose3d_jax.config import AMOUNT, PHASE, RATE, SCHEDULE, ConfigError, check, choice, fill
+from pose3d_jax.methods.base import Method, Mode
+from pose3d_jax.step import Augment, Phase, Schedule
+
+_MAX_STEPS = 2**31 - 1
+
+
+def phases_of(config: Mapping[str, Any], method: Method, steps_per_epoch: int) -> list[Phase]:
+    """The phases of a completed config, their durations in steps.
+
+    Raises `ConfigError` for a weight of a term that the method lacks, an unknown optimiser or
+    schedule, or a phase without length.
+    """
+    result: list[Phase] = []
+    first_step = 0
+    for i, settings in enumerate(config["phases"]):
+        where = f"config.phases[{i}]"
+        steps = _steps(settings, "length", steps_per_epoch, where)
+        result.append(_phase(settings, method, first_step, steps, steps_per_epoch, where))
+        first_step += steps
+    if first_step > _MAX_STEPS:
+        raise ConfigError(f"config.phases have {first_step} steps; {_MAX_STEPS} is the most")
+    return result
+
+
+def adaptation_phase(config: Mapping[str, Any], method: Method, steps_per_epoch: int) -> Phase:
+    """What holds while a completed config adapts: the whole network in inference mode.
+
+    Raises `ConfigError` as `phases` does.
+    """
+    settings, where = config["adaptation"], "config.adaptation"
+    steps = _steps(settings, "length", steps_per_epoch, where)
+    inference = {"dropout": False, "statistics": "running"}
+    given = {**inference, **{key: settings[key] for key in settings if key in PHASE}}
+    return _phase(fill(given, PHASE, where), method, 0, steps, steps_per_epoch, where)
+
+
+def _phase(
+    settings: Mapping[str, Any],
+    method: Method,
+    first_step: int,
+    steps: int,
+    steps_per_epoch: int,
+    where: str,
+) -> Phase:
+    known = [term for group in method.groups for term in group.terms]
+    for term in settings["weights"]:
+        choice(term, known, f"{where}.weights")
+
+    def over_time(value: Any, what: str) -> Schedule:
+        return schedule(value, steps, steps_per_epoch, f"{where}.{what}")
+
+    weights = {
+        term: over_time(value, f"weights.{term}")
+        for term, value in settings["weights"].items()
+        if value != 0  # a term of constant weight 0 is not computed
+    }
+    if not weights:
+        raise ConfigError(f"{where}.weights has no weight above 0: nothing would be trained")
+    return Phase(
+        first_step=first_step,
+        steps=steps,
+        mode=Mode(
+            dropout=settings["dropout"],
+            update_statistics=settings["statistics"] == "batch",
+            frozen=tuple(settings["frozen"]),
+        ),
+        weights=weights,
+        optimizer=_optimizer(settings["optimizer"], f"{where}.optimizer"),
+        learning_rate=over_time(settings["learning_rate"], "learning_rate"),
+        reset_optimizer=settings["optimizer_state"] == "reset",
+        average_decay=float(settings["average_decay"]),
+        augment=_augmentation(settings["augmentation"], method, f"{where}.augmentation"),
+    )
+
+
+def _augmentation(settings: Mapping[str, Any], method: Any, where: str) -> Augment | None:
+    """What `step.update` does to the main stream's batches; None where nothing is on."""
+    augmentation = Augmentation(**settings)
+    if augmentation == Augmentation():
+        return None
+    keypoints, joints = method.info.keypoint_skeleton, method.info.joint_skeleton
+    if augmentation.moves and keypoints != joints:
+        raise ConfigError(
+            f"{where}: projects joints ({joints.name}) anew to where keypoints ({keypoints.name}) "
+            f"are; give data with one joint set, or only `missing`"
+        )
+    return functools.partial(augment, augmentation, joints)
+
+
+def phase_before(phases: Sequence[Phase], step: int) -> Phase:
+    """The phase that a state of this step was left by: on a boundary, the earlier one."""
+    return [phase for phase in phases if phase.first_step < max(step, 1)][-1]
+
+
+def schedule(
+    value: int | float | Mapping[str, Any], steps: int, steps_per_epoch: int, where: str
+) -> Schedule:
+    """A number, or `{kind, start, stop, period_*}`, as a function of the step within its phase.
+
+    Kinds: `linear`, `cosine` (half a cosine) and `exponential`, from `start` to `stop` over the
+    period (by default the phase's `steps`) and `stop` from then on.
+    """
+    if not isinstance(value, Mapping):
+        check(value, RATE, where)
+        constant = float(value)
+        return lambda _: jnp.float32(constant)
+    value = fill(value, SCHEDULE, where)
+    if value["period_epochs"] is None and value["period_steps"] is None:
+        value["period_steps"] = steps
+    period = _steps(value, "period", steps_per_epoch, where)
+    start, stop = float(value["start"]), float(value["stop"])
+    shapes: dict[str, Callable] = {
+        "linear": lambda x: start + (stop - start) * x,
+        "cosine": lambda x: stop + (start - stop) * 0.5 * (1 + jnp.cos(jnp.pi * x)),
+        "exponential": lambda x: start * (stop / start) ** x,
+    }
+    choice(value["kind"], shapes, f"{where}.kind")
+    if value["kind"] == "exponential" and (start <= 0 or stop <= 0):
+        raise ConfigError(f"{where}: an exponential schedule needs start and stop above 0")
+    shape = shapes[value["kind"]]
+    return lambda step: shape(jnp.clip(step / period, 0.0, 1.0))
+
+
+def _optimizer(settings: Mapping[str, Any], where: str) -> optax.GradientTransformation:
+    """An optax optimiser by name, of learning rate 1: the phase's schedule multiplies its steps."""
+    arguments = dict(settings)
+    name = arguments.pop("name", None)
+    clip = arguments.pop("clip_norm", 0.0)
+    check(clip, AMOUNT, f"{where}.clip_norm")
+    parameters = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
+    try:
+        optimizer = getattr(optax, str(name))(learning_rate=1.0, **arguments)
+        # Optax checks few of its arguments: wrong ones show when it takes a step.
+        jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), parameters)
+    except Exception as error:
+        raise ConfigError(
+            f"{where}: optax has no optimiser {name!r} with settings {sorted(arguments)}, or not "
+            f"with these values: {error}"
+        ) from None
+    return optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer
+
+
+def _steps(settings: Mapping[str, Any], what: str, steps_per_epoch: int, where: str) -> int:
+    """The duration that stands as `{what}_epochs` or `{what}_steps`, in steps."""
+    epochs, steps = settings[f"{what}_epochs"], settings[f"{what}_steps"]
+    if (epochs is None) == (steps is None):
+        raise ConfigError(f"{where}: give either {what}_epochs or {what}_steps")
+    count = round(epochs * steps_per_epoch) if steps is None else steps
+    if not 1 <= count <= _MAX_STEPS:
+        raise ConfigError(f"{where}: {what} is {count} steps; it must be 1 to {_MAX_STEPS}")
+    return count
