@@ -34,6 +34,8 @@ class Proof:
         self._bones: list[np.ndarray] = []
         self._samples: list[doubts.Sample] = []
         self._extents: list[np.ndarray] = []
+        self._fps: set[float] = set()
+        self._cameras: dict[str, None] = {}  # a set in order
         self._identity: Any = None
 
     def skip(self, what: str, why: str) -> None:
@@ -45,6 +47,8 @@ class Proof:
         clip, identity = record
         frames = len(clip.labels.joints)
         self._identity = identity
+        self._fps.add(float(identity.fps))
+        self._cameras |= dict.fromkeys(identity.camera_names)
         self._clips[identity.split] += 1
         self._frames[identity.split] += frames
         self._subjects[identity.subject] += frames
@@ -82,8 +86,8 @@ class Proof:
             },
             "subjects": dict(self._subjects),
             "actions": dict(self._actions),
-            "fps": float(self._identity.fps),
-            "cameras": list(self._identity.camera_names),
+            "fps": sorted(self._fps),
+            "cameras": list(self._cameras),
             "keypoint_source": self._identity.keypoint_source,
             "skipped": [{"what": what, "why": why} for what, why in self.skipped],
         }

@@ -5,6 +5,7 @@ NumPy arrays and plain Python values; a file that asks for another class is refu
 """
 
 import _codecs
+import json
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.io import loadmat
 
 from pose3d_jax.errors import UserError
 
@@ -103,6 +105,29 @@ def load_npz(path: str | Path) -> dict[str, Any]:
                 f"{path}: is not a readable npz file ({_short(error)}); {_REMEDY}"
             ) from error
     return members
+
+
+def load_mat(path: str | Path, *keys: str) -> dict[str, Any]:
+    """These keys of a MATLAB file (version 7 or older); `SourceError` if they cannot be read."""
+    try:
+        table = loadmat(path, variable_names=keys)
+    # What damage makes of its header, its compression, and the types in it.
+    except Exception as error:
+        raise SourceError(
+            f"{path}: is not a readable MATLAB file ({_short(error)}); {_REMEDY}"
+        ) from error
+    return {key: member(table, key, str(path)) for key in keys}
+
+
+def load_json(path: str | Path) -> Any:
+    """What a JSON file holds; `SourceError` if it is missing or damaged."""
+    with _opened(path) as stream:
+        try:
+            return json.load(stream)
+        except (ValueError, RecursionError) as error:  # also text that is not UTF-8
+            raise SourceError(
+                f"{path}: is not readable JSON ({_short(error)}); fetch or extract it again"
+            ) from error
 
 
 def _read_member(stream: Any, where: str) -> Any:

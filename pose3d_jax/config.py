@@ -7,6 +7,7 @@ may hold is listed here, with what it means when it is left out.
 import difflib
 import math
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -195,6 +196,38 @@ def complete(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str,
     if not full["evaluation"]["test"]:
         raise ConfigError("config.evaluation.test names no split; every run ends in an evaluation")
     return _plain(full, "config")  # a copy: nobody can change the defaults
+
+
+def arguments(text: str, **defaults: Any) -> SimpleNamespace:
+    """What stands behind the colon of `--config=FILE.py:a,b=2`, for a config's `get_config`.
+
+    `defaults` are the arguments that there are: a flag where the default is False, else one of the
+    default's type, or, where it is a tuple, one of its words, by default the first. Raises
+    `ConfigError` for any other.
+    """
+    given = {name: value for name, _, value in (p.partition("=") for p in text.split(",") if p)}
+    for name in given:
+        choice(name, defaults, "the config's arguments")
+    return SimpleNamespace(
+        **{name: _argument(name, given.get(name), default) for name, default in defaults.items()}
+    )
+
+
+def _argument(name: str, value: str | None, default: Any) -> Any:
+    where = f"the config's argument {name}"
+    words = default if isinstance(default, tuple) else ()
+    if value is None:
+        return words[0] if words else default
+    if (value == "") != (default is False):
+        how = f"alone, as {name}" if default is False else f"with a value, as {name}=VALUE"
+        raise ConfigError(f"{where}: give it {how}")
+    if words:
+        choice(value, words, where)
+    if default is False:
+        return True
+    if type(default) is int:
+        return check(int(value) if value.isdecimal() else value, _whole(0), where)
+    return value
 
 
 def fill(given: Any, known: Keys, where: str) -> dict[str, Any]:

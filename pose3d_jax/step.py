@@ -179,7 +179,9 @@ def update(
         }
         average = state.average
         if average is not None:  # a decay of 0 keeps it equal to the variables
-            average = optax.incremental_update(variables, average, 1 - phase.average_decay)
+            # Short at first, or the fresh weights would be remembered.
+            decay = jnp.minimum(phase.average_decay, (1 + draw) / (10 + draw))
+            average = optax.incremental_update(variables, average, 1 - decay)
         optimizers = {**state.optimizer, group.name: optimizer}
         return dataclasses.replace(
             state, variables=variables, optimizer=optimizers, average=average

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from pose3d_jax import cameras as cam
 from pose3d_jax import losses
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables, view_seen
 from pose3d_jax.methods.lifting import SingleViewLifting, normalised_points
 from pose3d_jax.schema import Observations
+from pose3d_jax.triangulate import triangulate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +25,15 @@ class MultiView(SingleViewLifting):
     Terms: `self` and `cross` (distance of the reprojection from the view's own and from the other
     views' points, on the normalised plane, weighed by the target's confidence) and `consistency`
     (distance between the views' predictions in the world, metres, weighed by both confidences).
+    One more is ours: `pose` is the reprojection error in all views of the pose alone, moved to where
+    the views together see its root (DLT). In the others a root whose depth is off by centimetres
+    drowns what is wrong with the pose, since the gradient of a distance has the same length
+    whatever the distance.
     """
 
-    groups: tuple[Group, ...] = (Group("lifter", ("lifter",), ("self", "cross", "consistency")),)
+    groups: tuple[Group, ...] = (
+        Group("lifter", ("lifter",), ("self", "cross", "consistency", "pose")),
+    )
 
     def __post_init__(self) -> None:
         """The 2D and 3D joint sets must be the same: reprojections are compared with keypoints."""
@@ -61,10 +69,33 @@ class MultiView(SingleViewLifting):
             same, other, _ = _pair_weights(observations)
             terms["self"] = losses.weighted_term(error, same)
             terms["cross"] = losses.weighted_term(error, other)
+        if "pose" in group.terms:
+            placed, found = _at_seen_root(observations, joints, self.info.joint_skeleton.root)
+            error = over_frames(losses.reprojection)(observations.cameras, placed, points)
+            same, other, _ = _pair_weights(observations)
+            terms["pose"] = losses.weighted_term(error, (same + other) * found)
         if "consistency" in group.terms:
             error = over_frames(losses.consistency)(observations.cameras, joints)
             terms["consistency"] = losses.weighted_term(error, _pair_weights(observations)[2])
         return {name: terms[name] for name in group.terms}, Aux(collections, {})
+
+
+def _at_seen_root(
+    observations: Observations, joints: Float[Array, "batch time views joints 3"], root: int
+) -> tuple[Float[Array, "batch time views joints 3"], Float[Array, "batch time 1 1 1"]]:
+    """Each view's pose with its root where all views see it, and whether two or more do."""
+    of_root = dataclasses.replace(
+        observations,
+        keypoints=observations.keypoints[..., root : root + 1, :],
+        confidence=observations.confidence[..., root : root + 1],
+    )
+    point, found = triangulate(of_root)  # [B, T, 1, 3], [B, T, 1]
+    views = joints.shape[2]
+    in_views = cam.batched(cam.to_camera)(
+        observations.cameras, jnp.repeat(point[:, :, None], views, axis=2)
+    )
+    relative = joints - joints[..., root : root + 1, :]
+    return relative + in_views, found[..., None, None]
 
 
 def _pair_weights(

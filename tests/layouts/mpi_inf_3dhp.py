@@ -180,26 +180,25 @@ def camera_of(name: str) -> Camera:
     """
     if name in ("TS1", "TS2", "TS3", "TS4"):
         sensor, size, focal, aspect = (10.0, 10.0), (2048, 2048), 7.32506, 1.00044
-        shift, distortion = (-0.0322884, 0.0929296), np.zeros(5)
+        shift = (-0.0322884, 0.0929296)
         origin = (3427.28, 1387.86, 309.42)
         up, right = (-0.208215, 0.976233, 0.06014), (0.000575281, 0.0616098, -0.9981)
     else:
         sensor, size, focal, aspect = (10.0, 5.625), (1920, 1080), 8.770747185, 0.993236423
         shift = (-0.104908645, 0.104899704)
-        distortion = np.array([-0.276859611, 0.131125256, -0.000360494, -0.001149441, -0.049318332])
         origin = (-2104.3074, 1038.6707, -4596.6367)
         up = (0.025272345, 0.995038509, 0.096227370)
         right = (-0.939647257, -0.009210289, 0.342020929)
-    per_mm = np.array(size) / sensor * [1, aspect]
+    per_mm = np.array(size) / sensor
     rotation = np.stack([right, -np.array(up), np.cross(up, right)]) @ _TO_Y_UP
     center = _TO_Y_UP.T @ np.array(origin) / 1000
     return Camera(
         name="0",
         R=rotation,
         t=-rotation @ center,
-        focal=focal * per_mm,
+        focal=focal * per_mm * [1, aspect],
         center=(np.array(sensor) / 2 + shift) * per_mm,
-        distortion=distortion,
+        distortion=np.zeros(5),  # the annotations know nothing of a lens
         size=size,
     )
 
