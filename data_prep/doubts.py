@@ -6,7 +6,7 @@ mistakes are tried one by one, and the one that explains the disagreement is nam
 
 import dataclasses
 import functools
-import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,9 +25,10 @@ from pose3d_jax.triangulate import triangulate
 OFFSETS = 10  # frames that 2D and 3D may be apart
 _THIGH = (0.25, 0.65)  # metres, of children and giants too
 _VARIATION = 0.10
-_EXACT_PX = 0.05  # what agrees as well as this needs no explanation
+_EXACT_PX = 0.01  # what agrees as well as this needs no explanation
 _CLEARLY = 0.6  # an explanation leaves at most this share of the residual
 _FAR = 0.03  # of the image's side: no detector errs so much on average
+_NOWHERE = 1e6  # pixels: where joints of a wrong unit or behind a camera may land
 
 
 class Sample(NamedTuple):
@@ -99,7 +100,7 @@ def residuals(samples: Sequence[Sample]) -> dict[str, Any]:
             "median": float(np.nanmedian(residual)),
             "p99": float(np.nanpercentile(residual, 99)),
             "by_camera": [
-                float(np.nanmedian(view)) if np.isfinite(view).any() else float("nan")
+                float(np.nanmedian(view)) if np.isfinite(view).any() else None
                 for view in np.moveaxis(residual, 1, 0)
             ],
         }
@@ -120,7 +121,8 @@ def about_bones(
     if variation is None:
         return
     ends = [(joint_set.joints[p], joint_set.joints[c]) for p, c in joint_set.bones]
-    thighs = [i for i, (_, child) in enumerate(ends) if child in ("left_knee", "right_knee")]
+    knees = ("left_knee", "right_knee", "left_knee_upper", "right_knee_upper")
+    thighs = [i for i, (_, child) in enumerate(ends) if child in knees]
     if thighs and np.isfinite(bones[:, thighs]).any():
         length = float(np.nanmedian(bones[:, thighs]))
         for factor, unit in ((1, ""), (1000, "millimetres"), (100, "centimetres"), (0.001, "km")):
@@ -160,25 +162,35 @@ def about_projection(
     """Doubts from the reprojection residual: the usual mistake that explains it, if any does."""
     if "reprojection_px" not in found or identity.keypoint_source == "projected":
         return
-    residual = found["reprojection_px"]["median"]
-    if residual <= _EXACT_PX:
+    before = np.concatenate([_residual(s) for s in samples])
+    if (typical := _typical(before)) <= _EXACT_PX:
         return
 
     def left(change: Callable[[Sample], Sample]) -> float:
-        parts = np.concatenate([_residual(change(s)) for s in samples])
-        return float(np.nanmedian(parts)) if np.isfinite(parts).any() else float("inf")
+        """The share of the residual that a change leaves, of what it lets be compared."""
+        after = np.concatenate([_residual(change(s)) for s in samples])
+        both = np.isfinite(before) & np.isfinite(after)
+        if not both.any():
+            return float("inf")
+        then, now = (_typical(np.where(both, x, np.nan)) for x in (after, before))
+        return then / max(now, _EXACT_PX)
 
     tried = {what: left(change) for what, change in _mistakes(samples)}
-    what, best = min(tried.items(), key=lambda item: item[1])
-    if best <= _CLEARLY * residual:
+    if not tried or min(tried.values()) > _CLEARLY:
+        # Last, since an order can always be found that fits a little better.
+        tried |= {what: left(change) for what, change in _other_orders(samples)}
+    what, best = min(tried.items(), key=lambda item: item[1], default=("", float("inf")))
+    worst = max(x for x in found["reprojection_px"]["by_camera"] if x is not None)
+    far = _FAR * float(np.max(samples[0].cameras.size))
+    if best <= _CLEARLY and best * typical <= far:
         yield (
-            f"3D reprojects {residual:.2f} px from the 2D (median), but only {best:.2f} px if "
-            f"{what}: that is probably what is wrong"
+            f"3D reprojects {typical:.2f} px from the 2D (mean over cameras and joints), but only "
+            f"{best * typical:.2f} px if {what}: that is probably what is wrong"
         )
-    elif residual > _FAR * float(np.max(samples[0].cameras.size)):
+    elif worst > far:
         yield (
-            f"3D reprojects {residual:.0f} px from the 2D (median), and no usual mistake explains "
-            f"it: cameras, units, or the joint order are probably wrong"
+            f"3D reprojects {worst:.0f} px from the 2D (median of the worst camera), and no usual "
+            f"mistake explains it: cameras, units, or the joint order are probably wrong"
         )
 
 
@@ -198,14 +210,12 @@ def _mistakes(samples: Sequence[Sample]) -> Iterator[tuple[str, Callable[[Sample
         "the 2D points are undistorted already",
         lambda s: cameras(s, distortion=np.zeros_like(s.cameras.distortion)),
     )
-    views = samples[0].points.shape[1]
-    if 2 <= views <= 4:
-        for order in itertools.permutations(range(views)):
-            if order != tuple(range(views)):
-                yield (
-                    f"the cameras of the 2D come in the order {', '.join(map(str, order))}",
-                    functools.partial(_with_cameras, order=list(order)),
-                )
+    order = _best_cameras(samples)
+    if order != sorted(order):
+        yield (
+            f"the cameras of the 2D come in the order {', '.join(map(str, order))}",
+            functools.partial(_with_cameras, order=order),
+        )
     mirrored = list(samples[0].mirrored)
     yield (
         "left and right joints are exchanged",
@@ -216,6 +226,9 @@ def _mistakes(samples: Sequence[Sample]) -> Iterator[tuple[str, Callable[[Sample
             f"the 2D is {abs(offset)} frames {'late' if offset < 0 else 'early'}",
             functools.partial(_shifted, offset=offset),
         )
+
+
+def _other_orders(samples: Sequence[Sample]) -> Iterator[tuple[str, Callable[[Sample], Sample]]]:
     found = _best_order(samples)
     if found != sorted(found):
         names = samples[0].names
@@ -237,15 +250,44 @@ def _shifted(s: Sample, offset: int) -> Sample:
     )
 
 
+def _best_cameras(samples: Sequence[Sample]) -> list[int]:
+    """For each view the camera through which the joints lie nearest to it, each taken once."""
+    views = samples[0].points.shape[1]
+    total = np.zeros((views, views))
+    for turn in range(views):
+        cameras = np.roll(np.arange(views), -turn)
+        apart = np.concatenate([_residual(_with_cameras(s, cameras.tolist())) for s in samples])
+        total[np.arange(views), cameras] = [
+            np.nanmedian(view) if np.isfinite(view).any() else 0
+            for view in np.moveaxis(apart, 1, 0)
+        ]
+    return [int(i) for i in linear_sum_assignment(total)[1]]
+
+
 def _best_order(samples: Sequence[Sample]) -> list[int]:
     """For each joint the keypoint that lies nearest to it on average, each taken once."""
     total = np.zeros((len(samples[0].names),) * 2)
     for s in samples:
-        projected = _project(s)[:, :, :, None]
-        apart = np.linalg.norm(projected - s.points[:, :, None], axis=-1)
+        apart = _distance(_project(s)[:, :, :, None], s.points[:, :, None])
         both = (s.valid[OFFSETS][:, None, :, None] * s.seen[:, :, None]) > 0
         total += np.where(both, apart, 0).sum((0, 1)) / np.maximum(both.sum((0, 1)), 1)
     return [int(i) for i in linear_sum_assignment(total)[1]]
+
+
+def _typical(residual: np.ndarray) -> float:
+    """Mean over cameras and joints of the median over frames of `[N, V, J]`.
+
+    A detector's outliers do not move it, but two joints or cameras that are exchanged do.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # joints that no camera ever sees
+        return float(np.nanmean(np.nanmedian(residual, axis=0)))
+
+
+def _distance(projected: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Distance in pixels, finite."""
+    apart = np.linalg.norm(projected.astype(float) - points, axis=-1)
+    return np.minimum(np.nan_to_num(apart, nan=_NOWHERE), _NOWHERE)
 
 
 def _project(s: Sample) -> np.ndarray:
@@ -261,7 +303,7 @@ def _project_jitted(cameras: Camera, joints: jax.Array) -> jax.Array:
 
 def _residual(s: Sample) -> np.ndarray:
     """Distance in pixels of the projected joints from the keypoints `[N, V, J]`; NaN if unknown."""
-    apart = np.linalg.norm(_project(s) - s.points, axis=-1)
+    apart = _distance(_project(s), s.points)
     return np.where(s.valid[OFFSETS][:, None] * s.seen > 0, apart, np.nan)
 
 

@@ -87,6 +87,12 @@ def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
         for split, subjects in SPLITS.items()
         if (keys := [key for key in wanted if key[0] in subjects])
     }
+    if not poses:
+        what, why = proof.skipped[0]
+        raise SourceError(
+            f"{args.source}: has the form {form}, but no sequence of a known name: {what} {why}. "
+            f"Convert it again, with subjects such as S1 and actions such as Walking 1"
+        )
     if not splits:
         raise SourceError(
             f"{args.source}: none of its {len(poses)} sequences is of the actions asked for "
@@ -132,7 +138,7 @@ def _not_there(args: argparse.Namespace, files: Sequence[Path], forms: Sequence[
 
 
 def _npz_poses(path: Path) -> Iterator[tuple[str, str, str, Reader]]:
-    members = sources.load_npz(path)
+    members = sources.load_npz(path, "positions_3d")
     joints = None  # as many in all sequences as in the first
     for subject, name, value in pose_files.sequences(members, "positions_3d", path):
         where = f"{path}, positions_3d, {subject}, {name}"
@@ -184,7 +190,7 @@ def _detections(
 
 
 def _npz_detections(source: str, path: Path, names: Sequence[str]) -> Detections:
-    members = sources.load_npz(path)
+    members = sources.load_npz(path, "positions_2d", "metadata")
     layout, joints = pose_files.layout(members, path)
     found: dict[Key, dict[str, Reader]] = {}
     for subject, name, value in pose_files.sequences(members, "positions_2d", path):

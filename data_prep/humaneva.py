@@ -125,7 +125,7 @@ def _points(
             f"{names or 'left out'} or projected"
         )
     path = found[wanted]
-    members = sources.load_npz(path)
+    members = sources.load_npz(path, "positions_2d", "metadata")
     layout, joints = pose_files.layout(members, path)
     table = {
         (subject, name): value
@@ -138,7 +138,7 @@ def _sequences(path: Path, proof: Proof) -> Iterator[_Sequence]:
     """The sequences of the labelled parts and the rig's subjects; others are reported."""
     known = [f"{part}/{subject}" for part in SPLITS.values() for subject in rigs.subjects(NAME)]
     missing = dict.fromkeys(known)
-    members = sources.load_npz(path)
+    members = sources.load_npz(path, "positions_3d")
     for whose, name, value in pose_files.sequences(members, "positions_3d", path):
         where = f"{path}, positions_3d, {whose}, {name}"
         if whose not in known:

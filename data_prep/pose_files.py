@@ -22,6 +22,7 @@ from pose3d_jax import skeleton
 
 # The 32 recorded joints include doubles and ends of fingers and toes; these are h36m17, in order.
 KEPT = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
+_BEYOND = 0.5  # what a heatmap's maximum, taken as a confidence, may be off 0 ... 1
 _SPELLINGS = {"TakingPhoto": "Photo", "WalkingDog": "WalkDog"}
 _LAYOUTS = {
     "coco": "coco17",
@@ -80,7 +81,12 @@ def sequences(members: Mapping[str, Any], key: str, path: Path) -> Iterator[tupl
     table = _mapping(sources.member(members, key, str(path)), f"{path}, {key}")
     for subject, actions in table.items():
         for action, value in _mapping(actions, f"{path}, {key}, {subject}").items():
-            yield str(subject), str(action), value
+            yield _text(subject), _text(action), value
+
+
+def _text(key: Any) -> str:
+    """A key as text; what Python 2 wrote and Python 3 passed on can have bytes."""
+    return key.decode("latin1") if isinstance(key, bytes) else str(key)
 
 
 def _mapping(value: Any, where: str) -> Mapping:
@@ -97,11 +103,13 @@ def layout(members: Mapping[str, Any], path: Path) -> tuple[str, int]:
     Raises `SourceError` naming a layout that is not known, or that has another number of joints.
     """
     where = f"{path}, metadata"
-    metadata = sources.member(members, "metadata", str(path))
+    metadata = _mapping(sources.member(members, "metadata", str(path)), where)
+    metadata = {_text(key): value for key, value in metadata.items()}
     number = sources.member(metadata, "num_joints", where)
     if "layout_name" in metadata:
         told = f"layout_name {metadata['layout_name']!r}"
-        names = [name for key, name in _LAYOUTS.items() if key == metadata["layout_name"]]
+        called = _text(metadata["layout_name"])
+        names = [name for key, name in _LAYOUTS.items() if key == called]
     else:
         symmetry = sources.member(metadata, "keypoints_symmetry", where)
         told = f"keypoints_symmetry {symmetry}"
@@ -147,11 +155,12 @@ def keypoints(value: Any, joints: int, where: str) -> np.ndarray:
     if columns == 2:
         return np.concatenate([points, np.ones((*points.shape[:2], 1))], axis=-1)
     low, high = points[..., 2].min(), points[..., 2].max()
-    if low < 0 or high > 1:
+    if low < -_BEYOND or high > 1 + _BEYOND:
         raise SourceError(
             f"{where}: the third column, the confidence, is {low} to {high}; scale it to 0 ... 1, "
             f"or leave it out"
         )
+    points[..., 2] = points[..., 2].clip(0, 1)
     return points
 
 

@@ -156,7 +156,7 @@ def _measured(found: dict[str, Any]) -> list[str]:
         lines.append(
             f"reprojection of 3D onto 2D ({found['keypoint_source']}): median "
             f"{residual['median']:.3f} px, 99th percentile {residual['p99']:.3f} px; by camera "
-            + ", ".join(f"{value:.3f}" for value in residual["by_camera"])
+            + ", ".join("-" if x is None else f"{x:.3f}" for x in residual["by_camera"])
         )
     if error := found.get("triangulation_mm"):
         lines.append(

@@ -7,11 +7,12 @@ NumPy arrays and plain Python values; a file that asks for another class is refu
 import _codecs
 import json
 import pickle
+import re
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.io import loadmat
@@ -24,13 +25,40 @@ class SourceError(UserError):
 
 
 _REMEDY = "fetch or convert it again"
+_RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
+# Stands for the class where pickles name it. Were it called, an array of objects on a buffer of
+# bytes would take these for addresses.
+_NDARRAY = object()
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
+    """An empty array, whose state follows."""
+    if kind is not _NDARRAY or shape != (0,):
+        raise pickle.UnpicklingError("an array that does not begin as NumPy's do")
+    return _RECONSTRUCT(np.ndarray, shape, code)
+
+
+def _dtype(code: Any, *flags: Any) -> np.dtype:
+    """The type of an array's elements, whose state may follow."""
+    if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?[?biufcSUVOmM]\d*", code):
+        raise pickle.UnpicklingError(f"an array of {str(code)[:20]}")
+    return np.dtype(code, *flags)
+
+
+def _changes_little(kind: np.dtype, state: Any) -> bool:
+    """Whether a state leaves a type what it is, but for the order of bytes."""
+    _, _, base, names, fields, size, alignment, flags = state[:8]
+    same = (base, names, fields, flags) == (None, None, None, kind.flags)
+    return same and size in (-1, kind.itemsize) and alignment in (-1, kind.alignment)
+
+
 # Where NumPy keeps what its pickles name; the module has moved between versions.
 _NUMPY = {
-    "_reconstruct": np.zeros(0).__reduce__()[0],
+    "_reconstruct": _reconstruct,
     "_frombuffer": np.zeros(0).__reduce_ex__(5)[0],
     "scalar": np.float64(0).__reduce__()[0],
-    "ndarray": np.ndarray,
-    "dtype": np.dtype,
+    "ndarray": _NDARRAY,
+    "dtype": _dtype,
 }
 _NUMPY_MODULES = (
     "numpy",
@@ -41,8 +69,11 @@ _NUMPY_MODULES = (
 )
 _PLAIN = {
     kind.__name__: kind
-    for kind in (dict, list, tuple, set, frozenset, complex, bytearray, int, float, bool, str)
-}
+    for kind in (
+        dict, list, tuple, set, frozenset, complex, bytes, bytearray, int, float, bool, str
+    )
+}  # fmt: skip
+_DICTS = {kind.__name__: kind for kind in (OrderedDict, defaultdict)}
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -52,8 +83,21 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return _codecs.encode(text, encoding)
 
 
-class _PlainUnpickler(pickle.Unpickler):
+# The one in C cannot look at the states of arrays before they are set.
+class _PlainUnpickler(pickle._Unpickler):
     """Admits NumPy arrays, numbers and plain Python values only."""
+
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
+
+    def _load_build(self) -> None:
+        *_, made, state = self.stack  # type: ignore[attr-defined]
+        if not isinstance(made, np.ndarray) and not (
+            isinstance(made, np.dtype) and _changes_little(made, state)
+        ):
+            raise pickle.UnpicklingError(f"a state for {type(made).__name__} {made!s:.20}")
+        self.load_build()  # type: ignore[attr-defined]
+
+    dispatch[pickle.BUILD[0]] = _load_build  # type: ignore[assignment]
 
     def find_class(self, module: str, name: str) -> Any:
         if module in _NUMPY_MODULES and name in _NUMPY:
@@ -63,8 +107,8 @@ class _PlainUnpickler(pickle.Unpickler):
                 return _PLAIN[name]
             if module == "__builtin__" and name in ("unicode", "long"):  # Python 2's
                 return {"unicode": str, "long": int}[name]
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+        if module == "collections" and name in _DICTS:
+            return _DICTS[name]
         if (module, name) == ("_codecs", "encode"):
             return _encode
         raise _Refused(f"{module}.{name}")
@@ -84,10 +128,11 @@ def load_pickle(path: str | Path, encoding: str = "latin1") -> Any:
         return _unpickle(stream, str(path), encoding)
 
 
-def load_npz(path: str | Path) -> dict[str, Any]:
+def load_npz(path: str | Path, *keys: str) -> dict[str, Any]:
     """The members of an npz file by key; an object array of no axes comes as the object itself.
 
-    Object arrays are held to what `load_pickle` admits. Raises `SourceError` as it does.
+    With `keys`, other members are not read, whatever they hold, and come as None. Object arrays are
+    held to what `load_pickle` admits. Raises `SourceError` as it does.
     """
     members: dict[str, Any] = {}
     with _opened(path) as stream:
@@ -95,6 +140,9 @@ def load_npz(path: str | Path) -> dict[str, Any]:
             archive = zipfile.ZipFile(stream)
             for name in archive.namelist():
                 key = name.removesuffix(".npy")
+                if keys and key not in keys:
+                    members[key] = None
+                    continue
                 with archive.open(name) as member_stream:
                     members[key] = _read_member(member_stream, f"{path}, key {key}")
         except SourceError:

@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import io
 import itertools
 import os
 import re
@@ -12,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -21,29 +19,7 @@ from pose3d_jax import schema, skeleton
 from pose3d_jax.data import integrity, records
 
 _VERSION = "1.0.0"
-
-
-# The library's lazy imports hide its classes' keywords from mypy.
-class _Shards(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """A builder for records that already exist; the library wants a class in a module."""
-
-    VERSION = tfds.core.Version(_VERSION)
-
-    def __init__(self, *, name: str, splits: Mapping[str, Iterable], info: dict, **kwargs: Any):
-        self.name = name
-        self._splits = splits
-        self._info_fields = info
-        super().__init__(file_format="array_record", **kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        # Examples keep their order, so that the same records make the same files.
-        return tfds.core.DatasetInfo(builder=self, disable_shuffling=True, **self._info_fields)
-
-    def _split_generators(self, _: Any) -> dict[str, Iterator]:
-        return {split: self._generate_examples(split) for split in self._splits}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        yield from enumerate(self._splits[split])
+_SHARD = 64  # records in a file
 
 
 def write(
@@ -79,30 +55,38 @@ def write(
     _check_names(name, *records_by_split)
     _check_target(directory, overwrite)
     proof = proof or Proof()
-    metadata = tfds.core.MetadataDict()
     first, splits = _peek(records_by_split)
     schema.validate(first)  # the shape of all is taken from it
     views = len(first.identity.camera_names)
     keypoints = skeleton.get(first.identity.keypoint_skeleton).size
     joints = skeleton.get(first.identity.joint_skeleton).size
-    info = {
-        "description": description,
-        "citation": citation,
-        "license": terms,
-        "features": records.features(views, keypoints, joints),
-        "metadata": metadata,
-    }
-    examples = {
-        split: _examples(name, split, first, rs, proof, metadata) for split, rs in splits.items()
-    }
     with _scratch_beside(directory) as scratch:
-        tfds.disable_progress_bar()
-        builder = _Shards(name=name, splits=examples, info=info, data_dir=scratch)
-        with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloads; there are none
-            builder.download_and_prepare()
+        new = scratch / "new"
+        new.mkdir()
+        info = tfds.core.DatasetInfo(
+            builder=tfds.core.DatasetIdentity(
+                name, tfds.core.Version(_VERSION), str(new), __name__
+            ),
+            description=description,
+            citation=citation,
+            license=terms,
+            features=records.features(views, keypoints, joints),
+            metadata=tfds.core.MetadataDict(),
+        )
+        # Straight to its file, record by record: the library's builders hold a split in memory.
+        shards = tfds.core.SequentialWriter(info, _SHARD, file_format="array_record")
+        shards.initialize_splits(list(splits))
+        for split, found in splits.items():
+            for record in found:
+                schema.validate(record)
+                _check_consistent(name, split, first.identity, record)
+                proof.add(record)
+                shards.add_examples({split: [records.encode(record)]})
+        info.metadata.update(proof.summary())
+        shards.close_all()
         # Last of all: where a preparation is killed before this, what it leaves is refused.
-        integrity.write_checksums(Path(builder.data_dir))
-        _replace(directory, Path(builder.data_dir), scratch / "replaced")
+        integrity.write_checksums(new)
+        _replace(directory, new, scratch / "replaced")
     return proof
 
 
@@ -165,23 +149,6 @@ def _peek(
     if first is None:
         raise schema.SchemaError("there are no splits to write")
     return first, splits
-
-
-def _examples(
-    dataset: str,
-    split: str,
-    first: schema.Record,
-    iterable: Iterable[schema.Record],
-    proof: Proof,
-    metadata: tfds.core.MetadataDict,
-) -> Iterator[dict[str, Any]]:
-    """The split's examples; after the last one the metadata hold what was found so far."""
-    for record in iterable:
-        schema.validate(record)
-        _check_consistent(dataset, split, first.identity, record)
-        proof.add(record)
-        yield records.encode(record)
-    metadata.update(proof.summary())
 
 
 def _check_consistent(

@@ -365,6 +365,15 @@ def test_files_of_other_names_and_subjects_are_reported(own):
     assert sorted(unknown) == ["Walking 1.cdf", "Walking.cdf", "_ALL 1.cdf", "_ALL 1.cdf"]
 
 
+def test_names_that_are_all_unknown(own):
+    folder = own("npz")
+    people.edit_npz(folder / "data_3d_h36m.npz", positions_3d=lambda old: {1: old["S1"]})
+    with pytest.raises(
+        SourceError, match=r"no sequence of a known name: .*positions_3d, 1, Walking.*such as S1"
+    ):
+        read(folder)
+
+
 def test_archives_that_are_not_extracted(tmp_path):
     (tmp_path / "Poses_D3_Positions_mono_S1.tgz").write_bytes(b"\x1f\x8b")
     with pytest.raises(SourceError, match=r"D3_Positions_mono, in camera coo.*; give the folder"):

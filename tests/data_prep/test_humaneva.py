@@ -219,6 +219,12 @@ def test_a_third_column_is_the_confidence(own, one):
         read(own)
 
 
+def test_a_confidence_may_pass_1_by_a_little(own):
+    edit_2d(own, lambda x: np.concatenate([x, np.full((*x.shape[:2], 1), 1.04)], -1), view=1)
+    observations = read(own)[0]["Train_S1_Walking_1_chunk0"].clip.observations
+    assert observations.confidence.max() == 1
+
+
 def test_the_joint_set_of_points_without_a_layout_name_is_told_by_their_sides(own):
     people.edit_npz(
         own / TWO,
@@ -228,6 +234,40 @@ def test_the_joint_set_of_points_without_a_layout_name_is_told_by_their_sides(ow
     people.edit_npz(own / TWO, metadata=lambda old: {**old, "keypoints_symmetry": [[1], [2]]})
     with pytest.raises(SourceError, match=r"keypoints_symmetry \[\[1\], \[2\]\].*Convert"):
         read(own)
+
+
+def test_further_keys_may_hold_anything(own):
+    for name, key in ((TWO, "positions_2d"), ("data_3d_humaneva15.npz", "positions_3d")):
+        people.edit_npz(own / name, **{key: lambda old: old})
+        with np.load(own / name, allow_pickle=True) as data:
+            objects = {k: data[k].item() for k in data}
+        people.npz(own / name, **objects, args={"lr": 1})
+        people.foreign_npz(own / name, "args", "os.system")
+    assert len(read(own)[0]) == 4
+
+
+def test_keys_of_bytes(own, one):
+    """As files of Python 2 have them that were read with `encoding="bytes"`, and saved again."""
+
+    def to_bytes(value):
+        if isinstance(value, dict):
+            return {key.encode(): to_bytes(x) for key, x in value.items()}
+        return value.encode() if isinstance(value, str) else value
+
+    people.edit_npz(own / TWO, positions_2d=to_bytes, metadata=to_bytes)
+    people.edit_npz(own / "data_3d_humaneva15.npz", positions_3d=to_bytes)
+    records, _ = read(own)
+    found = records["Train_S1_Walking_1_chunk0"]
+    assert found.identity.keypoint_skeleton == "humaneva15"
+    truth = one[1].clips[AT].keypoints["gt"]
+    np.testing.assert_array_equal(found.clip.observations.keypoints, truth)
+
+
+@pytest.mark.parametrize("wrap", [np.array, lambda x: np.array([*x, None], object)[:3], tuple])
+def test_views_in_an_array_or_a_tuple(own, one, wrap):
+    edit_2d(own, wrap)
+    found = read(own)[0]["Train_S1_Walking_1_chunk0"].clip.observations.keypoints
+    np.testing.assert_array_equal(found, one[1].clips[AT].keypoints["gt"])
 
 
 def test_files_are_found_at_any_depth_and_copies_reported(own, one, tmp_path):
