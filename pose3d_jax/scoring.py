@@ -295,7 +295,7 @@ def _share_in_view(
         return cam.to_pixels(camera, cam.perspective(point))
 
     index, known = _keypoints_of_joints(info)
-    visible = (observations.confidence[..., index] > 0) * valid * known
+    visible = (observations.confidence[..., index] > 0) * valid * known[None, None, None]
     projected = cam.batched(pixels)(observations.cameras, joints)
     return _over_views(metrics.pck_2d)(projected, observations.keypoints[..., index, :], visible)
 

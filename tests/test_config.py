@@ -15,7 +15,8 @@ from pose3d_jax.methods.base import Info
 from pose3d_jax.phases import phases_of, schedule
 from tests.scenes import H36M
 
-FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "configs").glob("*.py"))
 
 
 def load(path, argument=None):
@@ -29,7 +30,13 @@ def example():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_config_is_whole_and_makes_its_method(path):
-    arguments = ("multiview", "supervised-tiny") if path.stem == "demo" else (None, "tiny")
+    arguments = {"demo": ("multiview", "supervised-tiny")}.get(
+        path.stem, (None, "tiny", "variant=report")
+    )
+    if path.stem.startswith(("h36m", "humaneva")):
+        arguments += ("views=2,detections=cpn_ft_h36m_dbb",)
+    if path.stem.startswith("h36m"):
+        arguments += ("subset=report", "subset=report,variant=report,views=4")
     for argument in arguments:
         config = configs.complete(load(path, argument))
         method = methods.create(config["method"], Info(H36M, H36M))
@@ -37,6 +44,32 @@ def test_every_config_is_whole_and_makes_its_method(path):
         assert phases[1].first_step == phases[0].steps
         # Every key stands in the file, so that a flag can set it.
         assert set(load(path, argument)) == set(configs.TOP)
+
+
+def test_a_benchmark_config_does_what_its_arguments_say():
+    config = load(ROOT / "configs" / "h36m_mv.py", "subset=report,detections=cpn")
+    assert config.data.actions == ("Walking", "Greeting", "Smoking", "Sitting")
+    assert (config.data.views, config.data.path) == ((0, 1, 2), "data/h36m_cpn")
+    assert config.data.keypoint_source == "cpn"
+    report = load(ROOT / "configs" / "humaneva_mv.py", "variant=report,views=2")
+    assert report.data.views == (0, 1)
+    assert [phase["length_epochs"] for phase in report.phases] == [75, 75]
+    assert (report.method.dropout, report.phases[0]["learning_rate"]) == (0.5, 3e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("veiws=2", r"arguments: 'veiws' is unknown; did you mean 'views'"),
+        ("views", r"argument views: give it with a value, as views=VALUE"),
+        ("views=two", r"argument views is 'two'; it must be at least 0"),
+        ("tiny=1", r"argument tiny: give it alone, as tiny"),
+        ("variant=tund", r"argument variant: 'tund' is unknown; did you mean 'tuned'"),
+    ],
+)
+def test_wrong_arguments_of_a_config_are_named(text, message):
+    with pytest.raises(ConfigError, match=message):
+        configs.arguments(text, variant=("tuned", "report"), views=0, name="", tiny=False)
 
 
 def test_completed_config_survives_json_and_completion():

@@ -248,10 +248,14 @@ def test_every_pass_is_a_permutation():
 
 def test_average_follows_the_variables():
     streams = {"main": ClipStream(clips(8))}
-    phase_ = phase({"error": 1.0}, average_decay=0.9)
-    state, _ = train(toys.Toy(), phase_, streams, 1, average=True)
-    moved = params(state)["offset"]["value"]
-    np.testing.assert_allclose(state.evaluated["params"]["offset"]["value"], 0.1 * moved, rtol=1e-5)
+    phase_ = phase({"error": 1.0}, average_decay=0.15)
+    expected = 0.0  # where the parameter starts
+    for steps in range(1, 5):
+        state, _ = train(toys.Toy(), phase_, streams, steps, average=True)
+        decay = min(0.15, steps / (steps + 9))  # short at first: what was fresh is forgotten
+        expected = decay * expected + (1 - decay) * params(state)["offset"]["value"]
+        average = state.evaluated["params"]["offset"]["value"]
+        np.testing.assert_allclose(average, expected, rtol=1e-5)
 
 
 def test_average_without_decay_is_the_variables():

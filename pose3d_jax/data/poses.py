@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 from flax import struct
 from jaxtyping import Array, Int
 
@@ -160,7 +161,7 @@ def load(
     found = [record for directory in directories for record in read_split(directory, split)]
     if not found:
         raise DataError("data.path is empty; name at least one prepared data set")
-    found = [_pick_views(record, views) for record in _pick_actions(found, actions)]
+    found = [_pick_views(record, views) for record in _pick_actions(found, actions, split)]
     if noise not in (None, PRESETS["clean"]):
         found = [corrupt_record(record, noise) for record in found]
     identities = [record.identity for record in found]
@@ -212,16 +213,21 @@ def load(
     )
 
 
-def _pick_actions(found: list[Record], actions: Sequence[str]) -> list[Record]:
-    """The records of these actions; all where none is named."""
+def _pick_actions(found: list[Record], actions: Sequence[str], split: str) -> list[Record]:
+    """The records of these actions; all where none is named.
+
+    Archives miss some: an action that the split lacks is warned of, unless none is left.
+    """
+    if not actions:
+        return found
     there = {record.identity.action for record in found}
-    missing = sorted(set(actions) - there)
+    missing = ", ".join(sorted(set(actions) - there))
     if missing:
-        raise DataError(
-            f"no clip shows {', '.join(missing)}; the actions are {', '.join(sorted(there))}; "
-            f"correct data.actions"
-        )
-    return [record for record in found if not actions or record.identity.action in actions]
+        message = f"split {split!r} has no clip of {missing}; it has {', '.join(sorted(there))}"
+        if not there & set(actions):
+            raise DataError(f"{message}; correct data.actions")
+        logging.warning("%s", message)
+    return [record for record in found if record.identity.action in actions]
 
 
 def _pick_views(record: Record, views: Sequence[int]) -> Record:

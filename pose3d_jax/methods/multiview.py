@@ -25,8 +25,8 @@ class MultiView(SingleViewLifting):
     Terms: `self` and `cross` (distance of the reprojection from the view's own and from the other
     views' points, on the normalised plane, weighed by the target's confidence) and `consistency`
     (distance between the views' predictions in the world, metres, weighed by both confidences).
-    One more is ours: `pose` is the reprojection error in all views of the pose alone, moved to where
-    the views together see its root (DLT). In the others a root whose depth is off by centimetres
+    One more is ours: `pose` is the reprojection error in all views of the pose alone, moved to
+    where the views together see its root (DLT). In the others a root whose depth is centimetres off
     drowns what is wrong with the pose, since the gradient of a distance has the same length
     whatever the distance.
     """

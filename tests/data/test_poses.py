@@ -42,6 +42,31 @@ def moving(tmp_path):
     return write(tmp_path / "moving", one, dataset="other")
 
 
+def test_views_and_actions_are_picked(tmp_path, caplog):
+    records = [
+        scenes.record(name, frames=3, views=3, seed=seed)  # those of odd seeds stand
+        for seed, name in enumerate(("a", "b", "c"), start=1)
+    ]
+    writer.write(tmp_path / "set", "scene", {"train": records}, description="")
+    whole = poses.load([tmp_path / "set"], "train")
+    some = poses.load([tmp_path / "set"], "train", views=(2, 0), actions=("stand",))
+    assert {identity.clip for identity in some.identities} == {"a", "c"}
+    names = whole.identities[0].camera_names
+    assert some.identities[0].camera_names == (names[2], names[0])
+    np.testing.assert_array_equal(
+        some.poses.observations.keypoints[:3], whole.poses.observations.keypoints[:3][:, [2, 0]]
+    )
+    assert some.fingerprint != whole.fingerprint
+    with pytest.raises(DataError, match="'train' has no clip of run; it has stand, wave; correct"):
+        poses.load([tmp_path / "set"], "train", actions=("run",))
+    with caplog.at_level("WARNING"):
+        assert len(poses.load([tmp_path / "set"], "train", actions=("wave", "run")).identities) == 3
+    assert "has no clip of run" in caplog.text
+    for wrong in ((3,), (1, 1)):
+        with pytest.raises(DataError, match=r"data.views is \[.*cameras 0 to 2"):
+            poses.load([tmp_path / "set"], "train", views=wrong)
+
+
 def test_golden_shards_form_one_batch(still, moving):
     data = poses.load([still, moving], "train", window=4)
     clip = data.poses.take(jnp.arange(data.poses.size))

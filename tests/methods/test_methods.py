@@ -154,6 +154,28 @@ def test_multiview_counts_are_confidences_and_pairs():
     assert counts["consistency"] == 17 + (3 * 17 - 2 * 0.25)
 
 
+def test_the_pose_term_looks_away_from_depth_and_needs_a_root_that_two_views_see():
+    clip = scenes.batch(size=2, views=3)
+    rotation, translation = (
+        getattr(clip.observations.cameras, field) for field in ("rotation", "translation")
+    )
+    truth = jnp.einsum("btvij,btkj->btvki", rotation, clip.labels.joints)
+    truth = truth + translation[..., None, :]
+    farther = truth.at[..., 2].add(0.3)
+    found = {name: float(a / b) for name, (a, b) in terms(
+        fixed("multiview", farther), {}, clip)[0].items()}  # fmt: skip
+    assert found["pose"] < 1e-5 < 5e-3 < min(found["cross"], found["self"])
+    bent = truth.at[..., 3, 0].add(0.1)
+    assert terms(fixed("multiview", bent), {}, clip)[0]["pose"][0] > 0.1
+    confidence = clip.observations.confidence.at[0, 0, 1:, 0].set(0.0)  # one view sees its root
+    confidence = confidence.at[1, 0, 2, 5].set(0.5)
+    observations = dataclasses.replace(clip.observations, confidence=confidence)
+    clip = dataclasses.replace(clip, observations=observations)
+    counts = {name: float(c) for name, (_, c) in terms(make("multiview"), trained(
+        make("multiview"), clip), clip)[0].items()}  # fmt: skip
+    assert counts["pose"] == 3 * (3 * 17 - 0.5)
+
+
 def test_supervised_counts_valid_joints_of_seeing_views():
     clip = scenes.batch(size=2, views=3)
     labels = dataclasses.replace(

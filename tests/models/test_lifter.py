@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from pose3d_jax.models.layers import BATCH_AXIS, BatchNorm, Dropout
 from pose3d_jax.models.lifter import Lifter
@@ -37,6 +38,46 @@ def test_root_lies_on_the_ray_of_its_point_however_wild_the_network():
     )
     assert joints[:, 0, 2].min() >= 0
     assert jnp.abs(joints - joints[:, :1]).max() <= 1.5 + 1e-4
+
+
+CENTRED = Lifter(joints=17, root=0, keypoint_root=0, width=32, centred=True)
+
+
+def test_a_centred_lifter_keeps_the_root_on_its_ray():
+    joints = lift(scale=1e3, lifter=CENTRED)
+    np.testing.assert_allclose(
+        joints[:, 0, :2], joints[:, 0, 2:] * POINTS[:, 0], rtol=1e-4, atol=1e-5
+    )
+    assert jnp.linalg.norm(joints - joints[:, :1], axis=-1).max() <= 1.5 * 3**0.5 + 1e-4
+
+
+def test_where_in_the_image_a_person_is_does_not_matter_to_a_centred_lifter():
+    """The same view from a camera that looks past the person: the same joints, turned."""
+    looking_at = POINTS.at[:, 0].set(0.0)
+    past = np.zeros((6, 3, 3))
+    for i, (x, y) in enumerate(RNG.uniform(-0.4, 0.4, (6, 2))):
+        ray = np.array([x, y, 1]) / np.linalg.norm([x, y, 1])
+        axis = np.cross([0, 0, 1], ray)
+        angle = np.arcsin(np.linalg.norm(axis))
+        past[i] = Rotation.from_rotvec(axis / np.linalg.norm(axis) * angle).as_matrix()
+    rays = np.concatenate([looking_at, np.ones((6, 17, 1))], axis=-1)
+    turned = np.einsum("nij,nkj->nki", past, rays)
+    points = jnp.asarray(turned[..., :2] / turned[..., 2:], jnp.float32)
+    expected = np.einsum("nij,nkj->nki", past, lift(looking_at, scale=30.0, lifter=CENTRED))
+    found = lift(points, scale=30.0, lifter=CENTRED)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_a_centred_lifter_starts_farther_off_where_a_person_is_smaller():
+    near, far = (lift(factor * POINTS.at[:, 0].set(0.0), lifter=CENTRED) for factor in (1, 0.5))
+    np.testing.assert_allclose(far[:, 0, 2] / near[:, 0, 2], 2.0, rtol=0.05)
+    spread = np.sqrt(np.mean(np.sum(POINTS.at[:, 0].set(0.0) ** 2, -1), -1))
+    np.testing.assert_allclose(near[:, 0, 2], 4.0 * 0.13 / spread, rtol=0.05)
+
+
+@pytest.mark.parametrize("seen", [0.0, 1.0])
+def test_a_centred_lifter_is_finite_for_points_that_coincide_or_are_not_seen(seen):
+    assert jnp.isfinite(lift(0 * POINTS, seen * SEEN, lifter=CENTRED)).all()
 
 
 def test_missing_root_point_is_replaced_by_the_mean_of_the_others():
