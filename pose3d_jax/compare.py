@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from pose3d_jax import report, viewer
+from pose3d_jax import tables, viewer
 from pose3d_jax.errors import UserError
 from pose3d_jax.runs import Run, read_clips, read_run
 
@@ -108,13 +108,13 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _rows_table(name: str, split: Mapping[str, Any], row: Mapping[str, Any]) -> viewer.Table:
     rows = []
-    for metric, label in report.NAMES.items():
+    for metric, label in tables.NAMES.items():
         for mean in _MEANS if metric in row["metrics"] else ():
             values = row["metrics"][metric][mean]
             interval, lower = values["interval"], values["b_lower"]
             cells = (
-                report.millimetres(values["a"]),
-                report.millimetres(values["b"]),
+                tables.millimetres(values["a"]),
+                tables.millimetres(values["b"]),
                 _signed(values["difference"]),
                 "–" if interval is None else f"[{', '.join(map(_signed, interval))}]",
                 "–" if lower is None else f"{lower:.0%}",
@@ -137,8 +137,8 @@ def _remark(clips: int) -> str:
 def _signed(metres: float | None) -> str:
     """Millimetres with their sign; a zero has none."""
     if metres is None or not math.isfinite(metres):
-        return report.millimetres(None)
-    text = report.millimetres(abs(metres))
+        return tables.millimetres(None)
+    text = tables.millimetres(abs(metres))
     return text if float(text) == 0 else f"{'-' if metres < 0 else '+'}{text}"
 
 
@@ -163,7 +163,7 @@ def _split(
             )
     own = methods["a"], methods["b"]
     shared = [row for row in a["rows"] if row in b["rows"]]
-    pairs = [own, *((r, r) for r in shared if r not in own and not report.baseline(r))]
+    pairs = [own, *((r, r) for r in shared if r not in own and not tables.baseline(r))]
     rows = []
     for row_a, row_b in pairs:
         of_a, of_b = a["rows"][row_a], b["rows"][row_b]

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from pose3d_jax import log, report, skeleton
+from pose3d_jax import log, report, skeleton, tables
 from pose3d_jax.errors import UserError
 from pose3d_jax.runs import Run, read_run
 
@@ -124,7 +124,7 @@ def _written(tmp_path, runs, title="Report"):
 
 
 def test_millimetres_have_one_decimal_and_nothing_is_a_dash():
-    assert [report.millimetres(x) for x in (0.04544, 0.0, 1.23456, None, float("nan"))] == [
+    assert [tables.millimetres(x) for x in (0.04544, 0.0, 1.23456, None, float("nan"))] == [
         "45.4",
         "0.0",
         "1234.6",
@@ -266,4 +266,4 @@ def test_runs_under_other_noise_share_no_table(tmp_path):
     ],
 )
 def test_what_is_a_method_and_what_it_is_held_to(row, label):
-    assert report.baseline(row) == label
+    assert tables.baseline(row) == label
