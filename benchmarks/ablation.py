@@ -1,74 +1,172 @@
 """What does the work: one config under several changes, some seeds each, judged on validation.
 
-    python -m benchmarks.ablation STUDY --data data/cmu_mv_v1 --out runs/ablation [--quick]
+    python -m benchmarks.ablation dropout --data data/cmu_mv_v1 --out runs/ablation [--quick]
+    python -m benchmarks.ablation lifter --data data/cmu_mv_v1 --out runs/ablation [--quick]
 
-STUDY is one of those below. A run that is there already, whole or cut, is taken up where it is. The
-test splits stay unread. Prints a table of validation P1 in mm, mean and standard deviation over the
-seeds, and ends with one line of JSON; `--figure FILE` draws the validation curves.
+`dropout` is the report's schedules and the two halves of what its switch at half-time does,
+`lifter` what leads from the report's settings to the tuned ones, one change after the other. Both
+train `configs/cmu_mv.py:variant=report` label-free, for 10 epochs at width 512. A run that is there
+already, whole or cut, is taken up where it is; the test splits stay unread. Prints validation P1 in
+mm, mean and range over the seeds, draws the curves (OUT/STUDY.png), and ends with one line of JSON.
+`--quick`: a few steps of the first and the last variant.
 """
 
-from collections.abc import Callable
+import argparse
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from configs import cmu_mv
 from pose3d_jax import train
 from pose3d_jax.runs import read_run
 
-# Variant -> what it changes.
-Study = dict[str, Callable[[ConfigDict], None]]
+EPOCHS, WIDTH = 10, 512
+
+Change = Callable[[ConfigDict], None]
+# Variant -> what it changes, one thing after the other.
+Study = Mapping[str, tuple[Change, ...]]
 
 
-def _second_half(**changes: object) -> Callable[[ConfigDict], None]:
+def _second_half(**changes: Any) -> Change:
     """The schedule's second phase, changed."""
+    return lambda config: config.phases[1].update(changes)
 
+
+def _every_phase(**changes: Any) -> Change:
     def apply(config: ConfigDict) -> None:
-        config.phases[1].update(changes)
+        for phase in config.phases:
+            phase.update(changes)
 
     return apply
 
 
-def _without_dropout(config: ConfigDict) -> None:
-    config.method.dropout = 0.0
-    config.phases[1].update({"dropout": True, "statistics": "batch"})
+def _method(**changes: Any) -> Change:
+    return lambda config: config.method.update(changes)
 
 
-# The report's three schedules (its Figure 4), and the two halves of what its switch does.
+def _falling_rate(config: ConfigDict) -> None:
+    """The tuned configs' learning rate, over the first four fifths and the last."""
+    first, last = config.phases
+    whole = first["length_epochs"] + last["length_epochs"]
+    rates = (("cosine", 1e-3, 1e-4), ("linear", 1e-4, 0.0))
+    for phase, share, (kind, start, stop) in zip((first, last), (0.8, 0.2), rates, strict=True):
+        phase["length_epochs"] = share * whole
+        phase["learning_rate"] = {"kind": kind, "start": start, "stop": stop}
+
+
+def _augmented(**changes: Any) -> Change:
+    def apply(config: ConfigDict) -> None:
+        for phase in config.phases:
+            phase["augmentation"] = {**phase.get("augmentation", {}), **changes}
+
+    return apply
+
+
 DROPOUT: Study = {
-    "0.5, then inference mode": _second_half(),
-    "0.5": _second_half(dropout=True, statistics="batch"),
-    "0": _without_dropout,
-    "0.5, then no dropout": _second_half(dropout=False, statistics="batch"),
-    "0.5, then frozen statistics": _second_half(dropout=True, statistics="running"),
+    "0.5, then inference mode": (),
+    "0.5": (_second_half(dropout=True, statistics="batch"),),
+    "0": (_method(dropout=0.0), _second_half(dropout=True, statistics="batch")),
+    "0.5, then no dropout": (_second_half(dropout=False, statistics="batch"),),
+    "0.5, then frozen statistics": (_second_half(dropout=True, statistics="running"),),
 }
 
-STUDIES: dict[str, Study] = {"dropout": DROPOUT}
+_STEPS: dict[str, tuple[Change, ...]] = {
+    "report": (),
+    "centred": (_method(centred=True),),
+    "no dropout, falling rate": (_method(dropout=0.0), _falling_rate),
+    "pose term": (_every_phase(weights={"pose": 1.0, "self": 0.1, "cross": 0.1}),),
+    "turn, flip": (_augmented(turn=180.0, flip=True),),
+    "cameras": (_augmented(orbit=10.0, elevation=8.0, distance=0.1, tilt=3.0),),
+    "bodies": (_augmented(bones=0.1, stature=0.03),),
+}
 
 
-def run(study: Study, data: str, out: Path, seeds: int, epochs: float, width: int, quick: bool):
-    """Validation P1 in mm by variant: `[seed]` for frames and groups, and the curves."""
-    found = {}
-    for variant, change in study.items():
-        frames, groups, curves = [], [], []
+def _one_after_the_other(steps: Mapping[str, tuple[Change, ...]]) -> Study:
+    names = list(steps)
+    return {
+        ("" if i == 0 else "+ ") + name: sum((steps[n] for n in names[: i + 1]), ())
+        for i, name in enumerate(names)
+    }
+
+
+STUDIES: dict[str, Study] = {"dropout": DROPOUT, "lifter": _one_after_the_other(_STEPS)}
+
+
+def config_of(changes: tuple[Change, ...], data: str, seed: int, quick: bool) -> ConfigDict:
+    """The experiment of one variant and seed, judged on validation."""
+    config = cmu_mv.get_config("variant=report,tiny" if quick else "variant=report")
+    config.seed = seed
+    config.data.path = data
+    if not quick:
+        config.method.width = WIDTH
+    for phase in config.phases:
+        phase.pop("length_steps", None)
+        phase["length_epochs"] = (0.01 if quick else EPOCHS) / len(config.phases)
+    for change in changes:
+        change(config)
+    config.evaluation.test = ("validation",)
+    config.evaluation.references = ()
+    return config
+
+
+def run(study: Study, data: str, out: Path, seeds: int, quick: bool) -> dict[str, dict[str, list]]:
+    """Validation P1 in mm by variant, seed by seed: over frames, over groups, and curves."""
+    found: dict[str, dict[str, list]] = {}
+    for variant, changes in study.items():
+        of = found[variant] = {"frames": [], "groups": [], "curves": []}
+        name = "".join(c if c.isalnum() or c == "." else "_" for c in variant).strip("_")
         for seed in range(seeds):
-            config = cmu_mv.get_config("tiny" if quick else "")
-            config.seed = seed
-            config.data.path = data
-            config.method.width = width
-            if not quick:
-                for phase in config.phases:
-                    phase["length_epochs"] = epochs / len(config.phases)
-            change(config)
-            config.evaluation.test = ("validation",)
-            config.evaluation.references = ()
-            directory = out / variant.replace(" ", "_").replace(",", "") / str(seed)
-            metrics = train.run(config, directory)
+            directory = out / name / str(seed)
+            metrics = train.run(config_of(changes, data, seed, quick), directory)
             p1 = metrics["splits"]["validation"]["rows"]["multiview"]["p1"]
-            frames.append(1000 * p1["frames"])
-            groups.append(1000 * p1["groups"])
-            scalars = read_run(directory).scalars
-            curves.append([(s["epoch"], 1000 * s["validation/p1"]) for s in scalars])
-            print(f"{variant}, seed {seed}: {frames[-1]:.1f} / {groups[-1]:.1f}", flush=True)
-        found[variant] = {"frames": frames, "groups": groups, "curves": curves}
+            of["frames"].append(1000 * p1["frames"])
+            of["groups"].append(1000 * p1["groups"])
+            scored = [s for s in read_run(directory).scalars if "validation/p1" in s]
+            of["curves"].append([(s["epoch"], 1000 * s["validation/p1"]) for s in scored])
+        print(f"{variant:<30}{_spread(of['frames'])}{_spread(of['groups'])}", flush=True)
     return found
+
+
+def _spread(values: list[float]) -> str:
+    return f"{np.mean(values):>8.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def drawn(found: Mapping[str, Mapping[str, list]]) -> Figure:
+    """Validation P1 over the epochs: means of the seeds, and their range."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for variant, of in found.items():
+        epochs = np.array(of["curves"][0])[:, 0]
+        values = np.array([np.array(curve)[:, 1] for curve in of["curves"]])
+        (line,) = axes.plot(epochs, values.mean(0), label=variant)
+        axes.fill_between(epochs, values.min(0), values.max(0), alpha=0.2, color=line.get_color())
+    axes.set(xlabel="epoch", ylabel="validation P1, mm, frames")
+    axes.legend(frameon=False)
+    return figure
+
+
+def main() -> None:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation")
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--data", default="data/cmu_mv_v1", help="CMU-MV v1, prepared")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="a few steps, two variants")
+    args = parser.parse_args()
+    study, seeds = STUDIES[args.study], args.seeds
+    if args.quick:
+        seeds = 1
+        study = {name: study[name] for name in (next(iter(study)), list(study)[-1])}
+    found = run(study, args.data, args.out / args.study, seeds, args.quick)
+    drawn(found).savefig(args.out / f"{args.study}.png", dpi=150)
+    print(json.dumps({"ablation": {"study": args.study, "variants": found}}))
+
+
+if __name__ == "__main__":
+    main()
