@@ -15,6 +15,7 @@ apart by commas:
 
 from ml_collections import ConfigDict
 
+from pose3d_jax import recipes
 from pose3d_jax.config import arguments
 
 WEIGHTS = {"pose": 1.0, "root": 0.1}
@@ -61,7 +62,12 @@ def get_config(argument: str = "") -> ConfigDict:
                 "reach": 1.5,
                 "centred": not report,
             },
-            "phases": _report(150, tiny) if report else _tuned(300, tiny),
+            # Training and test have the same three people.
+            "phases": (
+                recipes.report(150, WEIGHTS, tiny)
+                if report
+                else recipes.tuned(300, WEIGHTS, tiny, other_bodies=False)
+            ),
             "steps_per_call": 0,
             "evaluation": {
                 "validation": "",  # the protocol has none
@@ -85,53 +91,4 @@ def get_config(argument: str = "") -> ConfigDict:
                 "seed": 0,
             },
         }
-    )
-
-
-def _report(epochs: int, tiny: bool) -> tuple[dict, ...]:
-    """Dropout of 0.5 until half-time, then the whole network in inference mode."""
-    half = {"length_steps": 3} if tiny else {"length_epochs": epochs / 2}
-    common = {**half, "weights": WEIGHTS, "learning_rate": 3e-4, "optimizer": {"name": "adam"}}
-    return (
-        {**common, "dropout": True, "statistics": "batch"},
-        {**common, "dropout": False, "statistics": "running"},
-    )
-
-
-def _tuned(epochs: int, tiny: bool) -> tuple[dict, ...]:
-    """Clips filmed anew instead of dropout; inference mode for the last fifth. docs/results.md."""
-    common = {
-        "weights": WEIGHTS,
-        "optimizer": {"name": "adam"},
-        "augmentation": {
-            "turn": 180.0,
-            "flip": True,
-            "orbit": 10.0,
-            "elevation": 8.0,
-            "distance": 0.1,
-            "tilt": 3.0,
-            "stature": 0.0,  # the same three people in training and test
-            "bones": 0.0,
-            "missing": 0.0,
-        },
-    }
-
-    def length(share: float) -> dict[str, float]:
-        return {"length_steps": 3} if tiny else {"length_epochs": share * epochs}
-
-    return (
-        {
-            **common,
-            **length(0.8),
-            "dropout": True,
-            "statistics": "batch",
-            "learning_rate": {"kind": "cosine", "start": 1e-3, "stop": 1e-4},
-        },
-        {
-            **common,
-            **length(0.2),
-            "dropout": False,
-            "statistics": "running",
-            "learning_rate": {"kind": "linear", "start": 1e-4, "stop": 0.0},
-        },
     )

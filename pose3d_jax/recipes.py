@@ -1,0 +1,68 @@
+"""Phases that several configs share; plain data, so that a flag can still set every key of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Phases = tuple[dict[str, Any], ...]
+
+
+def report(epochs: int, weights: Mapping[str, float], tiny: bool = False) -> Phases:
+    """The schedule of "3D Pose Estimation Using 2D Supervision" (CMU 16-824 report).
+
+    Adam 3e-4; with dropout until half-time, then the whole network in inference mode: the "dropout
+    0.5 -> 0" of the report's code switches batch statistics, too.
+    """
+    common = {
+        **_length(epochs / 2, tiny),
+        "weights": dict(weights),
+        "learning_rate": 3e-4,
+        "optimizer": {"name": "adam"},
+    }
+    return (
+        {**common, "dropout": True, "statistics": "batch"},
+        {**common, "dropout": False, "statistics": "running"},
+    )
+
+
+def tuned(
+    epochs: int, weights: Mapping[str, float], tiny: bool = False, *, other_bodies: bool
+) -> Phases:
+    """Clips filmed anew, a falling rate, inference mode for the last fifth: docs/results.md.
+
+    `other_bodies`: those that are to be lifted are not the ones in training.
+    """
+    common = {
+        "weights": dict(weights),
+        "optimizer": {"name": "adam"},
+        "augmentation": {
+            "turn": 180.0,
+            "flip": True,
+            "orbit": 10.0,
+            "elevation": 8.0,
+            "distance": 0.1,
+            "tilt": 3.0,
+            "stature": 0.03 if other_bodies else 0.0,
+            "bones": 0.1 if other_bodies else 0.0,
+            "missing": 0.0,
+        },
+    }
+    return (
+        {
+            **common,
+            **_length(0.8 * epochs, tiny),
+            "dropout": True,
+            "statistics": "batch",
+            "learning_rate": {"kind": "cosine", "start": 1e-3, "stop": 1e-4},
+        },
+        {
+            **common,
+            **_length(0.2 * epochs, tiny),
+            "dropout": False,
+            "statistics": "running",
+            "learning_rate": {"kind": "linear", "start": 1e-4, "stop": 0.0},
+        },
+    )
+
+
+def _length(epochs: float, tiny: bool) -> dict[str, float]:
+    return {"length_steps": 3} if tiny else {"length_epochs": epochs}
