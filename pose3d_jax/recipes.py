@@ -64,5 +64,5 @@ def tuned(
     )
 
 
-def _length(epochs: float, tiny: bool) -> dict[str, float]:
+def _length(epochs: float, tiny: bool) -> dict[str, int | float]:
     return {"length_steps": 3} if tiny else {"length_epochs": epochs}
