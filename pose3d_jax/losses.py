@@ -7,11 +7,13 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from pose3d_jax import cameras as cam
 from pose3d_jax.cameras import Camera
 from pose3d_jax.geometry import safe_norm
+from pose3d_jax.skeleton import Skeleton
 
 # Distances below this are rounding as much as error: 0.01 mm, or 0.01 pixels at a focal length of
 # 1,000 pixels.
@@ -69,6 +71,20 @@ def reprojection(
     project = jax.vmap(jax.vmap(jax.vmap(cam.perspective)))
     projected = project(carry(camera, joints))
     return distance(projected, jnp.broadcast_to(points[None], projected.shape))
+
+
+def asymmetry(
+    joints: Float[Array, "*batch joints 3"], skeleton: Skeleton
+) -> Float[Array, "*batch pairs"]:
+    """By how much each left bone differs in length from its right counterpart, metres.
+
+    The bone symmetry loss of "Distilling 3D Human Pose from a Single Image" (ETH report), pair by
+    pair, in the order of `Skeleton.bone_pairs`.
+    """
+    parents, children = np.array(skeleton.bones).T
+    lengths = safe_norm(joints[..., children, :] - joints[..., parents, :])
+    left, right = np.array(skeleton.bone_pairs).T
+    return jnp.abs(lengths[..., left] - lengths[..., right])
 
 
 def consistency(

@@ -1,4 +1,4 @@
-"""The door: `python -m pose3d_jax.main --config=configs/NAME.py --workdir=DIR`."""
+"""The door: `python -m pose3d_jax.main --config=configs/NAME.py [--workdir=DIR]`."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment: a file, with an argument after a colon where it takes one."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where checkpoints, scalars, metrics and the report go."
+    "workdir", None, "Where checkpoints, scalars, metrics and the report go; default: runs/NAME."
 )
 _MODE = flags.DEFINE_enum(
     "mode",
@@ -51,13 +51,15 @@ def _main(argv: list[str]) -> None:
     if mode == "compare":
         print(compare.table(compare.run(*argv[1:])))
         return
-    if workdir is None:
-        raise app.UsageError(f"--mode={mode} needs --workdir")
     if not isinstance(config, ConfigDict | None):
         raise UserError("--config names no file that can be read; the configs are in configs/")
-    if mode == "train":
+    if mode == "train" and config is None:
+        raise app.UsageError("--mode=train needs --config")
+    if workdir is None:
         if config is None:
-            raise app.UsageError("--mode=train needs --config")
+            raise app.UsageError(f"--mode={mode} needs --workdir, or a --config that names it")
+        workdir = f"runs/{config.name}"
+    if mode == "train":
         train.run(config, workdir, profile=_PROFILE.value, other_code=_OTHER_CODE.value)
     else:
         {"evaluate": evaluate, "adapt": adapt}[mode].run(workdir, config)

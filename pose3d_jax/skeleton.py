@@ -44,6 +44,13 @@ class Skeleton:
             partners.append(index[f"{swap[side]}_{rest}"] if side in swap else index[name])
         return tuple(partners)
 
+    @property
+    def bone_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Indices in `bones` of each bone and its left/right counterpart, once."""
+        index = {bone: i for i, bone in enumerate(self.bones)}
+        partner = [index.get((self.mirrored[p], self.mirrored[c]), -1) for p, c in self.bones]
+        return tuple((i, j) for i, j in enumerate(partner) if i < j)
+
     def side(self, joint: int) -> str:
         """`left`, `right` or `middle`."""
         prefix = self.joints[joint].partition("_")[0]

@@ -60,6 +60,25 @@ def test_consistency_is_the_distance_in_the_world():
     assert error[0, 2].max() < 1e-5
 
 
+def test_asymmetry_is_the_difference_in_length_of_left_and_right_bones():
+    h36m = scenes.H36M
+    joints = jnp.asarray(scenes.people(3)[:, 0])
+    left = [h36m.joints.index(f"left_{part}") for part in ("knee", "ankle")]
+    right = [h36m.joints.index(f"right_{part}") for part in ("knee", "ankle")]
+    shin = lambda knee, ankle: np.linalg.norm(joints[:, ankle] - joints[:, knee], axis=-1)  # noqa: E731
+    found = losses.asymmetry(joints, h36m)
+    assert found.shape == (3, 6)
+    children = [h36m.joints[h36m.bones[i][1]] for i, _ in h36m.bone_pairs]
+    at = next(i for i, child in enumerate(children) if child.endswith("ankle"))
+    np.testing.assert_allclose(found[:, at], np.abs(shin(*left) - shin(*right)), rtol=1e-4)
+    mirrored = joints[:, np.array(h36m.mirrored)] * jnp.array([[[-1.0, 1.0, 1.0]]])
+    np.testing.assert_allclose(losses.asymmetry(mirrored, h36m), found, rtol=1e-4)
+    middle = (joints + mirrored) / 2  # its own mirror image
+    np.testing.assert_allclose(losses.asymmetry(middle, h36m), 0, atol=1e-6)
+    gradient = jax.grad(lambda x: losses.asymmetry(x, h36m).sum())(jnp.zeros((17, 3)))
+    assert np.isfinite(gradient).all()
+
+
 def test_weighted_term_is_sum_and_count_over_the_visible():
     total, count = losses.weighted_term(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([0.5, 1.0, 0.0]))
     assert (total, count) == (2.5, 1.5)

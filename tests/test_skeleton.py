@@ -34,6 +34,21 @@ def test_every_joint_hangs_on_the_root(skeleton_):
 
 
 @every_skeleton
+def test_pairs_of_bones_are_counterparts(skeleton_):
+    found = {frozenset(pair) for pair in skeleton_.bone_pairs}
+    names = [{skeleton_.joints[end] for end in bone} for bone in skeleton_.bones]
+    other = {"left": "right", "right": "left"}
+    swap = lambda name: "_".join(other.get(word, word) for word in name.split("_"))  # noqa: E731
+    expected = {
+        frozenset((i, j))
+        for i, bone in enumerate(names)
+        for j, counterpart in enumerate(names)
+        if i != j and {swap(name) for name in bone} == counterpart
+    }
+    assert found == expected
+
+
+@every_skeleton
 def test_mirrored_is_an_involution_that_swaps_sides(skeleton_):
     mirrored = skeleton_.mirrored
     assert [mirrored[i] for i in mirrored] == list(range(skeleton_.size))

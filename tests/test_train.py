@@ -251,21 +251,22 @@ def test_nothing_to_evaluate_is_said(tmp_path):
 def door(home, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "pose3d_jax.main", *arguments],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "HOME": str(home)},
+        cwd=home, capture_output=True, text=True, check=False,
+        env={**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 
 def test_the_door_trains_evaluates_adapts_and_compares(data, tmp_path):
     """What the README says, in its order; compiled programs are kept for the next time."""
-    config = ("--config=configs/demo.py:supervised-tiny", f"--config.data.path={data}")
-    workdir = tmp_path / "run"
+    config = (f"--config={ROOT}/configs/demo.py:supervised-tiny", f"--config.data.path={data}")
+    workdir = tmp_path / "runs" / "demo_supervised"  # by the config's name
     for mode in ("train", "evaluate", "adapt"):
-        result = door(tmp_path, f"--mode={mode}", f"--workdir={workdir}", *config)
+        named = () if mode == "train" else (f"--workdir={workdir}",)
+        result = door(tmp_path, f"--mode={mode}", *named, *config)
         assert result.returncode == 0, result.stderr
         assert "triangulation" in result.stdout
-        assert f"{workdir}/report.html" in result.stdout
-    assert "run: " not in result.stdout
+        assert "runs/demo_supervised/report.html" in result.stdout
+    assert "demo_supervised: " not in result.stdout
     assert "adapted_shared" in result.stdout
     result = door(tmp_path, "--mode=compare", str(workdir), str(workdir / "adapted_shared"))
     assert result.returncode == 0, result.stderr
@@ -277,10 +278,16 @@ def test_the_door_trains_evaluates_adapts_and_compares(data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/demo.py", "--config.sed=1"], 'Did you mean "seed" instead of "sed"'),
-        (["--config=configs/demo.py", "--config.data.path=nowhere"], "no directory nowhere"),
-        (["--config=configs/demo.py:nonsense"], "demo.py takes multiview or supervised"),
-        (["--config=configs/none.py"], "names no file"),
+        (
+            [f"--config={ROOT}/configs/demo.py", "--config.sed=1"],
+            'Did you mean "seed" instead of "sed"',
+        ),
+        (
+            [f"--config={ROOT}/configs/demo.py", "--config.data.path=nowhere"],
+            "no directory nowhere",
+        ),
+        ([f"--config={ROOT}/configs/demo.py:nonsense"], "demo.py takes multiview or supervised"),
+        ([f"--config={ROOT}/configs/none.py"], "names no file"),
         (["--mode=evaluate"], "no checkpoint"),
         ([], "--mode=train needs --config"),
         (["--mode=compare", "nowhere"], "--mode=compare takes two work directories, not nowhere"),

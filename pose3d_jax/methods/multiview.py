@@ -28,11 +28,12 @@ class MultiView(SingleViewLifting):
     One more is ours: `pose` is the reprojection error in all views of the pose alone, moved to
     where the views together see its root (DLT). In the others a root whose depth is centimetres off
     drowns what is wrong with the pose, since the gradient of a distance has the same length
-    whatever the distance.
+    whatever the distance. `symmetry` is by how much left and right bones differ, metres, in each
+    view that sees anything.
     """
 
     groups: tuple[Group, ...] = (
-        Group("lifter", ("lifter",), ("self", "cross", "consistency", "pose")),
+        Group("lifter", ("lifter",), ("self", "cross", "consistency", "pose", "symmetry")),
     )
 
     def __post_init__(self) -> None:
@@ -77,6 +78,10 @@ class MultiView(SingleViewLifting):
         if "consistency" in group.terms:
             error = over_frames(losses.consistency)(observations.cameras, joints)
             terms["consistency"] = losses.weighted_term(error, _pair_weights(observations)[2])
+        if "symmetry" in group.terms:
+            error = losses.asymmetry(joints, self.info.joint_skeleton)
+            seen = jnp.broadcast_to(view_seen(observations.confidence)[..., None], error.shape)
+            terms["symmetry"] = losses.weighted_term(error, seen)
         return {name: terms[name] for name in group.terms}, Aux(collections, {})
 
 

@@ -137,7 +137,9 @@ def test_terms_of_the_truth_are_zero(views):
     truth = truth + translation[..., None, :]
     for name in NAMES:
         method = fixed(name, truth)
-        for term, (total, count) in terms(method, {}, clip)[0].items():
+        found = terms(method, {}, clip)[0]
+        found.pop("symmetry", None)  # these people's left and right differ
+        for term, (total, count) in found.items():
             assert total / count < 1e-5, (name, term)
 
 
