@@ -91,7 +91,7 @@ def test_a_checkpoint_with_3d_labels_is_adapted_without_them(directory, tmp_path
     [
         ({"scope": "clips"}, r"config.adaptation.scope.*'clips'"),
         ({"method": "nonsense"}, r"config.adaptation.method: no method is named 'nonsense'"),
-        ({"weights": {"pose": 1.0}}, r"config.adaptation.weights: 'pose' is unknown"),
+        ({"weights": {"root": 1.0}}, r"config.adaptation.weights: 'root' is unknown"),
         (
             {"length_steps": 3, "length_epochs": 3},
             r"config.adaptation: give either length_epochs or length_steps",

@@ -28,7 +28,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [name if name == "humaneva" else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+)
 def test_from_original_files_to_the_protocol_s_number(case, tmp_path):
     loader, write, experiment, argument = CASES[case]
     write(tmp_path / "source")

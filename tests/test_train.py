@@ -100,7 +100,10 @@ def test_means_over_frames_and_groups_are_what_they_say(data):
     groups = np.array([identity.group for identity in loaded.identities])
     means = [errors["row"]["p1"][groups == g][mask[groups == g]].mean() for g in set(groups)]
     assert p1["groups"] == pytest.approx(np.mean(means))
-    assert summary["rows"]["row"]["p2"] == {"frames": None, "groups": None}
+    actions = np.array([identity.action for identity in loaded.identities])
+    means = [errors["row"]["p1"][actions == a][mask[actions == a]].mean() for a in set(actions)]
+    assert p1["actions"] == pytest.approx(np.mean(means))
+    assert summary["rows"]["row"]["p2"] == {"frames": None, "groups": None, "actions": None}
 
 
 def test_finished_run_goes_on_from_its_checkpoint_to_the_same_end(data, tmp_path):
@@ -188,8 +191,7 @@ def test_several_devices_train_too(data, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"data": {"path": ("nowhere",)}}, DataError, "no directory nowhere"),
-        ({"data": {"path": ()}}, DataError, "data.path is empty"),
+        ({"data": {"path": "nowhere"}}, DataError, "no directory nowhere"),
         ({"devices": 64}, HostsError, "there are 4"),
         ({"devices": 3}, ConfigError, "which 3 devices cannot share"),
         ({"streams": {"main": {"batch_size": 10**6}}}, ConfigError, "the number of windows"),
