@@ -59,7 +59,7 @@ def streams_batch(streams):
     return {name: stream.take(jnp.arange(1)) for name, stream in streams.items()}
 
 
-@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("statistics", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", METHODS)
 def test_loss_and_gradients_agree_to_a_hundred_thousandth(name, statistics):
     method = methods.create({"name": name, "width": 64}, INFO)

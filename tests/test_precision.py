@@ -146,6 +146,7 @@ def test_bfloat16_step_has_its_dense_layers_and_nothing_else_in_bfloat16():
     assert {x.dtype.name for x in floats} == {"float32"}
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_as_float32_does():
     losses = {}
     for precision in ("float32", "bfloat16"):
