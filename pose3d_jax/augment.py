@@ -70,11 +70,15 @@ def _move(settings: Augmentation, skeleton: Skeleton, clip: Clip, key: Key[Array
     observations, labels = clip.observations, clip.labels
     views = observations.confidence.shape[1]
     valid = labels.joints_valid
+    if settings.stature or settings.bones:
+        # A joint stands where its bones from the root put it: all of them must be known.
+        unknown = jnp.matmul(1 - valid, _chains(skeleton).T, precision=HIGHEST)
+        valid = jnp.where(unknown > 0, 0.0, valid)
     seen = jnp.where(valid[:, None] > 0, observations.confidence, 0.0)
     # The error of each point, which its new place inherits.
     error = observations.keypoints - _projected(observations.cameras, labels.joints)
 
-    joints = _resized(settings, skeleton, labels.joints, stature_key, bones_key)
+    joints = _resized(settings, skeleton, labels.joints, valid, stature_key, bones_key)
     centre = _centre(joints[:, skeleton.root], valid[:, skeleton.root])
     angle = _uniform(turn_key, settings.turn) * (jnp.pi / 180)
     turn = axis_angle_to_matrix(jnp.zeros(3).at[2].set(angle))
@@ -110,6 +114,7 @@ def _resized(
     settings: Augmentation,
     skeleton: Skeleton,
     joints: Float[Array, "time joints 3"],
+    valid: Float[Array, "time joints"],
     stature_key: Key[Array, ""],
     bones_key: Key[Array, ""],
 ) -> Float[Array, "time joints 3"]:
@@ -122,17 +127,24 @@ def _resized(
     drawn = _uniform(bones_key, settings.bones, (skeleton.size,))[pair]
     factor = jnp.exp(drawn + _uniform(stature_key, settings.stature))
     bones = (joints[:, children] - joints[:, parents]) * factor[None, :, None]
-    # below[j, b]: whether bone b lies between the root and joint j.
-    below = np.zeros((skeleton.size, len(children)), np.float32)
+    chains = _chains(skeleton)[:, children]
+    resized = joints[:, skeleton.root, None] + jnp.einsum(
+        "jb,tbi->tji", chains, bones, precision=HIGHEST
+    )
+    lowest = [jnp.min(jnp.where(valid > 0, z, jnp.inf)) for z in (joints[..., 2], resized[..., 2])]
+    lift = jnp.where(valid.any(), lowest[0] - lowest[1], 0.0)
+    return resized + jnp.zeros(3).at[2].set(lift)[None, None]
+
+
+def _chains(skeleton: Skeleton) -> np.ndarray:
+    """`[joint, joint]`: 1 where the second lies on the way from the root to the first, ends too."""
+    chains = np.zeros((skeleton.size, skeleton.size), np.float32)
     for joint in range(skeleton.size):
         ancestor = joint
-        while skeleton.parents[ancestor] >= 0:
-            below[joint, list(children).index(ancestor)] = 1
+        while ancestor >= 0:
+            chains[joint, ancestor] = 1
             ancestor = skeleton.parents[ancestor]
-    offsets = jnp.einsum("jb,tbi->tji", below, bones, precision=HIGHEST)
-    resized = joints[:, skeleton.root, None] + offsets
-    lift = jnp.min(joints[..., 2]) - jnp.min(resized[..., 2])
-    return resized + jnp.zeros(3).at[2].set(lift)[None, None]
+    return chains
 
 
 def _orbited(

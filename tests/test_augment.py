@@ -121,6 +121,28 @@ def test_other_bodies_are_symmetric_and_stand_as_high():
     )
 
 
+def test_another_body_has_no_joint_below_one_that_is_not_known():
+    """A missing knee leaves the ankle nowhere; it moved by the knee's zeros once."""
+    clip = scenes.batch(16)
+    knee, ankle = (scenes.H36M.joints.index(f"left_{part}") for part in ("knee", "ankle"))
+    valid = clip.labels.joints_valid.at[:, :, knee].set(0.0)
+    labels = Labels(jnp.where(valid[..., None] > 0, clip.labels.joints, 0), valid)
+    whole = run(Augmentation(bones=0.2, stature=0.1), clip)
+    after = run(Augmentation(bones=0.2, stature=0.1), dataclasses.replace(clip, labels=labels))
+    known = np.delete(np.arange(17), [knee, ankle])
+    assert after.labels.joints_valid[..., known].all()
+    assert not after.labels.joints_valid[..., [knee, ankle]].any()
+    assert not after.observations.confidence[..., [knee, ankle]].any()
+    # All else but the height, which the lowest joint that is known gives.
+    up_to_height = after.labels.joints[..., known, :] - after.labels.joints[..., :1, :]
+    expected = whole.labels.joints[..., known, :] - whole.labels.joints[..., :1, :]
+    np.testing.assert_allclose(up_to_height, expected, atol=1e-5)
+    lowest = [
+        np.asarray(x)[:, :, known, 2].min((1, 2)) for x in (after.labels.joints, clip.labels.joints)
+    ]
+    np.testing.assert_allclose(*lowest, atol=1e-5)
+
+
 def test_cameras_go_on_looking_at_the_person_from_as_far_as_was_drawn():
     clip = scenes.batch(16)
     settings = Augmentation(orbit=15.0, elevation=10.0, distance=0.2)

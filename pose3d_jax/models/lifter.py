@@ -65,8 +65,8 @@ class Lifter(nn.Module):
         """
         seen = (confidence > 0).astype(points.dtype)
         anchor, anchor_seen = self._anchor(points, seen)
-        turn = _towards(anchor)  # the identity's rows where the camera stays as it is
         if self.centred:
+            turn = _towards(anchor)
             points = _turned(turn, points)
             relative = points * seen[..., None]
             spread = _spread(relative, seen)
