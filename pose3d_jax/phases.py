@@ -37,7 +37,7 @@ def phases_of(config: Mapping[str, Any], method: Method, steps_per_epoch: int) -
 def adaptation_phase(config: Mapping[str, Any], method: Method, steps_per_epoch: int) -> Phase:
     """What holds while a completed config adapts: the whole network in inference mode.
 
-    Raises `ConfigError` as `phases` does.
+    Raises `ConfigError` as `phases_of` does.
     """
     settings, where = config["adaptation"], "config.adaptation"
     steps = _steps(settings, "length", steps_per_epoch, where)
