@@ -60,17 +60,19 @@ def serve(frames: int, devices: int, width: int, most_steps: int) -> None:
     import optax
 
     from benchmarks.train_epoch import BATCH, H36M, WEIGHTS, people, phase
-    from pose3d_jax import methods, step
+    from pose3d_jax import methods
+    from pose3d_jax.epoch import compile_epoch, replicate
     from pose3d_jax.methods.base import Info, Mode
+    from pose3d_jax.state import init_state
 
     poses = people(frames)
     steps = min(frames // BATCH, most_steps)
     method = methods.create({"name": "multiview", "width": width}, Info(H36M, H36M))
     training = phase(optax.adam(1.0), WEIGHTS, Mode(dropout=True, update_statistics=True))
     batch = {"main": poses.take(jax.numpy.zeros(1, jax.numpy.int32))}
-    state = step.init_state(method, training, batch, jax.random.key(0), average=False)
-    state = step.replicate(state, devices)
-    run = step.compile_epoch(method, training, {"main": BATCH}, devices, steps)
+    state = init_state(method, training, batch, jax.random.key(0), average=False)
+    state = replicate(state, devices)
+    run = compile_epoch(method, training, {"main": BATCH}, devices, steps)
     for _ in sys.stdin:
         started = time.perf_counter()
         state, _ = run(state, {"main": poses})

@@ -25,12 +25,13 @@ import optax
 
 from data_prep import rigs
 from pose3d_jax import cameras as cam
-from pose3d_jax import losses, methods, skeleton, step
+from pose3d_jax import losses, methods, skeleton
 from pose3d_jax.data.poses import PoseSet
+from pose3d_jax.epoch import compile_epoch, draw_indices, replicate
 from pose3d_jax.methods.base import Aux, Info, Method, Mode
 from pose3d_jax.methods.multiview import MultiView
 from pose3d_jax.schema import Labels, Observations
-from pose3d_jax.step import Phase
+from pose3d_jax.state import Phase, Schedule, init_state
 
 FRAMES, BATCH, WIDTH = 3347, 128, 1024
 WEIGHTS = {"self": 1.0, "cross": 1.0, "consistency": 0.1}
@@ -61,7 +62,7 @@ def people(frames: int) -> PoseSet:
 def phase(optimizer: optax.GradientTransformation, weights: dict[str, float], mode: Mode) -> Phase:
     """A phase of constant weights."""
 
-    def constant(value: float) -> step.Schedule:
+    def constant(value: float) -> Schedule:
         return lambda _: jnp.float32(value)
 
     terms = {term: constant(weight) for term, weight in weights.items()}
@@ -75,9 +76,9 @@ class Epoch:
         self.steps = poses.size // BATCH
         self._streams = {"main": poses}
         batch = {"main": poses.take(jnp.zeros(1, jnp.int32))}
-        state = step.init_state(method, phase, batch, jax.random.key(0), average=False)
-        self._state = step.replicate(state, devices)
-        self._run = step.compile_epoch(method, phase, {"main": BATCH}, devices, self.steps)
+        state = init_state(method, phase, batch, jax.random.key(0), average=False)
+        self._state = replicate(state, devices)
+        self._run = compile_epoch(method, phase, {"main": BATCH}, devices, self.steps)
 
     def __call__(self) -> None:
         """Runs one epoch to its end."""
@@ -168,7 +169,7 @@ def drawing(poses: PoseSet, steps: int) -> Callable[[], None]:
     def run(first: jax.Array, poses: PoseSet) -> jax.Array:
         streams = {"main": poses}
         key = jax.random.key(0)
-        drawn = step.draw_indices(key, streams, {"main": BATCH}, "main", first, steps)
+        drawn = draw_indices(key, streams, {"main": BATCH}, "main", first, steps)
 
         def total(indices: jax.Array) -> jax.Array:
             return sum(map(jnp.sum, jax.tree.leaves(poses.take(indices))))

@@ -20,16 +20,17 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from pose3d_jax import evaluate, hosts, methods, scoring, step
+from pose3d_jax import evaluate, hosts, methods, scoring
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data.poses import PoseData, PoseSet
+from pose3d_jax.epoch import compile_epoch, replicate, train_epoch, unreplicate
 from pose3d_jax.errors import NonFiniteError
 from pose3d_jax.evaluate import Restored
 from pose3d_jax.log import ScalarLog
 from pose3d_jax.methods.base import Method, Variables
 from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.phases import adaptation_phase
-from pose3d_jax.step import Phase, TrainState
+from pose3d_jax.state import Phase, TrainState, init_optimizer, term_names
 
 _CALLS = 40  # compiled calls of an adaptation, between which the progress bar moves
 
@@ -119,12 +120,12 @@ def adapt_shared(
     poses = without_labels(data.poses)
 
     def program(steps: int) -> Callable:
-        return step.compile_epoch(method, phase, {"main": batch_size}, devices, steps)
+        return compile_epoch(method, phase, {"main": batch_size}, devices, steps)
 
-    state = step.replicate(_state(method, phase, variables), devices)
+    state = replicate(_state(method, phase, variables), devices)
     check = lambda failure: _check_finite(method, failure[:1], ["the split"])  # noqa: E731
     state, curve = _minimise(phase, functools.cache(program), state, poses, bar, check)
-    adapted = step.unreplicate(state.variables)
+    adapted = unreplicate(state.variables)
     windows = np.arange(poses.size)
     first = jax.tree.map(lambda x: x[0], curve)  # the devices agree
     return Adapted(scoring.predict(method, adapted, poses, windows), _means([first]))
@@ -159,7 +160,7 @@ def adapt_clips(
     @functools.cache
     def program(steps: int) -> Callable:
         def one(state: TrainState, streams: Mapping[str, PoseSet]) -> tuple:
-            return step.train_epoch(method, phase, sizes, steps, 1, state, streams)
+            return train_epoch(method, phase, sizes, steps, 1, state, streams)
 
         # What a step sums over is the inner axis, of size one: clips do not mix.
         bound = jax.vmap(one, in_axes=(0, None), axis_name=BATCH_AXIS)
@@ -176,7 +177,7 @@ def adapt_clips(
             poses,
             **{field: getattr(poses, field)[drawn] for field in ("start", "stop", "recording")},
         )
-        state = step.replicate(step.replicate(_state(method, phase, variables), 1), chunk)
+        state = replicate(replicate(_state(method, phase, variables), 1), chunk)
         state = jax.device_put(state, over_devices)
         check = lambda failure, m=members: _check_finite(method, failure[: len(m), 0], m)  # noqa: E731
         state, curve = _minimise(phase, program, state, chosen, bar, check, len(members))
@@ -240,7 +241,7 @@ def _state(method: Method, phase: Phase, variables: Variables) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         key=jax.random.key(0),
         variables=variables,
-        optimizer=step.init_optimizer(method, phase, variables),
+        optimizer=init_optimizer(method, phase, variables),
         average=None,
         failure=jnp.full(2, -1, jnp.int32),
     )
@@ -283,6 +284,6 @@ def _check_finite(method: Method, failures: Int[Array, "sets 2"], names: list[st
     for (draw, term), name in zip(np.asarray(failures), names, strict=True):
         if draw >= 0:
             raise NonFiniteError(
-                f"adapting to {name}: {step.term_names(method)[term]} is not finite at step "
+                f"adapting to {name}: {term_names(method)[term]} is not finite at step "
                 f"{draw}; a lower config.adaptation.learning_rate may help"
             )

@@ -26,7 +26,7 @@ from pose3d_jax.noise import Noise
 from pose3d_jax.phases import phase_before, phases_of
 from pose3d_jax.runs import read_runs, sealed
 from pose3d_jax.skeleton import Skeleton
-from pose3d_jax.step import init_state
+from pose3d_jax.state import init_state
 
 EXAMPLES = 4  # poses that the report shows
 

@@ -11,7 +11,7 @@ import optax
 from pose3d_jax.augment import Augmentation, augment
 from pose3d_jax.config import AMOUNT, PHASE, RATE, SCHEDULE, ConfigError, check, choice, fill
 from pose3d_jax.methods.base import Method, Mode
-from pose3d_jax.step import Augment, Phase, Schedule
+from pose3d_jax.state import Augment, Phase, Schedule
 
 _MAX_STEPS = 2**31 - 1
 

@@ -16,17 +16,25 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import pose3d_jax
-from pose3d_jax import checkpoint, evaluate, hosts, methods, references, scoring, step, workdir
+from pose3d_jax import checkpoint, evaluate, hosts, methods, references, scoring, workdir
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
 from pose3d_jax.data.poses import PoseData
+from pose3d_jax.epoch import compile_epoch, draw_indices, replicate, unreplicate
 from pose3d_jax.errors import Interrupted, NonFiniteError
 from pose3d_jax.log import ScalarLog
 from pose3d_jax.methods.base import Info, Method, MethodError, covers
 from pose3d_jax.phases import phase_before, phases_of
 from pose3d_jax.signals import Signals
-from pose3d_jax.step import Phase, TrainState
+from pose3d_jax.state import (
+    Phase,
+    TrainState,
+    init_optimizer,
+    init_state,
+    term_names,
+    updates_per_step,
+)
 
 PROFILED_STEPS = 10
 
@@ -95,7 +103,7 @@ def run(
         state = checkpoint.read_state(directory, like)
         earlier = saved["wall_s"]
     done = int(state.step)
-    state = step.replicate(state, devices)
+    state = replicate(state, devices)
 
     # ------------------------------------------------------------------ phases
     started = time.monotonic() - earlier
@@ -111,7 +119,7 @@ def run(
             if done == phase.first_step and number > 0:
                 state = _enter_phase(method, phase, state, devices)
             compiled = functools.cache(
-                functools.partial(step.compile_epoch, method, phase, batch_sizes, devices)
+                functools.partial(compile_epoch, method, phase, batch_sizes, devices)
             )
             per_call = config["steps_per_call"] or epoch
             while done < last:
@@ -125,7 +133,7 @@ def run(
                 # ---------------------------------------------------------- log, evaluate, save
                 scalars = {"epoch": done / epoch, "phase": number}
                 scalars["wall_s"] = time.monotonic() - started
-                for name, (value, count) in step.unreplicate(metrics).items():
+                for name, (value, count) in unreplicate(metrics).items():
                     scalars[f"train/{name}"] = float(value) / max(float(count), 1e-12)
                 every = settings["every_epochs"] * epoch
                 due = done // every > before // every or done == total
@@ -138,9 +146,7 @@ def run(
                 stop = hosts.any_of(bool(signals.received)) and done < total
                 if due or stop:
                     wall = time.monotonic() - started
-                    checkpoints.save(
-                        step.unreplicate(state), {**metadata, "step": done, "wall_s": wall}
-                    )
+                    checkpoints.save(unreplicate(state), {**metadata, "step": done, "wall_s": wall})
                 if stop:
                     by = signals.received or "another host"
                     raise Interrupted(
@@ -203,7 +209,7 @@ def _initial_state(
     """A fresh state with the optimiser of `phase`."""
     batch = {name: poses.take(jnp.zeros(1, jnp.int32)) for name, poses in sets.items()}
     average = any(phase.average_decay for phase in phases)
-    init = functools.partial(step.init_state, method, phase, batch, average=average)
+    init = functools.partial(init_state, method, phase, batch, average=average)
     return jax.jit(init)(jax.random.key(config["seed"]))
 
 
@@ -225,7 +231,7 @@ def _check_phases(method: Method, phases: list[Phase], state: TrainState) -> Non
                     f"config.phases[{number}].frozen: no parameter is at or below {frozen!r}; "
                     f"there are, for example, {', '.join(params[:3])}"
                 )
-        own = functools.partial(step.init_optimizer, method, phase)
+        own = functools.partial(init_optimizer, method, phase)
         fresh = jax.tree.structure(jax.eval_shape(own, state.variables))
         if number and not phase.reset_optimizer and str(fresh) != str(kept):
             raise ConfigError(
@@ -239,13 +245,13 @@ def _enter_phase(method: Method, phase: Phase, state: TrainState, devices: int) 
     """The state as the phase begins: with a fresh optimiser where it says so."""
     if not phase.reset_optimizer:
         return state
-    fresh = step.init_optimizer(method, phase, step.unreplicate(state.variables))
-    return dataclasses.replace(state, optimizer=step.replicate(fresh, devices))
+    fresh = init_optimizer(method, phase, unreplicate(state.variables))
+    return dataclasses.replace(state, optimizer=replicate(fresh, devices))
 
 
 def _validate(method: Method, state: TrainState, data: PoseData, batch_size: int) -> float:
     """Frame mean of P1, metres."""
-    variables = step.unreplicate(state.evaluated)
+    variables = unreplicate(state.evaluated)
     errors, mask = scoring.score(method, variables, data, batch_size, rows=None)
     return float(errors["method"]["p1"][mask].mean(dtype=np.float64))
 
@@ -260,12 +266,12 @@ def _check_finite(
     if draw < 0:
         return
     sets = {name: data.poses for name, data in streams.items()}
-    indices = step.draw_indices(state.key[0], sets, batch_sizes, "main", jnp.int32(draw), 1)[0]
+    indices = draw_indices(state.key[0], sets, batch_sizes, "main", jnp.int32(draw), 1)[0]
     clips = sorted({streams["main"].identities[int(i)].clip for i in indices})
     more = f" and {len(clips) - 5} more" if len(clips) > 5 else ""
     raise NonFiniteError(
-        f"{step.term_names(method)[term]} is not finite at step "
-        f"{draw // step.updates_per_step(method)} (batch {draw}, with frames of "
+        f"{term_names(method)[term]} is not finite at step "
+        f"{draw // updates_per_step(method)} (batch {draw}, with frames of "
         f"{', '.join(clips[:5])}{more}); no update has been applied since. A lower learning rate, "
         f"clip_norm, or a look at these clips may help"
     )

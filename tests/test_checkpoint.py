@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from pose3d_jax import checkpoint, step
+from pose3d_jax import checkpoint
 from pose3d_jax.checkpoint import CheckpointError
+from pose3d_jax.state import init_state
 from tests import toys
 from tests.toys import clips, phase
 
@@ -25,7 +26,7 @@ METADATA = {
 
 @pytest.fixture
 def state():
-    fresh = step.init_state(
+    fresh = init_state(
         toys.Toy(), phase({"error": 1.0}, optimizer=optax.adam(1.0)), {"main": clips(2)},
         jax.random.key(3), average=True,
     )  # fmt: skip

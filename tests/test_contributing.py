@@ -15,9 +15,11 @@ import pytest
 from jaxtyping import install_import_hook
 
 from data_prep import synthetic
-from pose3d_jax import methods, step, train
+from pose3d_jax import methods, train
+from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
 from pose3d_jax.geometry import safe_divide
 from pose3d_jax.methods.base import Info, Method, Mode
+from pose3d_jax.state import init_state
 from tests import scenes, toys
 
 ROOT = Path(__file__).parents[1]
@@ -141,7 +143,7 @@ def test_one_and_four_devices_have_the_loss_and_gradients_of_the_whole_batch(met
     """Against the loss of all clips at once, divided by the counts of all: no mean of means."""
     clip, weights = clips(24), config.phases[0]["weights"]
     phase = toys.phase(weights)
-    state = step.init_state(method, phase, {"main": clip}, jax.random.key(0), False)
+    state = init_state(method, phase, {"main": clip}, jax.random.key(0), False)
 
     def loss(params):
         parts = terms(method, {"params": params}, clip)
@@ -149,10 +151,10 @@ def test_one_and_four_devices_have_the_loss_and_gradients_of_the_whole_batch(met
 
     expected, gradient = jax.value_and_grad(loss)(state.variables["params"])
     for devices in (1, 4):
-        run = step.compile_epoch(method, phase, {"main": 24}, devices, 1)
-        after, metrics = run(step.replicate(state, devices), {"main": toys.ClipStream(clip)})
+        run = compile_epoch(method, phase, {"main": 24}, devices, 1)
+        after, metrics = run(replicate(state, devices), {"main": toys.ClipStream(clip)})
         assert metrics["net/loss"][0][0] == pytest.approx(float(expected), rel=1e-5)
-        moved = step.unreplicate(after).variables["params"]
+        moved = unreplicate(after).variables["params"]
         for new, old, slope in zip(
             *map(jax.tree.leaves, (moved, state.variables["params"], gradient)), strict=True
         ):

@@ -9,9 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from pose3d_jax import methods, step
+from pose3d_jax import methods
+from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
 from pose3d_jax.methods.base import Aux, Info, Mode
 from pose3d_jax.methods.supervised import Supervised
+from pose3d_jax.state import init_state
 from tests import scenes
 from tests.toys import ClipStream, constant, phase
 
@@ -50,9 +52,9 @@ def one_step(method, weights, clip, devices, mode, variables=None):
     )
     streams = {"main": ClipStream(clip)}
     sizes = {"main": clip.recording.shape[0]}
-    state = step.init_state(method, phase_, streams_batch(streams), jax.random.key(0), False)
-    run = step.compile_epoch(method, phase_, sizes, devices, 1)
-    return run(step.replicate(state, devices), streams)
+    state = init_state(method, phase_, streams_batch(streams), jax.random.key(0), False)
+    run = compile_epoch(method, phase_, sizes, devices, 1)
+    return run(replicate(state, devices), streams)
 
 
 def streams_batch(streams):
@@ -68,8 +70,8 @@ def test_loss_and_gradients_agree_to_a_hundred_thousandth(name, statistics):
         state, metrics = one_step(
             method, METHODS[name], uneven(), devices, Mode(update_statistics=statistics)
         )
-        gradient = step.unreplicate(state.optimizer["lifter"]).trace
-        loss = step.unreplicate(metrics["lifter/loss"])[0]
+        gradient = unreplicate(state.optimizer["lifter"]).trace
+        loss = unreplicate(metrics["lifter/loss"])[0]
         found[devices] = jax.device_get((loss, gradient))
     (loss, gradient), (other_loss, other) = found[1], found[4]
     np.testing.assert_allclose(other_loss, loss, rtol=1e-5)

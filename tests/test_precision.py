@@ -14,11 +14,13 @@ import pytest
 from jax.lax import Precision
 
 from pose3d_jax import cameras as cam
-from pose3d_jax import methods, step
+from pose3d_jax import methods
 from pose3d_jax.cameras import batched
+from pose3d_jax.epoch import compile_epoch, replicate
 from pose3d_jax.geometry import axis_angle_to_matrix, similarity_align
 from pose3d_jax.methods.base import Info, Mode
 from pose3d_jax.metrics import p_mpjpe
+from pose3d_jax.state import init_state
 from pose3d_jax.triangulate import triangulate
 from tests import scenes
 from tests.toys import ClipStream, constant, phase
@@ -110,9 +112,9 @@ def training(precision, optimizer=None, **mode):
     )
     streams = {"main": ClipStream(scenes.batch(size=8, views=3))}
     batch = {"main": streams["main"].take(jnp.arange(1))}
-    state = step.init_state(method, phase_, batch, jax.random.key(0), False)
-    run = step.compile_epoch(method, phase_, {"main": 8}, 1, 1)
-    return run, step.replicate(state, 1), streams
+    state = init_state(method, phase_, batch, jax.random.key(0), False)
+    run = compile_epoch(method, phase_, {"main": 8}, 1, 1)
+    return run, replicate(state, 1), streams
 
 
 def dense(found):

@@ -9,8 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from pose3d_jax import methods, scoring, step
+from pose3d_jax import methods, scoring
+from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
 from pose3d_jax.methods.base import Info, Mode
+from pose3d_jax.state import init_state
 from tests import scenes
 from tests.guards import no_compilation
 from tests.toys import ClipStream, constant, phase
@@ -64,18 +66,14 @@ def on_host(tree):
 # restored as numpy or as arrays bound to a device.
 PASSAGES = {
     "returned": lambda state, devices: state,
-    "replicated anew": lambda state, devices: step.replicate(step.unreplicate(state), devices),
-    "from the host": lambda state, devices: step.replicate(
-        on_host(step.unreplicate(state)), devices
-    ),
+    "replicated anew": lambda state, devices: replicate(unreplicate(state), devices),
+    "from the host": lambda state, devices: replicate(on_host(unreplicate(state)), devices),
     "with a new optimiser": lambda state, devices: dataclasses.replace(
         state,
-        optimizer=step.replicate(
-            jax.tree.map(jnp.zeros_like, step.unreplicate(state.optimizer)), devices
-        ),
+        optimizer=replicate(jax.tree.map(jnp.zeros_like, unreplicate(state.optimizer)), devices),
     ),
-    "bound to a device": lambda state, devices: step.replicate(
-        jax.device_put(step.unreplicate(state), jax.devices()[0]), devices
+    "bound to a device": lambda state, devices: replicate(
+        jax.device_put(unreplicate(state), jax.devices()[0]), devices
     ),
 }
 
@@ -91,9 +89,9 @@ def test_step_is_compiled_once(devices):
     )
     streams = {"main": ClipStream(scenes.batch(size=16, views=2))}
     batch = {"main": streams["main"].take(jnp.arange(1))}
-    fresh = jax.jit(lambda key: step.init_state(method, phase_, batch, key, False))
-    run = step.compile_epoch(method, phase_, {"main": 8}, devices, 2)
-    state, _ = run(step.replicate(fresh(jax.random.key(0)), devices), streams)
+    fresh = jax.jit(lambda key: init_state(method, phase_, batch, key, False))
+    run = compile_epoch(method, phase_, {"main": 8}, devices, 2)
+    state, _ = run(replicate(fresh(jax.random.key(0)), devices), streams)
     for name, passage in PASSAGES.items():
         state = passage(state, devices)
         jax.block_until_ready(state)

@@ -9,24 +9,25 @@ import numpy as np
 import optax
 import pytest
 
-from pose3d_jax import step
+from pose3d_jax.epoch import compile_epoch, draw_indices, replicate, unreplicate
 from pose3d_jax.methods.base import Mode
+from pose3d_jax.state import init_state, term_names
 from tests import toys
 from tests.toys import ClipStream, clips, constant, phase
 
 
 def start(method, phase_, streams, average=False, seed=0):
     batch = {name: stream.take(jnp.arange(1)) for name, stream in streams.items()}
-    return step.init_state(method, phase_, batch, jax.random.key(seed), average)
+    return init_state(method, phase_, batch, jax.random.key(seed), average)
 
 
 def train(method, phase_, streams, steps, *, devices=1, batch_size=8, state=None, average=False):
     """Runs some steps; the state and the metrics as numpy, without the device axis."""
     sizes = dict.fromkeys(streams, batch_size)
     state = start(method, phase_, streams, average) if state is None else state
-    run = step.compile_epoch(method, phase_, sizes, devices, steps)
-    state, metrics = run(step.replicate(state, devices), streams)
-    return step.unreplicate(state), jax.tree.map(float, step.unreplicate(metrics))
+    run = compile_epoch(method, phase_, sizes, devices, steps)
+    state, metrics = run(replicate(state, devices), streams)
+    return unreplicate(state), jax.tree.map(float, unreplicate(metrics))
 
 
 def params(state):
@@ -83,8 +84,8 @@ def test_devices_end_with_the_same_state():
     method, weights = METHODS["normalised"]
     phase_ = phase(weights, mode=Mode(update_statistics=True))
     streams = {"main": ClipStream(clips(24))}
-    run = step.compile_epoch(method, phase_, {"main": 8}, 4, 3)
-    state, _ = run(step.replicate(start(method, phase_, streams), 4), streams)
+    run = compile_epoch(method, phase_, {"main": 8}, 4, 3)
+    state, _ = run(replicate(start(method, phase_, streams), 4), streams)
     for leaf in jax.tree.leaves(state.variables):
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
 
@@ -100,7 +101,7 @@ def test_critic_draws_afresh_and_groups_keep_their_own_collections():
     # The critic's five batches and the generator's are the first six draws, by closed form.
     sizes = {"main": 8, "prior": 8}
     draws = {
-        name: step.draw_indices(jax.random.key(0), streams, sizes, name, jnp.int32(0), 6)
+        name: draw_indices(jax.random.key(0), streams, sizes, name, jnp.int32(0), 6)
         for name in streams
     }
     assert len({int(i) for i in draws["prior"][:5].reshape(-1)}) == 40  # one pass, no repeats
@@ -218,11 +219,11 @@ def test_non_finite_term_applies_no_update_and_is_named(devices):
     labels = data.labels.replace(joints=joints, joints_valid=data.labels.joints_valid.at[7].set(1))
     streams = {"main": ClipStream(data.replace(labels=labels))}
     method, phase_ = toys.Toy(), phase({"error": 1.0}, optimizer=optax.adam(1.0))
-    draws = step.draw_indices(jax.random.key(0), streams, {"main": 8}, "main", jnp.int32(0), 5)
+    draws = draw_indices(jax.random.key(0), streams, {"main": 8}, "main", jnp.int32(0), 5)
     bad = int(jnp.argmax((draws == 7).any(axis=1)))
     state, _ = train(method, phase_, streams, 5, devices=devices)
     assert state.failure.tolist() == [bad, 0]
-    assert step.term_names(method) == ["offset/error", "offset/gradient"]
+    assert term_names(method) == ["offset/error", "offset/gradient"]
     assert np.isfinite(params(state)["offset"]["value"]).all()
     assert int(state.optimizer["offset"][0].count) == bad  # nothing was applied since
 
@@ -239,7 +240,7 @@ def test_calls_of_any_length_make_the_same_run():
 
 def test_every_pass_is_a_permutation():
     streams = {"main": ClipStream(clips(24))}
-    draws = step.draw_indices(jax.random.key(3), streams, {"main": 8}, "main", jnp.int32(2), 7)
+    draws = draw_indices(jax.random.key(3), streams, {"main": 8}, "main", jnp.int32(2), 7)
     passes = np.asarray(draws[1:]).reshape(2, 24)  # draw 2 ends the first pass
     for one in passes:
         np.testing.assert_array_equal(np.sort(one), np.arange(24))

@@ -15,7 +15,7 @@ import pytest
 
 from configs.demo import get_config
 from data_prep import synthetic, writer
-from pose3d_jax import checkpoint, evaluate, methods, scoring, step, train
+from pose3d_jax import checkpoint, evaluate, methods, scoring, train
 from pose3d_jax.checkpoint import CheckpointError
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
@@ -26,6 +26,7 @@ from pose3d_jax.methods.base import Group, Info, MethodError
 from pose3d_jax.methods.supervised import Supervised
 from pose3d_jax.schema import Record
 from pose3d_jax.skeleton import SkeletonError
+from pose3d_jax.state import init_state
 from pose3d_jax.workdir import WorkdirError
 from tests import scenes
 from tests.toys import phase
@@ -232,7 +233,7 @@ def test_a_group_of_no_parameters_is_refused():
     method = Supervised(info=Info(scenes.H36M, scenes.H36M), width=8, groups=wrong)
     phase_ = phase({"pose": 1.0})
     batch = {"main": scenes.batch()}
-    state = step.init_state(method, phase_, batch, jax.random.key(0), average=False)
+    state = init_state(method, phase_, batch, jax.random.key(0), average=False)
     with pytest.raises(MethodError, match="no parameter is at or below 'liftr'"):
         train._check_phases(method, [], state)
 

@@ -14,7 +14,7 @@ from pose3d_jax.methods.base import Aux, Group, Info, Mode
 from pose3d_jax.models.layers import BatchNorm
 from pose3d_jax.schema import Clip, Labels, Observations, Prediction
 from pose3d_jax.skeleton import Skeleton
-from pose3d_jax.step import Phase
+from pose3d_jax.state import Phase
 
 BONE = Skeleton("bone2", ("pelvis", "head"), (-1, 0), 0)
 INFO = Info(BONE, BONE, ("a", "b", "c"))

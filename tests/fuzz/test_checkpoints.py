@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pose3d_jax import checkpoint, evaluate, log, methods, runs, step, train, workdir
+from pose3d_jax import checkpoint, evaluate, log, methods, runs, train, workdir
 from pose3d_jax.data import poses
 from pose3d_jax.errors import UserError
 from pose3d_jax.phases import phases_of
+from pose3d_jax.state import init_state
 from tests.fuzz.conftest import examples
 from tests.fuzz.damage import DAMAGE, FRACTION, copied, damage, files
 from tests.fuzz.test_configs import plain
@@ -50,7 +51,7 @@ def like(trained):
     phases = phases_of(config, method, metadata["steps_per_epoch"])
     batch = {"main": poses.load(config["data"]["path"], "test").poses.take(jnp.zeros(1, int))}
     key = jax.random.key(0)
-    return jax.eval_shape(lambda key: step.init_state(method, phases[-1], batch, key, False), key)
+    return jax.eval_shape(lambda key: init_state(method, phases[-1], batch, key, False), key)
 
 
 def state(directory, like):

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from configs.demo import get_config
 from pose3d_jax import config as configs
-from pose3d_jax import methods, step, train
+from pose3d_jax import methods, train
 from pose3d_jax.errors import UserError
 from pose3d_jax.methods.base import Info
 from pose3d_jax.phases import adaptation_phase
+from pose3d_jax.state import init_state
 from tests.fuzz.conftest import examples
 from tests.scenes import H36M
 
@@ -116,7 +117,7 @@ def until_training(config, workdir):
 
         def init(sets):
             batch = {name: poses.take(jnp.zeros(1, jnp.int32)) for name, poses in sets.items()}
-            return step.init_state(method, phase, batch, jax.random.key(config["seed"]), average)
+            return init_state(method, phase, batch, jax.random.key(config["seed"]), average)
 
         return jax.eval_shape(init, sets)
 
