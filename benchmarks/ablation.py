@@ -2,13 +2,15 @@
 
     python -m benchmarks.ablation dropout --data data/cmu_mv_v1 --out runs/ablation [--quick]
     python -m benchmarks.ablation lifter --data data/cmu_mv_v1 --out runs/ablation [--quick]
+    python -m benchmarks.ablation settings --data data/cmu_mv_v1 --out runs/ablation [--quick]
 
 `dropout` is the report's schedules and the two halves of what its switch at half-time does,
-`lifter` what leads from the report's settings to the tuned ones, one change after the other. Both
-train `configs/cmu_mv.py:variant=report` label-free, for 10 epochs at width 512. A run that is there
-already, whole or cut, is taken up where it is; the test splits stay unread. Prints validation P1 in
-mm, mean and range over the seeds, draws the curves (OUT/STUDY.png), and ends with one line of JSON.
-`--quick`: a few steps of the first and the last variant.
+`lifter` what leads from the report's settings to the tuned ones, one change after the other,
+`settings` the tuned ones with one thing changed. All train `configs/cmu_mv.py:variant=report`
+label-free, for 10 epochs at width 512. A run that is there already, whole or cut, is taken up where
+it is; the test splits stay unread. Prints validation P1 in mm over frames and over groups, mean and
+range of the seeds, draws the curves (OUT/STUDY.png), and ends with one line of JSON. `--quick`: a
+few steps of the first and the last variant.
 """
 
 import argparse
@@ -60,6 +62,25 @@ def _falling_rate(config: ConfigDict) -> None:
         phase["learning_rate"] = {"kind": kind, "start": start, "stop": stop}
 
 
+def _rate(factor: float) -> Change:
+    """The learning rate times `factor`."""
+
+    def apply(config: ConfigDict) -> None:
+        for phase in config.phases:
+            rate = phase["learning_rate"]
+            phase["learning_rate"] = {
+                **rate,
+                "start": factor * rate["start"],
+                "stop": factor * rate["stop"],
+            }
+
+    return apply
+
+
+def _batch(size: int) -> Change:
+    return lambda config: config.streams.main.update(batch_size=size)
+
+
 def _augmented(**changes: Any) -> Change:
     def apply(config: ConfigDict) -> None:
         for phase in config.phases:
@@ -76,11 +97,13 @@ DROPOUT: Study = {
     "0.5, then frozen statistics": (_second_half(dropout=True, statistics="running"),),
 }
 
+_POSE = {"pose": 1.0, "self": 0.1, "cross": 0.1}
+
 _STEPS: dict[str, tuple[Change, ...]] = {
     "report": (),
     "centred": (_method(centred=True),),
     "no dropout, falling rate": (_method(dropout=0.0), _falling_rate),
-    "pose term": (_every_phase(weights={"pose": 1.0, "self": 0.1, "cross": 0.1}),),
+    "pose term": (_every_phase(weights=_POSE),),
     "turn, flip": (_augmented(turn=180.0, flip=True),),
     "cameras": (_augmented(orbit=10.0, elevation=8.0, distance=0.1, tilt=3.0),),
     "bodies": (_augmented(bones=0.1, stature=0.03),),
@@ -95,7 +118,31 @@ def _one_after_the_other(steps: Mapping[str, tuple[Change, ...]]) -> Study:
     }
 
 
-STUDIES: dict[str, Study] = {"dropout": DROPOUT, "lifter": _one_after_the_other(_STEPS)}
+_TUNED = sum(_STEPS.values(), ())
+
+SETTINGS: Study = {
+    "tuned": _TUNED,
+    "no turn, flip": (*_TUNED, _augmented(turn=0.0, flip=False)),
+    "no cameras": (*_TUNED, _augmented(orbit=0.0, elevation=0.0, distance=0.0, tilt=0.0)),
+    "missing 0.1": (*_TUNED, _augmented(missing=0.1)),
+    "symmetry 0.1": (*_TUNED, _every_phase(weights={**_POSE, "symmetry": 0.1})),
+    "consistency 0.1": (*_TUNED, _every_phase(weights={**_POSE, "consistency": 0.1})),
+    "average 0.999": (*_TUNED, _every_phase(average_decay=0.999)),
+    "rate 2e-3": (*_TUNED, _rate(2.0)),
+    "rate 5e-4": (*_TUNED, _rate(0.5)),
+    "batch 64": (*_TUNED, _batch(64)),
+    "batch 256": (*_TUNED, _batch(256)),
+    "width 256": (*_TUNED, _method(width=256)),
+    "width 1024": (*_TUNED, _method(width=1024)),
+    "blocks 1": (*_TUNED, _method(blocks=1)),
+    "blocks 3": (*_TUNED, _method(blocks=3)),
+}
+
+STUDIES: dict[str, Study] = {
+    "dropout": DROPOUT,
+    "lifter": _one_after_the_other(_STEPS),
+    "settings": SETTINGS,
+}
 
 
 def config_of(changes: tuple[Change, ...], data: str, seed: int, quick: bool) -> ConfigDict:
