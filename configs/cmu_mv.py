@@ -56,7 +56,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "phases": (
                 recipes.report(30, REPORT, tiny)
                 if report
-                else recipes.tuned(30, TUNED, tiny, other_bodies=True)
+                else recipes.tuned(30, TUNED, tiny, other_people=True)
             ),
             "steps_per_call": 0,
             "evaluation": {

@@ -54,7 +54,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "phases": (
                 recipes.report(30, WEIGHTS, tiny)
                 if report
-                else recipes.tuned(30, WEIGHTS, tiny, other_bodies=True)
+                else recipes.tuned(30, WEIGHTS, tiny, other_people=True)
             ),
             "steps_per_call": 0,
             "evaluation": {

@@ -71,7 +71,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "phases": (
                 recipes.report(20, REPORT, tiny)
                 if report
-                else recipes.tuned(40, TUNED, tiny, other_bodies=True)
+                else recipes.tuned(40, TUNED, tiny, other_people=True)
             ),
             "steps_per_call": 0,
             "evaluation": {

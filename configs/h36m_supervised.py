@@ -69,7 +69,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "phases": (
                 recipes.report(100, WEIGHTS, tiny)
                 if report
-                else recipes.tuned(40, WEIGHTS, tiny, other_bodies=True)
+                else recipes.tuned(40, WEIGHTS, tiny, other_people=True)
             ),
             "steps_per_call": 0,
             "evaluation": {

@@ -68,7 +68,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "phases": (
                 recipes.report(150, REPORT, tiny)
                 if report
-                else recipes.tuned(300, TUNED, tiny, other_bodies=False)
+                else recipes.tuned(300, TUNED, tiny, other_people=False)
             ),
             "steps_per_call": 0,
             "evaluation": {

@@ -66,7 +66,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "phases": (
                 recipes.report(150, WEIGHTS, tiny)
                 if report
-                else recipes.tuned(300, WEIGHTS, tiny, other_bodies=False)
+                else recipes.tuned(300, WEIGHTS, tiny, other_people=False)
             ),
             "steps_per_call": 0,
             "evaluation": {

@@ -1,4 +1,4 @@
-"""Other cameras, other bodies, other directions: training clips seen as they might have been.
+"""Other cameras, bodies, postures, directions: training clips seen as they might have been.
 
 What is changed is the 3D of a clip, or a camera; the 2D points follow by projection, each with the
 error that it had. 3D is the stream's `labels.joints`: labels, or (`streams.*.joints`) what was
@@ -34,12 +34,18 @@ class Augmentation:
     tilt: float = 0.0  # degrees, each view: the camera about its own axes
     stature: float = 0.0  # natural logarithm of the factor on all bones
     bones: float = 0.0  # of the factor on each bone, the same left and right
+    bend: float = 0.0  # degrees about each axis, each joint: what hangs on it is turned about it
     missing: float = 0.0  # share of keypoints that go missing
 
     @property
     def moves(self) -> bool:
         """Whether anything is projected anew."""
         return any(getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "missing")
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether bodies are put together anew, bone by bone."""
+        return bool(self.stature or self.bones or self.bend)
 
 
 def augment(settings: Augmentation, skeleton: Skeleton, clip: Clip, key: Key[Array, ""]) -> Clip:
@@ -66,11 +72,11 @@ def augment(settings: Augmentation, skeleton: Skeleton, clip: Clip, key: Key[Arr
 
 def _move(settings: Augmentation, skeleton: Skeleton, clip: Clip, key: Key[Array, ""]) -> Clip:
     """One clip `[T, ...]` with its body, direction and cameras changed."""
-    turn_key, flip_key, stature_key, bones_key, camera_key = jax.random.split(key, 5)
+    turn_key, flip_key, body_key, camera_key = jax.random.split(key, 4)
     observations, labels = clip.observations, clip.labels
     views = observations.confidence.shape[1]
     valid = labels.joints_valid
-    if settings.stature or settings.bones:
+    if settings.rebuilds:
         # A joint stands where its bones from the root put it: all of them must be known.
         unknown = jnp.matmul(1 - valid, _chains(skeleton).T, precision=HIGHEST)
         valid = jnp.where(unknown > 0, 0.0, valid)
@@ -78,7 +84,9 @@ def _move(settings: Augmentation, skeleton: Skeleton, clip: Clip, key: Key[Array
     # The error of each point, which its new place inherits.
     error = observations.keypoints - _projected(observations.cameras, labels.joints)
 
-    joints = _resized(settings, skeleton, labels.joints, valid, stature_key, bones_key)
+    joints = labels.joints
+    if settings.rebuilds:
+        joints = _rebuilt(settings, skeleton, joints, valid, body_key)
     centre = _centre(joints[:, skeleton.root], valid[:, skeleton.root])
     angle = _uniform(turn_key, settings.turn) * (jnp.pi / 180)
     turn = axis_angle_to_matrix(jnp.zeros(3).at[2].set(angle))
@@ -110,30 +118,46 @@ def _move(settings: Augmentation, skeleton: Skeleton, clip: Clip, key: Key[Array
     )
 
 
-def _resized(
+def _rebuilt(
     settings: Augmentation,
     skeleton: Skeleton,
     joints: Float[Array, "time joints 3"],
     valid: Float[Array, "time joints"],
-    stature_key: Key[Array, ""],
-    bones_key: Key[Array, ""],
+    key: Key[Array, ""],
 ) -> Float[Array, "time joints 3"]:
-    """Another body in the same posture: bones longer or shorter, the lowest joint as high."""
-    if not (settings.stature or settings.bones):
-        return joints
+    """Another body in another posture, the lowest joint as high: bones resized and turned.
+
+    What Gong et al., "PoseAug: A Differentiable Pose Augmentation Framework for 3D Human Pose
+    Estimation" (CVPR 2021) learn to do, drawn at random.
+    """
+    stature_key, bones_key, bend_key = jax.random.split(key, 3)
     parents, children = np.array(skeleton.bones).T
     # A bone and its counterpart share a factor: that of the one that comes first.
     pair = np.minimum(np.arange(skeleton.size), skeleton.mirrored)[children]
     drawn = _uniform(bones_key, settings.bones, (skeleton.size,))[pair]
     factor = jnp.exp(drawn + _uniform(stature_key, settings.stature))
     bones = (joints[:, children] - joints[:, parents]) * factor[None, :, None]
+    if settings.bend:
+        turns = _turns(settings.bend, skeleton, bend_key)[parents]
+        bones = jnp.einsum("bij,tbj->tbi", turns, bones, precision=HIGHEST)
     chains = _chains(skeleton)[:, children]
-    resized = joints[:, skeleton.root, None] + jnp.einsum(
+    rebuilt = joints[:, skeleton.root, None] + jnp.einsum(
         "jb,tbi->tji", chains, bones, precision=HIGHEST
     )
-    lowest = [jnp.min(jnp.where(valid > 0, z, jnp.inf)) for z in (joints[..., 2], resized[..., 2])]
+    lowest = [jnp.min(jnp.where(valid > 0, z, jnp.inf)) for z in (joints[..., 2], rebuilt[..., 2])]
     lift = jnp.where(valid.any(), lowest[0] - lowest[1], 0.0)
-    return resized + jnp.zeros(3).at[2].set(lift)[None, None]
+    return rebuilt + jnp.zeros(3).at[2].set(lift)[None, None]
+
+
+def _turns(bend: float, skeleton: Skeleton, key: Key[Array, ""]) -> Float[Array, "joints 3 3"]:
+    """How the bones that leave each joint are turned: by its own draw and all on the way to it."""
+    drawn = _uniform(key, bend * (np.pi / 180), (skeleton.size, 3))
+    turns = list(jax.vmap(axis_angle_to_matrix)(drawn))
+    from_root_outwards = np.argsort(_chains(skeleton).sum(axis=1))
+    for child in from_root_outwards[1:]:
+        parent = skeleton.parents[child]
+        turns[child] = jnp.matmul(turns[parent], turns[child], precision=HIGHEST)
+    return jnp.stack(turns)
 
 
 def _chains(skeleton: Skeleton) -> np.ndarray:

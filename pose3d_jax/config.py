@@ -114,7 +114,7 @@ STREAM: Keys = {
 AUGMENTATION: Keys = {
     "turn": (_number("of 0 to 180, degrees", lambda value: 0 <= value <= 180), 0.0),
     "flip": (FLAG, False),
-    **dict.fromkeys(("orbit", "elevation", "tilt"), (ANGLE, 0.0)),
+    **dict.fromkeys(("orbit", "elevation", "tilt", "bend"), (ANGLE, 0.0)),
     **dict.fromkeys(("distance", "stature", "bones", "missing"), (FRACTION, 0.0)),
 }
 PHASE: Keys = {

@@ -25,11 +25,11 @@ def report(epochs: int, weights: Mapping[str, float], tiny: bool = False) -> Pha
 
 
 def tuned(
-    epochs: int, weights: Mapping[str, float], tiny: bool = False, *, other_bodies: bool
+    epochs: int, weights: Mapping[str, float], tiny: bool = False, *, other_people: bool
 ) -> Phases:
     """Clips filmed anew, a falling rate, inference mode for the last fifth: docs/results.md.
 
-    `other_bodies`: those that are to be lifted are not the ones in training.
+    `other_people`: those that are to be lifted are not the ones in training.
     """
     common = {
         "weights": dict(weights),
@@ -41,8 +41,9 @@ def tuned(
             "elevation": 8.0,
             "distance": 0.1,
             "tilt": 3.0,
-            "stature": 0.03 if other_bodies else 0.0,
-            "bones": 0.1 if other_bodies else 0.0,
+            "stature": 0.03 if other_people else 0.0,
+            "bones": 0.1 if other_people else 0.0,
+            "bend": 10.0 if other_people else 0.0,
             "missing": 0.0,
         },
     }

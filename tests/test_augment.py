@@ -7,18 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from data_prep import writer
 from pose3d_jax import cameras as cam
-from pose3d_jax import references
-from pose3d_jax.augment import Augmentation, augment
+from pose3d_jax import references, skeleton
+from pose3d_jax.augment import Augmentation, _turns, augment
 from pose3d_jax.data import poses
 from pose3d_jax.schema import Labels
 from tests import scenes
 
 EVERYTHING = Augmentation(
     turn=180.0, flip=True, orbit=20.0, elevation=10.0, distance=0.2, tilt=4.0,
-    stature=0.1, bones=0.1,
+    stature=0.1, bones=0.1, bend=10.0,
 )  # fmt: skip
 MIRRORED = np.array(scenes.H36M.mirrored)
 
@@ -121,14 +122,46 @@ def test_other_bodies_are_symmetric_and_stand_as_high():
     )
 
 
+def test_another_posture_turns_what_hangs_on_a_joint_as_one():
+    clip = scenes.batch(4, frames=3)
+    before = np.asarray(clip.labels.joints, float)
+    after = run(Augmentation(bend=15.0), clip).labels.joints.astype(float)
+    np.testing.assert_allclose(bone_lengths(after), bone_lengths(before), atol=1e-5)
+    np.testing.assert_allclose(after[..., 2].min((1, 2)), before[..., 2].min((1, 2)), atol=1e-5)
+
+    def turn_at(joint, b, t):
+        children = [c for p, c in scenes.H36M.bones if p == joint]
+        bones = [(x[b, t, children] - x[b, t, joint]) for x in (after, before)]
+        turn, residual = Rotation.align_vectors(*bones)
+        assert residual < 1e-4
+        return turn
+
+    for b in range(4):
+        pelvis, thorax = ([turn_at(joint, b, t) for t in range(3)] for joint in (0, 8))
+        assert all((a * pelvis[0].inv()).magnitude() < 1e-3 for a in pelvis)
+        assert all((a * thorax[0].inv()).magnitude() < 1e-3 for a in thorax)
+        assert 0.01 < pelvis[0].magnitude() < np.deg2rad(15) * np.sqrt(3)
+        assert (thorax[0] * pelvis[0].inv()).magnitude() > 0.01
+
+
+@pytest.mark.parametrize("name", ["h36m17", "coco18", "mpii16", "jta22"])  # some not in order
+def test_a_joint_bends_no_further_than_asked(name):
+    body = skeleton.get(name)
+    turns = Rotation.from_matrix(np.asarray(_turns(20.0, body, jax.random.key(1))))
+    for parent, child in body.bones:
+        own = np.rad2deg((turns[parent].inv() * turns[child]).as_rotvec())
+        assert 0.1 < np.abs(own).max() <= 20 + 1e-3
+
+
 def test_another_body_has_no_joint_below_one_that_is_not_known():
     """A missing knee leaves the ankle nowhere; it moved by the knee's zeros once."""
     clip = scenes.batch(16)
     knee, ankle = (scenes.H36M.joints.index(f"left_{part}") for part in ("knee", "ankle"))
     valid = clip.labels.joints_valid.at[:, :, knee].set(0.0)
     labels = Labels(jnp.where(valid[..., None] > 0, clip.labels.joints, 0), valid)
-    whole = run(Augmentation(bones=0.2, stature=0.1), clip)
-    after = run(Augmentation(bones=0.2, stature=0.1), dataclasses.replace(clip, labels=labels))
+    settings = Augmentation(bones=0.2, stature=0.1, bend=10.0)
+    whole = run(settings, clip)
+    after = run(settings, dataclasses.replace(clip, labels=labels))
     known = np.delete(np.arange(17), [knee, ankle])
     assert after.labels.joints_valid[..., known].all()
     assert not after.labels.joints_valid[..., [knee, ankle]].any()
