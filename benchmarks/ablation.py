@@ -188,14 +188,14 @@ def _spread(values: list[float]) -> str:
 
 def drawn(found: Mapping[str, Mapping[str, list]]) -> Figure:
     """Validation P1 over the epochs: means of the seeds, and their range."""
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
     for variant, of in found.items():
         epochs = np.array(of["curves"][0])[:, 0]
         values = np.array([np.array(curve)[:, 1] for curve in of["curves"]])
         (line,) = axes.plot(epochs, values.mean(0), label=variant)
         axes.fill_between(epochs, values.min(0), values.max(0), alpha=0.2, color=line.get_color())
     axes.set(xlabel="epoch", ylabel="validation P1, mm, frames")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 

@@ -1,6 +1,9 @@
 """The strict set-up of the whole suite: fake devices, no rank promotion, warnings are errors."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Before jax starts: four devices on one processor, so that every test can use several; and quick
 # compilation, which is most of the suite.
@@ -8,6 +11,11 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
     " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
+# What one test has compiled the others need not, in whatever process; gone with the first of these.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="pose3d_jax_compiled")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Before SciPy starts, whose LAPACK XLA uses: workers that share cores must not fight over threads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

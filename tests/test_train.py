@@ -174,6 +174,7 @@ def test_a_file_is_no_work_directory(data, tmp_path):
         train.run(config(data), tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_profile_is_a_trace_and_changes_nothing(run, data, tmp_path):
     if run[1]["method"] != "supervised":
         pytest.skip("once is enough")
@@ -184,6 +185,7 @@ def test_profile_is_a_trace_and_changes_nothing(run, data, tmp_path):
     assert any("fusion" in event.get("name", "") for event in events)
 
 
+@pytest.mark.slow  # a step over several devices: test_devices.py
 def test_several_devices_train_too(data, tmp_path):
     metrics = train.run(config(data, devices=4), tmp_path / "four")
     assert np.isfinite(metrics["splits"]["test"]["rows"]["supervised"]["p1"]["frames"])
