@@ -107,7 +107,6 @@ _STEPS: dict[str, tuple[Change, ...]] = {
     "turn, flip": (_augmented(turn=180.0, flip=True),),
     "cameras": (_augmented(orbit=10.0, elevation=8.0, distance=0.1, tilt=3.0),),
     "bodies": (_augmented(bones=0.1, stature=0.03),),
-    "postures": (_augmented(bend=10.0),),
 }
 
 
@@ -125,7 +124,7 @@ SETTINGS: Study = {
     "tuned": _TUNED,
     "no turn, flip": (*_TUNED, _augmented(turn=0.0, flip=False)),
     "no cameras": (*_TUNED, _augmented(orbit=0.0, elevation=0.0, distance=0.0, tilt=0.0)),
-    "no bodies, postures": (*_TUNED, _augmented(bones=0.0, stature=0.0, bend=0.0)),
+    "bend 10": (*_TUNED, _augmented(bend=10.0)),
     "missing 0.1": (*_TUNED, _augmented(missing=0.1)),
     "symmetry 0.1": (*_TUNED, _every_phase(weights={**_POSE, "symmetry": 0.1})),
     "consistency 0.1": (*_TUNED, _every_phase(weights={**_POSE, "consistency": 0.1})),

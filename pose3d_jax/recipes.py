@@ -43,7 +43,7 @@ def tuned(
             "tilt": 3.0,
             "stature": 0.03 if other_people else 0.0,
             "bones": 0.1 if other_people else 0.0,
-            "bend": 10.0 if other_people else 0.0,
+            "bend": 0.0,
             "missing": 0.0,
         },
     }
