@@ -6,11 +6,11 @@
 
 `dropout` is the report's schedules and the two halves of what its switch at half-time does,
 `lifter` what leads from the report's settings to the tuned ones, one change after the other,
-`settings` the tuned ones with one thing changed. All train `configs/cmu_mv.py:variant=report`
-label-free, for 10 epochs at width 512. A run that is there already, whole or cut, is taken up where
-it is; the test splits stay unread. Prints validation P1 in mm over frames and over groups, mean and
-range of the seeds, draws the curves (OUT/STUDY.png), and ends with one line of JSON. `--quick`: a
-few steps of the first and the last variant.
+`settings` the tuned ones with one thing changed. All start from `configs/cmu_mv.py:variant=report`,
+label-free, with 10 epochs at width 512. A run that is there already, whole or cut, is taken up
+where it is; the test splits stay unread. Prints validation P1 in mm over frames and over groups,
+mean and range of the seeds, draws the curves (OUT/STUDY.png), and ends with one line of JSON.
+`--quick`: a few steps of the first and the last variant.
 """
 
 import argparse
@@ -124,6 +124,7 @@ SETTINGS: Study = {
     "tuned": _TUNED,
     "no turn, flip": (*_TUNED, _augmented(turn=0.0, flip=False)),
     "no cameras": (*_TUNED, _augmented(orbit=0.0, elevation=0.0, distance=0.0, tilt=0.0)),
+    "no bodies": (*_TUNED, _augmented(bones=0.0, stature=0.0)),
     "bend 10": (*_TUNED, _augmented(bend=10.0)),
     "missing 0.1": (*_TUNED, _augmented(missing=0.1)),
     "symmetry 0.1": (*_TUNED, _every_phase(weights={**_POSE, "symmetry": 0.1})),
@@ -188,6 +189,7 @@ def _spread(values: list[float]) -> str:
 def drawn(found: Mapping[str, Mapping[str, list]]) -> Figure:
     """Validation P1 over the epochs: means of the seeds, and their range."""
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    axes.set_prop_cycle(color=plt.get_cmap("tab10" if len(found) <= 10 else "tab20").colors)
     for variant, of in found.items():
         epochs = np.array(of["curves"][0])[:, 0]
         values = np.array([np.array(curve)[:, 1] for curve in of["curves"]])

@@ -34,7 +34,7 @@ class Augmentation:
     tilt: float = 0.0  # degrees, each view: the camera about its own axes
     stature: float = 0.0  # natural logarithm of the factor on all bones
     bones: float = 0.0  # of the factor on each bone, the same left and right
-    bend: float = 0.0  # degrees about each axis, each joint: what hangs on it is turned about it
+    bend: float = 0.0  # degrees about each world axis, each joint: it turns all that hangs on it
     missing: float = 0.0  # share of keypoints that go missing
 
     @property
@@ -138,7 +138,8 @@ def _rebuilt(
     factor = jnp.exp(drawn + _uniform(stature_key, settings.stature))
     bones = (joints[:, children] - joints[:, parents]) * factor[None, :, None]
     if settings.bend:
-        turns = _turns(settings.bend, skeleton, bend_key)[parents]
+        radians = settings.bend * (jnp.pi / 180)
+        turns = _composed(skeleton, _uniform(bend_key, radians, (skeleton.size, 3)))[parents]
         bones = jnp.einsum("bij,tbj->tbi", turns, bones, precision=HIGHEST)
     chains = _chains(skeleton)[:, children]
     rebuilt = joints[:, skeleton.root, None] + jnp.einsum(
@@ -149,14 +150,12 @@ def _rebuilt(
     return rebuilt + jnp.zeros(3).at[2].set(lift)[None, None]
 
 
-def _turns(bend: float, skeleton: Skeleton, key: Key[Array, ""]) -> Float[Array, "joints 3 3"]:
-    """How the bones that leave each joint are turned: by its own draw and all on the way to it."""
-    drawn = _uniform(key, bend * (np.pi / 180), (skeleton.size, 3))
-    turns = list(jax.vmap(axis_angle_to_matrix)(drawn))
+def _composed(skeleton: Skeleton, own: Float[Array, "joints 3"]) -> Float[Array, "joints 3 3"]:
+    """How the bones that leave each joint are turned: by its own axis-angle, and all before it."""
+    turns = list(jax.vmap(axis_angle_to_matrix)(own))
     from_root_outwards = np.argsort(_chains(skeleton).sum(axis=1))
     for child in from_root_outwards[1:]:
-        parent = skeleton.parents[child]
-        turns[child] = jnp.matmul(turns[parent], turns[child], precision=HIGHEST)
+        turns[child] = jnp.matmul(turns[skeleton.parents[child]], turns[child], precision=HIGHEST)
     return jnp.stack(turns)
 
 

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from data_prep import writer
 from pose3d_jax import cameras as cam
 from pose3d_jax import references, skeleton
-from pose3d_jax.augment import Augmentation, _turns, augment
+from pose3d_jax.augment import Augmentation, _composed, augment
 from pose3d_jax.data import poses
 from pose3d_jax.schema import Labels
 from tests import scenes
@@ -122,7 +122,7 @@ def test_other_bodies_are_symmetric_and_stand_as_high():
     )
 
 
-def test_another_posture_turns_what_hangs_on_a_joint_as_one():
+def test_another_posture_turns_the_bones_that_leave_a_joint_as_one():
     clip = scenes.batch(4, frames=3)
     before = np.asarray(clip.labels.joints, float)
     after = run(Augmentation(bend=15.0), clip).labels.joints.astype(float)
@@ -145,12 +145,27 @@ def test_another_posture_turns_what_hangs_on_a_joint_as_one():
 
 
 @pytest.mark.parametrize("name", ["h36m17", "coco18", "mpii16", "jta22"])  # some not in order
-def test_a_joint_bends_no_further_than_asked(name):
+def test_a_joint_turns_all_that_hangs_on_it_and_nothing_else(name):
     body = skeleton.get(name)
-    turns = Rotation.from_matrix(np.asarray(_turns(20.0, body, jax.random.key(1))))
-    for parent, child in body.bones:
-        own = np.rad2deg((turns[parent].inv() * turns[child]).as_rotvec())
-        assert 0.1 < np.abs(own).max() <= 20 + 1e-3
+    rng = np.random.default_rng(0)
+    for joint in range(body.size):
+        own = np.zeros((body.size, 3), np.float32)
+        own[joint] = rng.uniform(-1, 1, 3)
+        alone = Rotation.from_rotvec(own[joint]).as_matrix()
+        for other, turn in enumerate(np.asarray(_composed(body, jnp.asarray(own)))):
+            above = other
+            while above >= 0 and above != joint:
+                above = body.parents[above]
+            expected = alone if above == joint else np.eye(3)
+            np.testing.assert_allclose(turn, expected, atol=1e-6)
+
+
+def test_turns_add_up_from_the_root_outwards():
+    own = np.random.default_rng(1).uniform(-1, 1, (17, 3)).astype(np.float32)
+    hip, knee = (scenes.H36M.joints.index(f"left_{part}") for part in ("hip", "knee"))
+    pelvis, thigh, shin = (Rotation.from_rotvec(own[joint]) for joint in (0, hip, knee))
+    found = np.asarray(_composed(scenes.H36M, jnp.asarray(own)))[knee]
+    np.testing.assert_allclose(found, (pelvis * thigh * shin).as_matrix(), atol=1e-5)
 
 
 def test_another_body_has_no_joint_below_one_that_is_not_known():
