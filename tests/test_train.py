@@ -174,9 +174,8 @@ def test_a_file_is_no_work_directory(data, tmp_path):
         train.run(config(data), tmp_path / "file")
 
 
+@pytest.mark.parametrize("run", ["supervised"], indirect=True)
 def test_profile_is_a_trace_and_changes_nothing(run, data, tmp_path):
-    if run[1]["method"] != "supervised":
-        pytest.skip("once is enough")
     profiled = train.run(config(data), tmp_path, profile=True)
     assert profiled["splits"] == run[1]["splits"]
     (trace,) = (tmp_path / "profile").rglob("*.trace.json.gz")
