@@ -5,6 +5,7 @@ Every evaluation leaves `metrics.json` (the tables), `clips.json` (the same erro
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from pose3d_jax.methods.base import Info, Method, Variables
 from pose3d_jax.noise import Noise
 from pose3d_jax.phases import phase_before, phases_of
 from pose3d_jax.runs import read_runs, sealed
+from pose3d_jax.schema import Clip
 from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.state import init_state
 
@@ -180,38 +182,46 @@ def examples(
     """A few evenly spaced poses for the report, one view each, in that view's camera frame."""
     data = restored.splits[split]
     chosen = np.linspace(0, data.poses.size - 1, EXAMPLES).astype(int)
+    views = np.arange(len(chosen)) % data.poses.observations.confidence.shape[1]
+    given = None if predictions is None else jnp.asarray(predictions[chosen])
     clip = data.poses.take(jnp.asarray(chosen))
-    observations = clip.observations
-    views = np.arange(len(chosen)) % observations.confidence.shape[2]
-    row = np.arange(len(chosen))
-
-    def pick(x: Array) -> np.ndarray:  # [N, T, V, ...] -> [N, ...]
-        return np.asarray(x)[row, 0, views]
-
-    def in_views(world: Array) -> np.ndarray:
-        world = jnp.repeat(world[:, :, None], observations.confidence.shape[2], axis=2)
-        return pick(cam.batched(cam.to_camera)(observations.cameras, world))
-
-    if predictions is None:
-        key = jax.random.key(0)
-        joints = restored.method.predict(restored.variables, observations, key).joints
-    else:
-        joints = jnp.asarray(predictions[chosen])
+    shown = _shown(restored.method, restored.info, restored.variables, clip, given)
     return {
         "names": np.array(
             [f"{data.identities[i].clip}, view {v}" for i, v in zip(chosen, views, strict=True)]
         ),
         "split": np.array([split] * len(chosen)),
-        "keypoints": pick(observations.keypoints),
-        "confidence": pick(observations.confidence),
-        "size": pick(observations.cameras.size),
-        "truth": in_views(clip.labels.joints),
-        "truth_valid": np.asarray(clip.labels.joints_valid)[row, 0],
-        "prediction": pick(joints),
-        "triangulation": in_views(scoring.triangulated(observations, restored.info)[0]),
+        **{name: np.asarray(x)[np.arange(len(chosen)), 0, views] for name, x in shown.items()},
         "keypoint_skeleton": np.array(data.keypoint_skeleton.name),
         "joint_skeleton": np.array(data.joint_skeleton.name),
         "method": np.array(name),
+    }
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _shown(
+    method: Method, info: Info, variables: Variables, clip: Clip, predicted: Array | None
+) -> dict[str, Array]:
+    """What an example holds of these windows, each `[N, T, V, ...]`; joints in camera frames."""
+    observations, labels = clip.observations, clip.labels
+    views = observations.confidence.shape[2]
+
+    def per_view(x: Array) -> Array:  # [N, T, ...] -> [N, T, V, ...]
+        return jnp.repeat(x[:, :, None], views, axis=2)
+
+    def in_views(world: Array) -> Array:
+        return cam.batched(cam.to_camera)(observations.cameras, per_view(world))
+
+    if predicted is None:
+        predicted = method.predict(variables, observations, jax.random.key(0)).joints
+    return {
+        "keypoints": observations.keypoints,
+        "confidence": observations.confidence,
+        "size": observations.cameras.size,
+        "truth": in_views(labels.joints),
+        "truth_valid": per_view(labels.joints_valid),
+        "prediction": predicted,
+        "triangulation": in_views(scoring.triangulated(observations, info)[0]),
     }
 
 

@@ -42,6 +42,8 @@ def _main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # libraries tell of their inner life at INFO
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+        # Small programs too: there are hundreds of them, and together they take as long.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if _HOSTS.value:
         hosts.start(_HOSTS.value)
     mode, workdir, config = _MODE.value, _WORKDIR.value, _CONFIG.value
