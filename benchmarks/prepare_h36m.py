@@ -60,9 +60,9 @@ def simulate(folder: Path, frames: int) -> None:
 
 def load(directory: Path) -> None:
     """What training does with the prepared set before its first step."""
-    from pose3d_jax.data import poses
+    from pose3d_jax.data import poses, windows
 
-    print(poses.load([directory], "train", stride=5).poses.size, flush=True)
+    print(windows.cut(poses.load([directory], "train"), 1, 5).poses.size, flush=True)
 
 
 def measured(arguments: list[str]) -> dict[str, float]:

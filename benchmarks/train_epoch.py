@@ -53,6 +53,7 @@ def people(frames: int) -> PoseSet:
         observations=Observations(keypoints, jnp.ones(keypoints.shape[:-1]), cameras),
         labels=Labels(joints, jnp.ones(joints.shape[:-1])),
         start=number,
+        begin=number,
         stop=number + 1,
         recording=jnp.zeros(frames, jnp.int32),
         window=1,

@@ -84,7 +84,8 @@ def run(workdir: Path, splits: list[str], quick: bool) -> dict[str, dict[str, di
         data, rows = restored.splits[split], {}
         for name in list(RIGS)[: 2 if quick else None]:
             seen = filmed(data, RIGS[name](data))
-            errors, mask = scoring.score(restored.method, restored.variables, seen, 512, rows=None)
+            predicted = evaluate.predict(restored, seen)
+            errors, mask = scoring.score(restored.info, seen, predicted, 512, rows=None)
             p1 = scoring.summarise(errors, mask, seen)["rows"]["method"]["p1"]
             rows[name] = {mean: 1000 * p1[mean] for mean in ("frames", "groups")}
             rows[name]["ratio"] = rows[name]["groups"] / rows["own"]["groups"]

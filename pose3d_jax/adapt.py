@@ -8,37 +8,43 @@ Labels are blanked before anything else sees the clips.
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from pose3d_jax import evaluate, hosts, methods, scoring
+from pose3d_jax import evaluate, hosts, inference, methods
 from pose3d_jax.config import ConfigError
+from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData, PoseSet
 from pose3d_jax.epoch import compile_epoch, replicate, train_epoch, unreplicate
 from pose3d_jax.errors import NonFiniteError
 from pose3d_jax.evaluate import Restored
 from pose3d_jax.log import ScalarLog
-from pose3d_jax.methods.base import Method, Variables
+from pose3d_jax.methods.base import Info, Method, Variables, context_of
 from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.phases import adaptation_phase
+from pose3d_jax.schema import Identity, Prediction
 from pose3d_jax.state import Phase, TrainState, init_optimizer, term_names
 
 _CALLS = 40  # compiled calls of an adaptation, between which the progress bar moves
 
 
+# What adapted weights predict for a split, or for the clips of these numbers alone.
+Lift: TypeAlias = Callable[[Variables, Sequence[int] | None], Prediction]
+
+
 class Adapted(NamedTuple):
     """What an adaptation of one split leaves."""
 
-    predictions: Float[np.ndarray, "windows time views joints 3"]  # in camera frames, metres
+    predictions: Prediction  # joints [frames, V, J, 3], in camera frames, metres
     curve: dict[int, dict[str, float]]  # step -> means of the terms over the steps before it
 
 
@@ -73,8 +79,11 @@ def run(
     name = f"adapted_{settings['scope']}" + ("_random" if settings["init"] == "random" else "")
     predictions, times = {}, {}
     with ScalarLog(restored.directory / name) as log:
-        for split, data in restored.splits.items():
+        lifting = evaluate.settings_of(restored)
+        for split, frames in restored.splits.items():
             started = time.monotonic()
+            data = windows.cut(frames, lifting.window, context=context_of(method))
+            lift = _lift(method, restored.info, frames, lifting)
             sets = len(set(data.identities)) if settings["scope"] == "clip" else 1
             batch_size = _batch_size(settings["batch_size"], data.poses.size, devices)
             epoch = max(1, data.poses.size // (sets * batch_size))
@@ -82,15 +91,18 @@ def run(
             with tqdm(total=phase.steps * sets, desc=split, unit="step", dynamic_ncols=True) as bar:
                 if settings["scope"] == "clip":
                     adapted = adapt_clips(
-                        method, phase, variables, data, batch_size, settings["chunk"], devices, bar
-                    )
+                        method, phase, variables, data, batch_size, settings["chunk"], devices,
+                        lift, bar,
+                    )  # fmt: skip
                 else:
-                    adapted = adapt_shared(method, phase, variables, data, batch_size, devices, bar)
-            seconds, frames = time.monotonic() - started, data.poses.size * data.poses.window
+                    adapted = adapt_shared(
+                        method, phase, variables, data, batch_size, devices, lift, bar
+                    )
+            seconds = time.monotonic() - started
             times[split] = {
                 "steps": phase.steps,
                 "wall_s": seconds,
-                "s_per_1000_frames": 1000 * seconds / frames,
+                "s_per_1000_frames": 1000 * seconds / frames.poses.size,
             }
             predictions[split] = adapted.predictions
             for done, terms in adapted.curve.items():
@@ -111,6 +123,7 @@ def adapt_shared(
     data: PoseData,
     batch_size: int,
     devices: int,
+    lift: Lift,
     bar: tqdm,
 ) -> Adapted:
     """One set of weights for all windows: training as ever, on what is to be lifted.
@@ -126,9 +139,8 @@ def adapt_shared(
     check = lambda failure: _check_finite(method, failure[:1], ["the split"])  # noqa: E731
     state, curve = _minimise(phase, functools.cache(program), state, poses, bar, check)
     adapted = unreplicate(state.variables)
-    windows = np.arange(poses.size)
     first = jax.tree.map(lambda x: x[0], curve)  # the devices agree
-    return Adapted(scoring.predict(method, adapted, poses, windows), _means([first]))
+    return Adapted(lift(adapted, None), _means([first]))
 
 
 def adapt_clips(
@@ -139,6 +151,7 @@ def adapt_clips(
     batch_size: int,
     chunk: int,
     devices: int,
+    lift: Lift,
     bar: tqdm,
 ) -> Adapted:
     """A set of weights for every clip, `chunk` of them at a time under `vmap`.
@@ -151,7 +164,7 @@ def adapt_clips(
     slots = max(len(windows) for windows in clips.values())
     sizes = {"main": min(batch_size, slots)}
     chunk = -(-min(chunk, len(clips)) // devices) * devices
-    mapped: dict[str, Any] = {"start": 0, "stop": 0, "recording": 0}
+    mapped: dict[str, Any] = {"start": 0, "begin": 0, "stop": 0, "recording": 0}
     per_clip = dataclasses.replace(jax.tree.map(lambda _: None, poses), **mapped)
     over_devices = NamedSharding(
         Mesh(np.array(jax.local_devices()[:devices]), ("clips",)), PartitionSpec("clips")
@@ -166,16 +179,17 @@ def adapt_clips(
         bound = jax.vmap(one, in_axes=(0, None), axis_name=BATCH_AXIS)
         return jax.jit(jax.vmap(bound, in_axes=(0, {"main": per_clip})), donate_argnums=0)
 
-    predictions: np.ndarray | None = None
+    joints: np.ndarray | None = None
     curves = []
     names = list(clips)
+    numbers, frames = _numbers(data), windows.clips(data.poses)
     for first in range(0, len(names), chunk):
         members = names[first : first + chunk]
         padded = members + members[-1:] * (chunk - len(members))  # one program for all chunks
         drawn = np.stack([_spread(clips[name], slots) for name in padded])
         chosen = dataclasses.replace(
             poses,
-            **{field: getattr(poses, field)[drawn] for field in ("start", "stop", "recording")},
+            **{field: getattr(poses, field)[drawn] for field in mapped},
         )
         state = replicate(replicate(_state(method, phase, variables), 1), chunk)
         state = jax.device_put(state, over_devices)
@@ -184,12 +198,12 @@ def adapt_clips(
         curves += [jax.tree.map(lambda x, i=i: x[i, 0], curve) for i in range(len(members))]
         for i, name in enumerate(members):
             own = jax.tree.map(lambda x, i=i: x[i, 0], state.variables)
-            found = scoring.predict(method, own, poses, clips[name])
-            if predictions is None:
-                predictions = np.zeros((poses.size, *found.shape[1:]), found.dtype)
-            predictions[clips[name]] = found
-    assert predictions is not None
-    return Adapted(predictions, _means(curves))
+            found = lift(own, numbers[name].tolist())
+            joints = np.zeros_like(found.joints) if joints is None else joints
+            for clip in numbers[name]:
+                joints[frames[clip]] = found.joints[frames[clip]]
+    assert joints is not None
+    return Adapted(dataclasses.replace(found, joints=joints), _means(curves))
 
 
 def without_labels(poses: PoseSet) -> PoseSet:
@@ -199,11 +213,27 @@ def without_labels(poses: PoseSet) -> PoseSet:
 
 def windows_of_clips(data: PoseData) -> dict[str, Int[np.ndarray, "windows"]]:
     """Which windows are each clip's; segments of a recording are clips of their own."""
+    return _by_name(data.identities)
+
+
+def _numbers(data: PoseData) -> dict[str, Int[np.ndarray, "clips"]]:
+    """The numbers in `windows.clips` of what `windows_of_clips` calls a clip."""
+    return _by_name(windows.identities(data))
+
+
+def _by_name(identities: Sequence[Identity]) -> dict[str, Int[np.ndarray, "there"]]:
     found: dict[str, list[int]] = {}
-    for window, identity in enumerate(data.identities):
+    for i, identity in enumerate(identities):
         name = f"{identity.dataset}/{identity.clip} from frame {identity.start}"
-        found.setdefault(name, []).append(window)
-    return {name: np.array(windows) for name, windows in found.items()}
+        found.setdefault(name, []).append(i)
+    return {name: np.array(there) for name, there in found.items()}
+
+
+def _lift(method: Method, info: Info, data: PoseData, settings: inference.Settings) -> Lift:
+    def lift(variables: Variables, clips: Sequence[int] | None) -> Prediction:
+        return inference.predict_split(method, info, variables, data, settings, clips)
+
+    return lift
 
 
 def _batch_size(wanted: int, windows: int, devices: int) -> int:

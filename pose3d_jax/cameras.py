@@ -25,7 +25,9 @@ TANGENTIAL = {"opencv": 2.0, "h36m": 1.0}
 # front stays finite for points at or behind the camera.
 MIN_DEPTH = 0.5
 
+# Of Newton's method: the most, and how far the last of them moves where it has converged.
 _NEWTON_STEPS = 8
+_CONVERGED = 1e-5
 
 
 @struct.dataclass
@@ -101,9 +103,17 @@ def undistort(camera: Camera, point: Float[Array, "2"]) -> Float[Array, "2"]:
         # A step of at most 0.5 keeps the iteration near the image; it is inactive at convergence.
         return estimate - delta / jnp.maximum(1.0, 2.0 * safe_norm(delta))
 
-    solution = jax.lax.stop_gradient(
-        jax.lax.fori_loop(0, _NEWTON_STEPS, lambda _, x: newton_step(x), point)
-    )
+    def goes_on(state: tuple[Array, Array, Array]) -> Array:
+        _, moved, steps = state
+        return (moved > _CONVERGED) & (steps < _NEWTON_STEPS)
+
+    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        estimate, _, steps = state
+        moved = newton_step(estimate)
+        return moved, jnp.max(jnp.abs(moved - estimate)), steps + 1
+
+    start = (point, jnp.array(jnp.inf, point.dtype), jnp.array(0))
+    solution = jax.lax.stop_gradient(jax.lax.while_loop(goes_on, step, start)[0])
     # At the solution one more step changes nothing but has, by the implicit function theorem, the
     # derivative of the inverse.
     return newton_step(solution)

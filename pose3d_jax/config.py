@@ -101,12 +101,13 @@ DATA: Keys = {
     "keypoint_source": (TEXT, ""),  # what the 2D points must be from; "" = anything
     "views": (_list_of_whole(), []),  # indices of the cameras to use; none = all
     "actions": (_list_of("actions"), []),  # to use; none = all
+    "fps": (AMOUNT, 0.0),  # frame rate at which methods that see several frames work; 0 = its own
 }
 STREAM: Keys = {
     "split": (TEXT, "train"),
     # What stands for its 3D: labels, or the row of `references` that its own 2D gives.
     "joints": (_one_of("labels", *references.ROWS), "labels"),
-    "window": (_whole(1, 10**5), 1),  # frames per example
+    "window": (_whole(1, 10**5), 1),  # frames per example, without a method's context
     "stride": (_whole(1), 1),  # frames between the starts of windows
     "batch_size": (_whole(1), REQUIRED),  # over all devices
 }
@@ -135,7 +136,9 @@ EVALUATION: Keys = {
     "test": (_list_of("splits"), ["test"]),
     "noise": (_one_of(*noise.PRESETS), "clean"),  # of the test splits' keypoints
     "references": (_some_of(*references.ROWS[1:]), []),  # beside plain triangulation
-    "batch_size": (_whole(1), 256),
+    "batch_size": (_whole(1), 256),  # frames at once
+    "overlap": (FRACTION, 0.5),  # of the windows of a method that lifts several frames together
+    "flip": (FLAG, False),  # the mean of what an observation and its mirror image give
     "every_epochs": (POSITIVE, 1),
 }
 ADAPTATION: Keys = {

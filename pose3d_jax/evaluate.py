@@ -18,17 +18,17 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from pose3d_jax import cameras as cam
-from pose3d_jax import checkpoint, hosts, methods, noise, report, scoring, workdir
+from pose3d_jax import checkpoint, hosts, inference, methods, noise, report, scoring, workdir
 from pose3d_jax import config as configs
-from pose3d_jax.data import poses
+from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.methods.base import Info, Method, Variables
-from pose3d_jax.noise import Noise
+from pose3d_jax.methods.base import Info, Method, Variables, context_of
 from pose3d_jax.phases import phase_before, phases_of
 from pose3d_jax.runs import read_runs, sealed
-from pose3d_jax.schema import Clip
+from pose3d_jax.schema import Clip, Prediction
 from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.state import init_state
+from pose3d_jax.streams import read
 
 EXAMPLES = 4  # poses that the report shows
 
@@ -43,7 +43,7 @@ class Restored:
     info: Info
     method: Method
     variables: Variables
-    splits: Mapping[str, PoseData]
+    splits: Mapping[str, PoseData]  # in windows of one frame
     mean: Float[Array, "joints 3"] | None  # of the training split
     fingerprint: str  # of the training split
 
@@ -76,24 +76,10 @@ def restore(
     checkpoint.check_fits(directory, metadata, {"normalisation": Info.normalisation})
     method = methods.create(trained["method"], info)
 
-    def load(split: str, window: int, noisy: Noise | None = None) -> PoseData:
-        return poses.load(
-            config["data"]["path"],
-            split,
-            window=window,
-            keypoint_skeleton=config["data"]["keypoint_skeleton"] or None,
-            joint_skeleton=config["data"]["joint_skeleton"] or None,
-            keypoint_source=config["data"]["keypoint_source"] or None,
-            recordings=info.recordings,
-            noise=noisy,
-            views=config["data"]["views"],
-            actions=config["data"]["actions"],
-        )
-
-    stream = trained["streams"]["main"]
     noisy = noise.preset(config["evaluation"]["noise"])
-    splits = {split: load(split, stream["window"], noisy) for split in config["evaluation"]["test"]}
-    train = load(stream["split"], 1)
+    load = functools.partial(read, config, recordings=info.recordings)
+    splits = {split: load(split, noise=noisy) for split in config["evaluation"]["test"]}
+    train = load(trained["streams"]["main"]["split"])
     for data in (train, *splits.values()):
         _check_fits(directory, metadata, data, config["data"]["keypoint_source"])
     if given is None and train.fingerprint != metadata["fingerprint"]:
@@ -119,7 +105,7 @@ def leave(
     restored: Restored,
     out: Path,
     name: str,
-    predictions: Mapping[str, np.ndarray] | None = None,
+    predictions: Mapping[str, Prediction] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Scores every split and writes all that an evaluation leaves into `out`.
@@ -128,22 +114,22 @@ def leave(
       restored: checkpoint and data.
       out: the work directory, or a folder in it.
       name: of the row; the other rows are the references.
-      predictions: by split, joints `[windows, T, V, J, 3]` to score instead of the method's own.
+      predictions: by split, what to score instead of the method's own: see `inference`.
       more: further entries of `metrics.json`.
     """
     batch_size = restored.config["evaluation"]["batch_size"]
-    tables, clips = {}, {}
+    tables, clips, shown = {}, {}, None
     for split, data in restored.splits.items():
-        given = None if predictions is None else predictions[split]
+        predicted = predict(restored, data) if predictions is None else predictions[split]
         errors, mask = scoring.score(
-            restored.method,
-            restored.variables,
+            restored.info,
             data,
+            predicted,
             batch_size,
             restored.mean,
             rows=restored.config["evaluation"]["references"],
-            predictions=given,
         )
+        shown = shown or examples(restored, split, name, predicted)
         named = {name if row == "method" else row: metric for row, metric in errors.items()}
         tables[split] = scoring.summarise(named, mask, data)
         clips[split] = scoring.by_clip(named, mask, data)
@@ -168,7 +154,7 @@ def leave(
     out.mkdir(exist_ok=True)
     by_clip = sealed({"unit": "m", "splits": clips}, "clips.json")
     workdir.write_text(out / "clips.json", json.dumps(by_clip))
-    shown = examples(restored, first, name, None if predictions is None else predictions[first])
+    assert shown is not None
     workdir.write(out / "examples.npz", lambda path: _savez(path, shown))
     workdir.write_text(out / "metrics.json", json.dumps(summary, indent=1))
     runs = read_runs(restored.directory)
@@ -176,33 +162,49 @@ def leave(
     return summary
 
 
+def predict(restored: Restored, data: PoseData) -> Prediction:
+    """What the restored method predicts for a split."""
+    return inference.predict_split(
+        restored.method, restored.info, restored.variables, data, settings_of(restored)
+    )
+
+
+def settings_of(restored: Restored) -> inference.Settings:
+    """How the restored method lifts whole clips."""
+    trained, evaluation = restored.metadata["config"], restored.config["evaluation"]
+    return inference.Settings(
+        window=trained["streams"]["main"]["window"],
+        overlap=evaluation["overlap"],
+        flip=evaluation["flip"],
+        fps=restored.metadata["fps"],
+        batch_size=evaluation["batch_size"],
+    )
+
+
 def examples(
-    restored: Restored, split: str, name: str, predictions: np.ndarray | None
+    restored: Restored, split: str, name: str, predicted: Prediction
 ) -> dict[str, np.ndarray]:
     """A few evenly spaced poses for the report, one view each, in that view's camera frame."""
     data = restored.splits[split]
     chosen = np.linspace(0, data.poses.size - 1, EXAMPLES).astype(int)
     views = np.arange(len(chosen)) % data.poses.observations.confidence.shape[1]
-    given = None if predictions is None else jnp.asarray(predictions[chosen])
-    clip = data.poses.take(jnp.asarray(chosen))
-    shown = _shown(restored.method, restored.info, restored.variables, clip, given)
+    shown = _shown(restored.info, data.poses.take(jnp.asarray(chosen)))
     return {
         "names": np.array(
             [f"{data.identities[i].clip}, view {v}" for i, v in zip(chosen, views, strict=True)]
         ),
         "split": np.array([split] * len(chosen)),
         **{name: np.asarray(x)[np.arange(len(chosen)), 0, views] for name, x in shown.items()},
+        "prediction": predicted.joints[chosen, views],
         "keypoint_skeleton": np.array(data.keypoint_skeleton.name),
         "joint_skeleton": np.array(data.joint_skeleton.name),
         "method": np.array(name),
     }
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _shown(
-    method: Method, info: Info, variables: Variables, clip: Clip, predicted: Array | None
-) -> dict[str, Array]:
-    """What an example holds of these windows, each `[N, T, V, ...]`; joints in camera frames."""
+@functools.partial(jax.jit, static_argnums=0)
+def _shown(info: Info, clip: Clip) -> dict[str, Array]:
+    """What an example holds beside the prediction, `[N, T, V, ...]`; joints in camera frames."""
     observations, labels = clip.observations, clip.labels
     views = observations.confidence.shape[2]
 
@@ -212,15 +214,12 @@ def _shown(
     def in_views(world: Array) -> Array:
         return cam.batched(cam.to_camera)(observations.cameras, per_view(world))
 
-    if predicted is None:
-        predicted = method.predict(variables, observations, jax.random.key(0)).joints
     return {
         "keypoints": observations.keypoints,
         "confidence": observations.confidence,
         "size": observations.cameras.size,
         "truth": in_views(labels.joints),
         "truth_valid": per_view(labels.joints_valid),
-        "prediction": predicted,
         "triangulation": in_views(scoring.triangulated(observations, info)[0]),
     }
 
@@ -232,7 +231,8 @@ def _variables(
     phases = phases_of(metadata["config"], method, metadata["steps_per_epoch"])
     average = any(phase.average_decay for phase in phases)
     phase = phase_before(phases, metadata["step"])
-    batch = {"main": data.poses.take(jnp.zeros(1, jnp.int32))}
+    example = windows.cut(data, 1, context=context_of(method))
+    batch = {"main": example.poses.take(jnp.zeros(1, jnp.int32))}
     like = jax.eval_shape(
         lambda key: init_state(method, phase, batch, key, average), jax.random.key(0)
     )

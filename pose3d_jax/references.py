@@ -18,6 +18,7 @@ from pose3d_jax import posterior
 from pose3d_jax import trajectory as tj
 from pose3d_jax import triangulate as tri
 from pose3d_jax.cameras import Leaf
+from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.errors import UserError
 from pose3d_jax.schema import Labels, Observations
@@ -91,8 +92,7 @@ def reconstruct_all(
 def reconstruct_split(data: PoseData, rows: Sequence[str]) -> dict[str, Estimate]:
     """`reconstruct` for all frames of a loaded split, clip by clip; of its keypoints' joint set."""
     observations = jax.tree.map(np.asarray, data.poses.observations)
-    start, stop = np.asarray(data.poses.start), np.asarray(data.poses.stop)
-    clips = [slice(start[stop == end].min(), end) for end in np.unique(stop)]
+    clips = [slice(frames.start, frames.stop) for frames in windows.clips(data.poses)]
     found = reconstruct_all(
         [jax.tree.map(lambda x, clip=clip: x[clip], observations) for clip in clips],
         data.keypoint_skeleton,

@@ -14,9 +14,10 @@ from jaxtyping import Array, Float, Int
 
 from pose3d_jax import cameras as cam
 from pose3d_jax import metrics, references
-from pose3d_jax.data.poses import PoseData, PoseSet
-from pose3d_jax.methods.base import Info, Method, Variables, view_seen
-from pose3d_jax.schema import Clip, Observations
+from pose3d_jax.data.poses import PoseData
+from pose3d_jax.geometry import safe_divide, safe_norm
+from pose3d_jax.methods.base import Info, view_seen
+from pose3d_jax.schema import Clip, Observations, Prediction
 from pose3d_jax.triangulate import triangulate
 
 # Row -> metric -> error of each window, frame and view.
@@ -24,49 +25,64 @@ Errors = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def score(
-    method: Method,
-    variables: Variables,
+    info: Info,
     data: PoseData,
+    predicted: Prediction,
     batch_size: int,
     mean: Float[Array, "joints 3"] | None = None,
     *,
     rows: Sequence[str] | None = (),
-    predictions: Float[np.ndarray, "windows time views joints 3"] | None = None,
 ) -> tuple[Errors, np.ndarray]:
-    """Errors, metres, of every window, frame and view, and which of them count: `[N, T, V]`.
+    """Errors of every frame and view, and which of them count: `[frames, 1, V]`.
 
     Rows are `method` and the references: `triangulation` (where there are two views; then every row
     is scored on the joints that it finds), further `rows` of `references` as `triangulation_ROW`,
-    and (given `mean`) `mean_pose`; with `rows` None there are no references. Given `predictions`
-    stand in for what the method predicts with `variables`.
+    and (given `mean`) `mean_pose`; with `rows` None there are no references. `acceleration` is NaN
+    where three successive frames do not count.
+
+    Args:
+      info: the joint sets.
+      data: a split in windows of one frame.
+      predicted: what the method predicts for it, `[frames, V, J, 3]`: see `inference`.
+      batch_size: frames at once.
+      mean: a mean pose, root-relative, metres.
+      rows: of `references`.
     """
-    worlds = reconstructed(method, data, rows) if rows else {}
+    worlds = reconstructed(info, data, rows) if rows else {}
+    stop = np.asarray(data.poses.stop)
+    fps = np.array([identity.fps for identity in data.identities], np.float32)
     parts = []
     for indices, count in batches(data.poses.size, batch_size):
-        clip = data.poses.take(jnp.asarray(indices))
-        key = jax.random.fold_in(jax.random.key(0), int(indices[0]))
-        given = None if predictions is None else jnp.asarray(predictions[indices])
+        # With the two frames before them, which their accelerations need.
+        reached = np.maximum(np.concatenate([indices[0] - np.array([2, 1]), indices]), 0)
+        follows = (stop[reached[:-2]] == stop[indices]) & (reached[:-2] == indices - 2)
         result = eval_step(
-            method, variables, clip, key, given, mean,
-            None if rows is None else _at(worlds, data.poses, indices),
-        )  # fmt: skip
+            info,
+            data.poses.take(jnp.asarray(reached)),
+            jax.tree.map(lambda x, i=reached: jnp.asarray(x[i][:, None]), predicted),
+            mean,
+            None
+            if rows is None
+            else {row: found[reached][:, None] for row, found in worlds.items()},
+            jnp.asarray(np.where(follows, fps[indices], 0.0)),
+        )
         parts.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], result))
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def eval_step(
-    method: Method,
-    variables: Variables,
+    info: Info,
     clip: Clip,
-    key: Array,
-    predicted: Float[Array, "batch time views joints 3"] | None,
+    predicted: Prediction,
     mean: Float[Array, "joints 3"] | None,
     worlds: Mapping[str, Float[Array, "batch time joints 3"]] | None,
+    fps: Float[Array, "scored"],
 ) -> tuple[dict[str, dict[str, Array]], Array]:
-    """`score` for one batch: every row's errors and the mask, each `[B, T, V]`.
+    """`score` for one batch of successive frames `[B, 1, ...]`: errors and mask `[B - 2, 1, V]`.
 
-    `worlds` are the points of further references; None: no references at all.
+    The first two frames are not scored. `worlds` are the points of further references; None: no
+    references at all. `fps` is 0 where a frame does not follow upon the two before it.
     """
     observations, labels = clip.observations, clip.labels
     views = observations.confidence.shape[2]
@@ -79,12 +95,10 @@ def eval_step(
 
     truth = in_views(labels.joints)
     valid = per_view(labels.joints_valid)
-    root = _info(method).joint_skeleton.root
-    prediction = method.predict(variables, observations, key)
-    joints = prediction.joints if predicted is None else predicted
-    rows = {"method": (joints, prediction.space)}
+    root = info.joint_skeleton.root
+    rows = {"method": (predicted.joints, predicted.space)}
     if worlds is not None and views > 1:
-        points, found = triangulated(observations, _info(method))
+        points, found = triangulated(observations, info)
         valid = valid * per_view(found)
         rows["triangulation"] = (in_views(points), "absolute")
         rows |= {
@@ -93,21 +107,36 @@ def eval_step(
     if worlds is not None and mean is not None:
         constant = jnp.broadcast_to(mean[None, None, None], truth.shape)
         rows["mean_pose"] = (constant, "root_relative")
+    scored = _over_views(functools.partial(metrics.scored, root=root))(valid)
+    scored = scored & (view_seen(observations.confidence) > 0)
     errors = _errors(rows, truth, valid, root)
     for row, (joints, space) in rows.items():
         if space == "absolute":
-            errors[row]["pck_2d"] = _share_in_view(joints, observations, valid, _info(method))
-    scored = _over_views(functools.partial(metrics.scored, root=root))(valid)
-    return errors, scored & (view_seen(observations.confidence) > 0)
+            errors[row]["pck_2d"] = _share_in_view(joints, observations, valid, info)
+    errors = jax.tree.map(lambda x: x[2:], errors)
+    for row, (joints, space) in rows.items():
+        if space != "up_to_scale":
+            off = joints - truth
+            off = off - off[..., root : root + 1, :]
+            errors[row]["acceleration"] = _accelerations(off, valid * scored[..., None], fps)
+    return errors, scored[2:]
 
 
-def _at(
-    worlds: Mapping[str, np.ndarray], poses: PoseSet, windows: Int[np.ndarray, "batch"]
-) -> dict[str, Float[Array, "batch time joints 3"]]:
-    """The frames of these windows; what pads a window repeats its last."""
-    start, stop = np.asarray(poses.start)[windows], np.asarray(poses.stop)[windows]
-    frames = np.minimum(start[:, None] + np.arange(poses.window), stop[:, None] - 1)
-    return {row: jnp.asarray(found[frames]) for row, found in worlds.items()}
+def _accelerations(
+    off: Float[Array, "batch time views joints 3"],
+    valid: Float[Array, "batch time views joints"],
+    fps: Float[Array, "scored"],
+) -> Float[Array, "scored time views"]:
+    """Error of the acceleration at each frame but the first two, m/s^2, mean over joints, or NaN.
+
+    `off` is how far the prediction is from the truth. See `metrics.acceleration_error`.
+    """
+    second = off[2:] - 2 * off[1:-1] + off[:-2]
+    known = valid[2:] * valid[1:-1] * valid[:-2] * (fps > 0)[:, None, None, None]
+    rate = (fps**2)[:, None, None]
+    count = jnp.sum(known, axis=-1)
+    error = safe_divide(jnp.sum(known * safe_norm(second), axis=-1), count) * rate
+    return jnp.where(count > 0, error, jnp.nan)
 
 
 def triangulated(
@@ -121,7 +150,7 @@ def triangulated(
 
 
 def reconstructed(
-    method: Method, data: PoseData, rows: Sequence[str]
+    info: Info, data: PoseData, rows: Sequence[str]
 ) -> dict[str, Float[np.ndarray, "frames joints 3"]]:
     """World points of all frames, metres, by rows of `references`, clip by clip.
 
@@ -129,7 +158,7 @@ def reconstructed(
     """
     if data.poses.observations.confidence.shape[1] < 2:
         return {}
-    index, known = _keypoints_of_joints(_info(method))
+    index, known = _keypoints_of_joints(info)
     return {
         row: (estimate.joints[:, index] * known[:, None]).astype(np.float32)
         for row, estimate in references.reconstruct_split(data, rows).items()
@@ -141,26 +170,6 @@ def _keypoints_of_joints(info: Info) -> tuple[np.ndarray, np.ndarray]:
     keypoints, joints = info.keypoint_skeleton.joints, info.joint_skeleton.joints
     index = np.array([keypoints.index(name) if name in keypoints else 0 for name in joints])
     return index, np.array([float(name in keypoints) for name in joints], np.float32)
-
-
-def predict(
-    method: Method,
-    variables: Variables,
-    poses: PoseSet,
-    windows: Int[np.ndarray, "windows"],
-    batch_size: int = 512,
-) -> Float[np.ndarray, "windows time views joints 3"]:
-    """What the method predicts for these windows: joints in each view's camera frame, metres."""
-    parts = [
-        np.asarray(_predict(method, variables, poses, jnp.asarray(windows[indices])))[:count]
-        for indices, count in batches(len(windows), batch_size)
-    ]
-    return np.concatenate(parts)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(method: Method, variables: Variables, poses: PoseSet, windows: Array) -> Array:
-    return method.predict(variables, poses.take(windows).observations, jax.random.key(0)).joints
 
 
 def mean_pose(data: PoseData) -> Float[Array, "joints 3"] | None:
@@ -186,6 +195,8 @@ def summarise(errors: Errors, mask: np.ndarray, data: PoseData) -> dict[str, Any
         if values is None:
             return None
         values = values[chosen & mask]
+        if metric == "acceleration":
+            values = values[~np.isnan(values)]  # of frames that do not follow upon two others
         return float(values.mean(dtype=np.float64)) if values.size else None
 
     def windows(field: str, value: str) -> np.ndarray:
@@ -200,7 +211,7 @@ def summarise(errors: Errors, mask: np.ndarray, data: PoseData) -> dict[str, Any
         field: [windows(field, value) for value in values_of(field)]
         for field in ("group", "action")
     }
-    names = [*metrics.METRICS, "pck_2d"]
+    names = [*metrics.METRICS, "pck_2d", "acceleration"]
 
     def mean_of_means(row: str, metric: str, field: str) -> float | None:
         means = [mean(row, metric, chosen) for chosen in parts[field]]
@@ -244,16 +255,19 @@ def by_clip(errors: Errors, mask: np.ndarray, data: PoseData) -> dict[str, Any]:
     groups = dict(zip(names, (identity.group for identity in data.identities), strict=True))
 
     def sums(values: np.ndarray) -> list[float]:
-        per_window = np.where(mask, values, 0.0).sum(axis=(1, 2), dtype=np.float64)
+        per_window = values.sum(axis=(1, 2), dtype=np.float64)
         return np.bincount(of_window, per_window, len(clips)).tolist()
 
-    count = sums(np.ones(mask.shape))
+    def both(metric: str, values: np.ndarray) -> dict[str, list[float]]:
+        counts = mask & ~np.isnan(values) if metric == "acceleration" else mask
+        return {"sum": sums(np.where(counts, values, 0.0)), "count": sums(counts)}
+
     return {
         "fingerprint": data.fingerprint,
         "clips": clips.tolist(),
         "groups": [groups[clip] for clip in clips],
         "rows": {
-            row: {metric: {"sum": sums(values), "count": count} for metric, values in found.items()}
+            row: {metric: both(metric, values) for metric, values in found.items()}
             for row, found in errors.items()
         },
     }
@@ -302,10 +316,6 @@ def _share_in_view(
 
 def _over_views(function: Any) -> Any:
     return jax.vmap(jax.vmap(jax.vmap(function)))
-
-
-def _info(method: Any) -> Info:
-    return method.info
 
 
 def _frames(mask: np.ndarray) -> int:

@@ -16,10 +16,17 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import pose3d_jax
-from pose3d_jax import checkpoint, evaluate, hosts, methods, references, scoring, workdir
+from pose3d_jax import (
+    checkpoint,
+    evaluate,
+    hosts,
+    inference,
+    methods,
+    scoring,
+    workdir,
+)
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
-from pose3d_jax.data import poses
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.epoch import compile_epoch, draw_indices, replicate, unreplicate
 from pose3d_jax.errors import Interrupted, NonFiniteError
@@ -35,6 +42,7 @@ from pose3d_jax.state import (
     term_names,
     updates_per_step,
 )
+from pose3d_jax.streams import examples, read, read_all
 
 PROFILED_STEPS = 10
 
@@ -64,14 +72,8 @@ def run(
     config = configs.complete(config)
     directory = Path(directory)
     devices = hosts.devices(config["devices"])
-    streams = {name: _load(config, stream) for name, stream in config["streams"].items()}
-    batch_sizes = {name: stream["batch_size"] for name, stream in config["streams"].items()}
-    _check_batches(streams, batch_sizes, devices)
-    main = streams["main"]
-    settings = config["evaluation"]
-    validation = _load_split(config, settings["validation"]) if settings["validation"] else None
-    tests = {split: _load_split(config, split) for split in settings["test"]}
-
+    splits = read_all(config)
+    main = splits["main"]
     info = Info(
         main.keypoint_skeleton,
         main.joint_skeleton,
@@ -79,7 +81,12 @@ def run(
         precision=config["precision"],
     )
     method = methods.create(config["method"], info)
-    epoch = main.poses.size // batch_sizes["main"]
+    streams, fps = examples(config, method, splits, devices)
+    batch_sizes = {name: stream["batch_size"] for name, stream in config["streams"].items()}
+    settings = config["evaluation"]
+    validation = read(config, settings["validation"]) if settings["validation"] else None
+    tests = {split: read(config, split) for split in settings["test"]}
+    epoch = streams["main"].poses.size // batch_sizes["main"]
     phases = phases_of(config, method, epoch)
     total = sum(phase.steps for phase in phases)
 
@@ -94,7 +101,14 @@ def run(
         "code": workdir.code_version(),
     }
     workdir.check(directory, experiment, other_code=other_code)
-    metadata = {**_metadata(config, main), "steps_per_epoch": epoch}
+    metadata = {**_metadata(config, main), "steps_per_epoch": epoch, "fps": fps}
+    lifting = inference.Settings(
+        window=config["streams"]["main"]["window"],
+        overlap=settings["overlap"],
+        flip=settings["flip"],
+        fps=fps,
+        batch_size=settings["batch_size"],
+    )
     earlier = 0.0  # seconds that the run took before it was taken up again
     if checkpoint.exists(directory):
         saved = checkpoint.read_metadata(directory)
@@ -138,7 +152,7 @@ def run(
                 every = settings["every_epochs"] * epoch
                 due = done // every > before // every or done == total
                 if validation is not None and due:
-                    p1 = _validate(method, state, validation, settings["batch_size"])
+                    p1 = _validate(method, info, state, validation, lifting)
                     scalars["validation/p1"] = p1
                     bar.set_postfix_str(f"validation P1 {p1:.4f} m")
                 if log is not None:
@@ -159,44 +173,6 @@ def run(
     metrics = evaluate.run(directory)
     hosts.wait("evaluated")
     return metrics
-
-
-def _load(config: Mapping[str, Any], stream: Mapping[str, Any]) -> PoseData:
-    data = poses.load(
-        config["data"]["path"],
-        stream["split"],
-        window=stream["window"],
-        stride=stream["stride"],
-        keypoint_skeleton=config["data"]["keypoint_skeleton"] or None,
-        joint_skeleton=config["data"]["joint_skeleton"] or None,
-        keypoint_source=config["data"]["keypoint_source"] or None,
-        views=config["data"]["views"],
-        actions=config["data"]["actions"],
-    )
-    joints = stream.get("joints", "labels")
-    return data if joints == "labels" else references.relabelled(data, joints)
-
-
-def _load_split(config: Mapping[str, Any], split: str) -> PoseData:
-    """A split for evaluation: every frame stands in one window."""
-    window = config["streams"]["main"]["window"]
-    return _load(config, {"split": split, "window": window, "stride": window})
-
-
-def _check_batches(
-    streams: Mapping[str, PoseData], batch_sizes: Mapping[str, int], devices: int
-) -> None:
-    for name, size in batch_sizes.items():
-        windows = streams[name].poses.size
-        if not 1 <= size <= windows:
-            raise ConfigError(
-                f"config.streams.{name}.batch_size is {size}; it must be 1 to {windows}, the "
-                f"number of windows"
-            )
-        if size % devices:
-            raise ConfigError(
-                f"config.streams.{name}.batch_size is {size}, which {devices} devices cannot share"
-            )
 
 
 def _initial_state(
@@ -249,10 +225,13 @@ def _enter_phase(method: Method, phase: Phase, state: TrainState, devices: int) 
     return dataclasses.replace(state, optimizer=replicate(fresh, devices))
 
 
-def _validate(method: Method, state: TrainState, data: PoseData, batch_size: int) -> float:
+def _validate(
+    method: Method, info: Info, state: TrainState, data: PoseData, settings: inference.Settings
+) -> float:
     """Frame mean of P1, metres."""
     variables = unreplicate(state.evaluated)
-    errors, mask = scoring.score(method, variables, data, batch_size, rows=None)
+    predicted = inference.predict_split(method, info, variables, data, settings)
+    errors, mask = scoring.score(info, data, predicted, settings.batch_size, rows=None)
     return float(errors["method"]["p1"][mask].mean(dtype=np.float64))
 
 

@@ -1,7 +1,9 @@
 """The map in docs/design.md: every file stands in it, and imports only what stands below."""
 
 import ast
+import builtins
 import re
+import symtable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -40,3 +42,30 @@ def test_imports_run_downwards():
         if other in PLACE and other != part and PLACE[other] <= PLACE[part]
     ]
     assert not upward
+
+
+def undefined(path):
+    """Names that a file's functions take from its globals and that it does not have.
+
+    The linters cannot be asked: to them jaxtyping's dimensions are undefined names, too.
+    """
+
+    def tables(table):
+        yield table
+        for child in table.get_children():
+            yield from tables(child)
+
+    whole = symtable.symtable(path.read_text(), str(path), "exec")
+    known = {s.get_name() for s in whole.get_symbols() if s.is_assigned() or s.is_imported()}
+    known |= {child.get_name() for child in whole.get_children()} | set(dir(builtins))
+    known |= {"__file__", "__doc__"}
+    for table in tables(whole):
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and symbol.is_global() and symbol.get_name() not in known:
+                yield f"{path.relative_to(ROOT)}: {symbol.get_name()} in {table.get_name()}"
+
+
+def test_every_name_is_defined():
+    folders = ("pose3d_jax", "configs", "data_prep", "benchmarks", "tests")
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert not [name for path in paths for name in undefined(path)]

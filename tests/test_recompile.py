@@ -9,9 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from pose3d_jax import methods, scoring
+from pose3d_jax import inference, methods, scoring
+from pose3d_jax.data.poses import PoseSet
 from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
 from pose3d_jax.methods.base import Info, Mode
+from pose3d_jax.schema import Prediction
 from pose3d_jax.state import init_state
 from tests import scenes
 from tests.guards import no_compilation
@@ -103,13 +105,19 @@ def test_step_is_compiled_once(devices):
 
 
 def test_evaluation_is_compiled_once():
-    variables = jax.jit(make().init)(jax.random.key(0), {"main": scenes.batch(size=4, views=3)})
-    mean = jnp.zeros((17, 3))
-
+    frames = scenes.batch(size=6, views=3)
+    variables = jax.jit(make().init)(jax.random.key(0), {"main": frames})
+    mean, fps = jnp.zeros((17, 3)), jnp.full(4, 30.0)
+    poses = PoseSet(
+        *jax.tree.map(lambda x: x[:, 0], (frames.observations, frames.labels)),
+        *(jnp.full(4, value, jnp.int32) for value in (0, 0, 6, 0)),
+        window=1,
+    )
     for seed, restored in enumerate([variables, variables, on_host(variables)]):
-        clip = scenes.batch(size=4, views=3, seed=seed)
-        key = jax.random.fold_in(jax.random.key(0), seed)
+        clip = scenes.batch(size=6, views=3, seed=seed)
         # The method is made anew, as for another evaluation: it is equal, and that must do.
-        arguments = (make(), restored, clip, key, None, mean, {})
+        method = make()
         with contextlib.nullcontext() if seed == 0 else no_compilation():
-            scoring.eval_step(*arguments)
+            inference._lift(method, method.info, False, restored, poses)
+            predicted = Prediction(clip.observations.keypoints @ np.zeros((2, 3), np.float32))
+            scoring.eval_step(method.info, clip, predicted, mean, {}, fps)

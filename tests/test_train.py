@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs.demo import get_config
 from data_prep import synthetic, writer
-from pose3d_jax import checkpoint, evaluate, methods, scoring, train
+from pose3d_jax import checkpoint, evaluate, scoring, train
 from pose3d_jax.checkpoint import CheckpointError
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
@@ -24,7 +25,7 @@ from pose3d_jax.errors import NonFiniteError
 from pose3d_jax.hosts import HostsError
 from pose3d_jax.methods.base import Group, Info, MethodError
 from pose3d_jax.methods.supervised import Supervised
-from pose3d_jax.schema import Record
+from pose3d_jax.schema import Prediction, Record
 from pose3d_jax.skeleton import SkeletonError
 from pose3d_jax.state import init_state
 from pose3d_jax.workdir import WorkdirError
@@ -312,12 +313,8 @@ def test_the_door_says_what_is_wrong_and_writes_nothing(tmp_path, arguments, mes
 def test_scoring_holds_one_batched_svd():
     """Several at once could deadlock XLA's CPU runtime; the rows share one."""
     clip = scenes.batch()
-    method = methods.create({"name": "supervised", "width": 8}, Info(scenes.H36M, scenes.H36M))
-    variables = jax.jit(method.init)(jax.random.key(0), {"main": clip})
-    mean = clip.labels.joints[0, 0]
-    text = str(
-        jax.make_jaxpr(
-            lambda c: scoring.eval_step(method, variables, c, jax.random.key(0), None, mean, {})
-        )(clip)
-    )
+    mean, fps = clip.labels.joints[0, 0], jnp.zeros(len(clip.recording) - 2)
+    info = Info(scenes.H36M, scenes.H36M)
+    predicted = Prediction(jnp.zeros((*clip.observations.keypoints.shape[:-1], 3)))
+    text = str(jax.make_jaxpr(lambda c: scoring.eval_step(info, c, predicted, mean, {}, fps))(clip))
     assert text.count(" svd[") == 1

@@ -28,16 +28,19 @@ _ADVICE = "prepare the data first (python -m data_prep.NAME --output DIR) or cor
 class PoseSet:
     """All frames of a split, end to end, and the windows that cut them into examples.
 
-    Frames before `start` belong to other windows, frames from `stop` on to other clips: a window
-    that reaches beyond `stop` is padded with what counts as missing.
+    Frames before `begin` and from `stop` on belong to other clips: where a window, or its context,
+    reaches beyond its clip, it is padded with what counts as missing.
     """
 
     observations: Observations  # leading axis [frames]
     labels: Labels  # leading axis [frames]
-    start: Leaf  # [windows]
+    start: Leaf  # [windows] the window's first frame, without its context
+    begin: Leaf  # [windows] the first frame of the window's clip
     stop: Leaf  # [windows] one past the last frame of the window's clip
     recording: Leaf  # [windows]
     window: int = struct.field(pytree_node=False)
+    # Frames before and after a window that are given with it.
+    context: tuple[int, int] = struct.field(pytree_node=False, default=(0, 0))
 
     @property
     def size(self) -> int:
@@ -45,10 +48,12 @@ class PoseSet:
         return self.start.shape[0]
 
     def take(self, indices: Int[Array, "batch"]) -> Clip:
-        """Windows as a batch `[B, T, ...]`."""
-        frame = self.start[indices][:, None] + jnp.arange(self.window)[None]
-        inside = frame < self.stop[indices][:, None]
-        frame = jnp.minimum(frame, self.stop[indices][:, None] - 1)
+        """Windows with their context as a batch `[B, T, ...]`."""
+        before, after = self.context
+        frame = self.start[indices][:, None] + jnp.arange(-before, self.window + after)[None]
+        begin, stop = self.begin[indices][:, None], self.stop[indices][:, None]
+        inside = (frame >= begin) & (frame < stop)
+        frame = jnp.clip(frame, begin, stop - 1)
         observations, labels = jax.tree.map(lambda x: x[frame], (self.observations, self.labels))
         observed = inside[..., None, None]
         observations = dataclasses.replace(
@@ -128,8 +133,6 @@ def load(
     directories: Sequence[str | Path],
     split: str,
     *,
-    window: int = 1,
-    stride: int | None = None,
     keypoint_skeleton: str | None = None,
     joint_skeleton: str | None = None,
     keypoint_source: str | None = None,
@@ -140,12 +143,11 @@ def load(
 ) -> PoseData:
     """The split of every data set, joined: views padded to the most there are, joints put in order.
 
+    In windows of one frame; `windows.cut` makes others.
+
     Args:
       directories: data sets as `data_prep` writes them.
       split: name of the split, which each must have.
-      window: frames per example.
-      stride: frames between the starts of a clip's windows; by default `window`, so that every
-        frame stands in one example.
       keypoint_skeleton, joint_skeleton: the joint sets to deliver; by default those of the data,
         which must then all be the same.
       keypoint_source: what the 2D points must be from; by default it may be anything.
@@ -179,11 +181,7 @@ def load(
     rows = {name: row for row, name in enumerate(recordings)}
     frames = np.array([clip.observations.keypoints.shape[0] for clip in clips])
     ends = np.cumsum(frames)
-    starts = [
-        np.arange(end - length, end, stride or window)
-        for end, length in zip(ends, frames, strict=True)
-    ]
-    clip_of_window = np.repeat(np.arange(len(clips)), [len(s) for s in starts])
+    clip_of_frame = np.repeat(np.arange(len(clips)), frames)
     row_of_clip = np.array([rows.get(_recording(i), -1) for i in identities], np.int32)
     observations, labels = jax.tree.map(
         lambda *parts: np.concatenate(parts), *[(clip.observations, clip.labels) for clip in clips]
@@ -191,10 +189,11 @@ def load(
     poses = PoseSet(
         observations=observations,
         labels=labels,
-        start=np.concatenate(starts).astype(np.int32),
-        stop=ends[clip_of_window].astype(np.int32),
-        recording=row_of_clip[clip_of_window],
-        window=window,
+        start=np.arange(ends[-1], dtype=np.int32),
+        begin=(ends - frames)[clip_of_frame].astype(np.int32),
+        stop=ends[clip_of_frame].astype(np.int32),
+        recording=row_of_clip[clip_of_frame],
+        window=1,
     )
     source = "+".join(sorted({identity.keypoint_source for identity in identities}))
     if keypoint_source not in (None, source):
@@ -204,7 +203,7 @@ def load(
         )
     return PoseData(
         poses=jax.device_put(poses),
-        identities=tuple(identities[clip] for clip in clip_of_window),
+        identities=tuple(identities[clip] for clip in clip_of_frame),
         keypoint_skeleton=skeleton.get(keypoints),
         joint_skeleton=skeleton.get(joints),
         keypoint_source=source,

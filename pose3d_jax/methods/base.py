@@ -97,6 +97,14 @@ class Method(Protocol):
         """3D poses from observations `[B, T, V, ...]` alone, in evaluation mode."""
 
 
+def context_of(method: Method) -> tuple[int, int]:
+    """Frames before and after those that a method predicts, which it is given beside them.
+
+    Those of its attribute `context`; without one it predicts all the frames that it is given.
+    """
+    return getattr(method, "context", (0, 0))
+
+
 def covers(prefix: str, path: str) -> bool:
     """Whether `path` is `prefix` or lies below it; paths are names joined by `/`."""
     return path == prefix or path.startswith(prefix + "/")

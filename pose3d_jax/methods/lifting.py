@@ -1,16 +1,21 @@
 """What the methods that lift each view on its own have in common: the network and `predict`."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from pose3d_jax import cameras as cam
-from pose3d_jax.methods.base import EVALUATION, Batch, Info, Mode, Variables
+from pose3d_jax.methods.base import EVALUATION, Batch, Info, MethodError, Mode, Variables
+from pose3d_jax.models.attention import JointAttention, Transformer
 from pose3d_jax.models.lifter import Lifter
+from pose3d_jax.models.sequence import Convolution, SequenceLifter
 from pose3d_jax.schema import Observations, Prediction
+
+T = TypeVar("T")
 
 
 def setting(default: Any, **bounds: int) -> Any:
@@ -18,38 +23,84 @@ def setting(default: Any, **bounds: int) -> Any:
     return dataclasses.field(default=default, metadata=bounds)
 
 
+# Networks by name, and the settings that they have beside those that all have.
+NETWORKS: Mapping[str, tuple[str, ...]] = {
+    "lifter": (),  # frame by frame
+    "convolution": ("causal",),
+    "transformer": ("heads", "positions"),
+    "attention": ("heads", "parallel"),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class SingleViewLifting:
-    """A `Lifter` applied to every frame and view by itself; methods add `groups` and `terms`."""
+    """A network applied to every view by itself; methods add `groups` and `terms`."""
 
     info: Info
+    network: str = "lifter"  # of NETWORKS
     width: int = setting(1024, least=1, below=100_000)
     blocks: int = setting(2, least=0, below=1000)
     dropout: float = setting(0.5, least=0, below=1)
     root_depth: float = setting(4.0, above=0)  # metres
     reach: float = setting(1.5, above=0)  # metres
-    centred: bool = setting(False)  # see Lifter
+    centred: bool = setting(False)  # see rays.look
+    causal: bool = setting(False)  # see Convolution
+    heads: int = setting(4, least=1, below=1000)
+    positions: bool = setting(False)  # see Transformer
+    parallel: bool = setting(False)  # see JointAttention
+
+    def __post_init__(self) -> None:
+        """Raises `MethodError` for a network that there is not, and for what it has no use for."""
+        if self.network not in NETWORKS:
+            raise MethodError(
+                f"no network is named {self.network!r}; there are {', '.join(NETWORKS)}"
+            )
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in sorted({name for settings in NETWORKS.values() for name in settings}):
+            if name not in NETWORKS[self.network] and getattr(self, name) != fields[name]:
+                raise MethodError(
+                    f"network {self.network} has no setting {name}; leave it at {fields[name]}"
+                )
+        if "heads" in NETWORKS[self.network] and self.width % self.heads:
+            raise MethodError(f"width {self.width} cannot be shared by {self.heads} heads")
 
     @property
-    def model(self) -> Lifter:
+    def model(self) -> Lifter | SequenceLifter:
         """The network, made from the settings and the skeletons."""
         keypoints, joints = self.info.keypoint_skeleton, self.info.joint_skeleton
         root_name = joints.joints[joints.root]
-        return Lifter(
-            joints=joints.size,
-            root=joints.root,
-            keypoint_root=(
+        placed: dict[str, Any] = {
+            "root": joints.root,
+            "keypoint_root": (
                 keypoints.joints.index(root_name) if root_name in keypoints.joints else None
             ),
-            width=self.width,
-            blocks=self.blocks,
-            dropout=self.dropout,
-            root_depth=self.root_depth,
-            reach=self.reach,
-            centred=self.centred,
-            dtype=jnp.dtype(self.info.precision),
-            name="lifter",
-        )
+            "root_depth": self.root_depth,
+            "reach": self.reach,
+            "centred": self.centred,
+            "name": "lifter",
+        }
+        network: dict[str, Any] = {
+            "joints": joints.size,
+            "width": self.width,
+            "blocks": self.blocks,
+            "dropout": self.dropout,
+            "dtype": jnp.dtype(self.info.precision),
+        }
+        if self.network == "lifter":
+            return Lifter(**network, **placed)
+        own = {name: getattr(self, name) for name in NETWORKS[self.network]}
+        trunks = {
+            "convolution": Convolution,
+            "transformer": Transformer,
+            "attention": JointAttention,
+        }
+        return SequenceLifter(trunks[self.network](**network, **own), **placed)
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """See `base.context_of`."""
+        model = self.model
+        return model.trunk.context if isinstance(model, SequenceLifter) else (0, 0)
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
         """See `Method.init`."""
@@ -65,8 +116,11 @@ class SingleViewLifting:
 
     def lift(
         self, variables: Variables, observations: Observations, key: Key[Array, ""], mode: Mode
-    ) -> tuple[Float[Array, "batch time views joints 3"], Variables]:
-        """Camera-frame joints, metres, and the mutable collections after the call."""
+    ) -> tuple[Float[Array, "batch lifted views joints 3"], Variables]:
+        """Camera-frame joints, metres, and the mutable collections after the call.
+
+        Of the frames without their context: see `lifted`.
+        """
         joints, collections = self.model.apply(
             {collection: tree["lifter"] for collection, tree in variables.items()},
             normalised_points(observations),
@@ -85,6 +139,11 @@ class SingleViewLifting:
         del key
         joints, _ = self.lift(variables, observations, jax.random.key(0), EVALUATION)
         return Prediction(joints=joints, space="absolute")
+
+    def lifted(self, clip: T) -> T:
+        """The frames of a clip or its observations `[B, T, ...]` that `lift` gives joints of."""
+        before, after = self.context
+        return jax.tree.map(lambda x: x[:, before : x.shape[1] - after] if x.ndim > 1 else x, clip)
 
 
 def normalised_points(

@@ -38,6 +38,7 @@ class MultiView(SingleViewLifting):
 
     def __post_init__(self) -> None:
         """The 2D and 3D joint sets must be the same: reprojections are compared with keypoints."""
+        super().__post_init__()
         keypoints, joints = self.info.keypoint_skeleton, self.info.joint_skeleton
         if keypoints != joints:
             raise MethodError(
@@ -61,6 +62,7 @@ class MultiView(SingleViewLifting):
         if observations.confidence.shape[-2] < 2:
             raise MethodError("method multiview needs at least 2 views; the data has 1")
         joints, collections = self.lift(variables, observations, key, mode)
+        observations = self.lifted(observations)
         points = normalised_points(observations)
         over_frames = lambda function: jax.vmap(jax.vmap(function))  # noqa: E731
 

@@ -33,9 +33,9 @@ class Supervised(SingleViewLifting):
         mode: Mode,
     ) -> tuple[dict[str, Term], Aux]:
         """See `Method.terms`."""
-        clip = batch["main"]
+        joints, collections = self.lift(variables, batch["main"].observations, key, mode)
+        clip = self.lifted(batch["main"])
         observations, labels = clip.observations, clip.labels
-        joints, collections = self.lift(variables, observations, key, mode)
 
         world = jnp.broadcast_to(labels.joints[:, :, None], joints.shape)
         truth = cam.batched(cam.to_camera)(observations.cameras, world)

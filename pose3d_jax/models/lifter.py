@@ -3,15 +3,12 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pose3d_jax.geometry import HIGHEST, safe_divide
+from pose3d_jax.geometry import HIGHEST
+from pose3d_jax.models import rays
 from pose3d_jax.models.layers import BatchNorm, Dropout
-
-# Root mean square distance from the root, on the normalised plane, of a person at 4 m.
-_SPREAD = 0.13
 
 
 class Lifter(nn.Module):
@@ -26,16 +23,11 @@ class Lifter(nn.Module):
     Attributes:
       joints: number of joints out.
       root: index of the root among the joints out.
-      keypoint_root: its index among the keypoints in, or None where they have no such point; then,
-        and where it is missing, the mean of the visible points stands for it.
+      keypoint_root: its index among the keypoints in, or None where they have no such point.
       width, blocks, dropout: of the network.
       root_depth: metres, the depth that a zero output means.
       reach: metres, the largest distance of a joint from the root along each axis.
-      centred: look at the root, and measure in sizes of the pose: the camera is turned so that the
-        root lies on its axis, points are divided by their spread about it, depth is multiplied by
-        it. What the network sees then depends neither on where in the image a person is nor on how
-        far away, but for perspective (compare Yu et al., "PCLs: Geometry-aware Neural
-        Reconstruction of 3D Pose with Perspective Crop Layers", CVPR 2021).
+      centred: see `rays.look`.
       dtype: what the network computes in; parameters and what surrounds it stay float32.
     """
 
@@ -63,23 +55,12 @@ class Lifter(nn.Module):
 
         Views without any visible point leave the batch statistics alone.
         """
-        seen = (confidence > 0).astype(points.dtype)
-        anchor, anchor_seen = self._anchor(points, seen)
-        if self.centred:
-            turn = _towards(anchor)
-            points = _turned(turn, points)
-            relative = points * seen[..., None]
-            spread = _spread(relative, seen)
-            relative = relative / spread[..., None]
-            place = jnp.log(spread / _SPREAD)
-        else:
-            # About unit scale: a person of 1.7 m at 4 m spans 0.4 on the normalised plane.
-            relative = 4.0 * (points - anchor[..., None, :]) * seen[..., None]
-            place = anchor
-        x = jnp.concatenate([relative.reshape(*points.shape[:-2], -1), place, confidence], axis=-1)
+        sight = rays.look(points, confidence, self.keypoint_root, centred=self.centred)
+        flat = sight.relative.reshape(*points.shape[:-2], -1)
+        x = jnp.concatenate([flat, sight.where, confidence], axis=-1)
 
         # One axis of rows: over several, the products of the gradient are transposed by copying.
-        x, mask = x.reshape(-1, x.shape[-1]), seen.max(axis=-1).reshape(-1)
+        x, mask = x.reshape(-1, x.shape[-1]), sight.seen.reshape(-1)
 
         def dense(features: int, init: nn.initializers.Initializer) -> nn.Dense:
             return nn.Dense(features, dtype=self.dtype, precision=HIGHEST, kernel_init=init)
@@ -96,68 +77,4 @@ class Lifter(nn.Module):
         small = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")
         raw = dense(3 * self.joints, small)(x).astype(points.dtype)
         raw = raw.reshape(*points.shape[:-2], self.joints, 3)
-        if not self.centred:
-            return self._place(raw, anchor, anchor_seen, jnp.ones_like(anchor_seen))
-        joints = self._place(raw, jnp.zeros_like(anchor), anchor_seen, _SPREAD / spread)
-        return jnp.einsum("...ji,...nj->...ni", turn, joints, precision=HIGHEST)
-
-    def _anchor(
-        self, points: Float[Array, "*views keypoints 2"], seen: Float[Array, "*views keypoints"]
-    ) -> tuple[Float[Array, "*views 2"], Float[Array, "*views 1"]]:
-        """The root's point, else the mean of the visible ones, and whether it is the root's."""
-        total = jnp.sum(points * seen[..., None], axis=-2)
-        count = jnp.broadcast_to(jnp.sum(seen, axis=-1, keepdims=True), total.shape)
-        mean = safe_divide(total, count)
-        if self.keypoint_root is None:
-            return mean, jnp.zeros_like(mean[..., :1])
-        root_seen = seen[..., self.keypoint_root, None]
-        return jnp.where(root_seen > 0, points[..., self.keypoint_root, :], mean), root_seen
-
-    def _place(
-        self,
-        raw: Float[Array, "*views joints 3"],
-        anchor: Float[Array, "*views 2"],
-        anchor_seen: Float[Array, "*views 1"],
-        far: Float[Array, "*views 1"],
-    ) -> Float[Array, "*views joints 3"]:
-        """Network output to joints: the root on its ray, the others relative to it.
-
-        `far` is the factor on its depth.
-        """
-        offsets = self.reach * jnp.tanh(raw)
-        depth_bias = jnp.log(jnp.expm1(self.root_depth))  # softplus(depth_bias) = root_depth
-        depth = far * jax.nn.softplus(raw[..., self.root, 2:] + depth_bias)
-        root = depth * jnp.concatenate([anchor, jnp.ones_like(depth)], axis=-1)
-        # Where the root's own point is missing, it may leave the ray of its stand-in sideways.
-        sideways = offsets[..., self.root, :2] * (1.0 - anchor_seen)
-        root = root.at[..., :2].add(sideways)
-        return (root[..., None, :] + offsets).at[..., self.root, :].set(root)
-
-
-def _towards(anchor: Float[Array, "*views 2"]) -> Float[Array, "*views 3 3"]:
-    """The shortest rotation that brings the ray of a normalised point onto the optical axis."""
-    x, y = anchor[..., 0], anchor[..., 1]
-    # The ray is u = (x, y, 1) / n; the rotation takes u to z about z x u (Rodrigues).
-    n = jnp.sqrt(1 + x * x + y * y)
-    a, b, c = x / n, y / n, 1 / n
-    k = 1 / (1 + c)
-    rows = [[1 - k * a * a, -k * a * b, -a], [-k * a * b, 1 - k * b * b, -b], [a, b, c]]
-    return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
-
-
-def _turned(
-    turn: Float[Array, "*views 3 3"], points: Float[Array, "*views keypoints 2"]
-) -> Float[Array, "*views keypoints 2"]:
-    """Normalised points as the turned camera sees them; behind it, as far out as can be."""
-    rays = jnp.concatenate([points, jnp.ones_like(points[..., :1])], axis=-1)
-    turned = jnp.einsum("...ij,...nj->...ni", turn, rays, precision=HIGHEST)
-    return turned[..., :2] / jnp.maximum(turned[..., 2:], 0.1)
-
-
-def _spread(
-    relative: Float[Array, "*views keypoints 2"], seen: Float[Array, "*views keypoints"]
-) -> Float[Array, "*views 1"]:
-    """Root mean square distance from the root of what is seen; a hundredth at least."""
-    squares = jnp.sum(jnp.sum(relative**2, axis=-1) * seen, axis=-1, keepdims=True)
-    count = jnp.maximum(jnp.sum(seen, axis=-1, keepdims=True), 1.0)
-    return jnp.sqrt(jnp.maximum(squares / count, 1e-4))
+        return rays.place(raw, sight, root=self.root, root_depth=self.root_depth, reach=self.reach)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep import writer
-from pose3d_jax.data import poses
+from pose3d_jax.data import poses, windows
 from pose3d_jax.data.poses import DataError
 from pose3d_jax.schema import Record
 from pose3d_jax.skeleton import SkeletonError
@@ -68,7 +68,7 @@ def test_views_and_actions_are_picked(tmp_path, caplog):
 
 
 def test_golden_shards_form_one_batch(still, moving):
-    data = poses.load([still, moving], "train", window=4)
+    data = windows.cut(poses.load([still, moving], "train"), 4)
     clip = data.poses.take(jnp.arange(data.poses.size))
     observations, labels = clip.observations, clip.labels
     # Clips of 6, 4 and 5 frames in windows of 4: 2 + 1 + 2, views padded to 3.
@@ -104,8 +104,8 @@ def test_padding_changes_no_term(still, moving):
     from tests.methods.test_methods import terms
 
     method = methods.create({"name": "multiview", "width": 16}, Info(scenes.H36M, scenes.H36M))
-    joint = poses.load([still, moving], "train", window=4)
-    parts = [poses.load([directory], "train", window=1) for directory in (still, moving)]
+    joint = windows.cut(poses.load([still, moving], "train"), 4)
+    parts = [poses.load([directory], "train") for directory in (still, moving)]
     take = lambda data: data.poses.take(jnp.arange(data.poses.size))  # noqa: E731
     variables = jax.jit(method.init)(jax.random.key(0), {"main": take(joint)})
     whole = terms(method, variables, take(joint))[0]
@@ -117,10 +117,10 @@ def test_padding_changes_no_term(still, moving):
 
 
 def test_every_frame_stands_in_one_window(still):
-    data = poses.load([still], "train", window=4)
+    data = windows.cut(poses.load([still], "train"), 4)
     clip = data.poses.take(jnp.arange(data.poses.size))
     assert clip.labels.joints_valid[..., 0].sum() == 10
-    overlapping = poses.load([still], "train", window=4, stride=1)
+    overlapping = windows.cut(poses.load([still], "train"), 4, 1)
     assert overlapping.poses.size == 10
 
 

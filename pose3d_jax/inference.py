@@ -1,0 +1,153 @@
+"""Whole clips from a method that sees windows: overlap, mirror images, other frame rates."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pose3d_jax.cameras import Camera
+from pose3d_jax.data import windows
+from pose3d_jax.data.poses import PoseData, PoseSet
+from pose3d_jax.methods.base import Info, Method, Variables, context_of
+from pose3d_jax.methods.lifting import normalised_points
+from pose3d_jax.schema import Observations, Prediction
+
+# Frames at once where a method sees each frame's context and nothing else; clips that are lifted
+# whole are padded to a multiple of it.
+_PIECE = 256
+
+
+class Settings(NamedTuple):
+    """How whole clips are lifted."""
+
+    window: int = 1  # frames that the method was trained to predict together
+    overlap: float = 0.5  # the share of a window that the next one predicts, too
+    flip: bool = False  # the mean with what the mirror image gives
+    fps: float = 0.0  # frame rate that the method knows; 0 = any
+    batch_size: int = 512  # frames at once
+
+
+def predict_split(
+    method: Method,
+    info: Info,
+    variables: Variables,
+    data: PoseData,
+    settings: Settings,
+    chosen: Sequence[int] | None = None,
+) -> Prediction:
+    """What the method predicts for every frame of a split: joints `[frames, V, J, 3]`, NumPy's.
+
+    A frame that several windows see gets their weighted mean, the more the nearer it is to a
+    window's middle. A causal method sees a clip from its beginning. Clips of another frame rate are
+    lifted at the method's and brought back to their own, on the line between the two nearest
+    frames. `chosen` are the numbers of the clips to lift, by default all; the frames of others
+    are 0.
+    """
+    lift = functools.partial(_at_own_rate, method, info, variables, settings, chosen)
+    if not settings.fps or all(i.fps == settings.fps for i in windows.identities(data)):
+        return lift(data.poses)
+    known = windows.at_rate(data, settings.fps)
+    lifted = lift(known.poses)
+    parts = []
+    for frames, there, identity in zip(
+        windows.clips(data.poses), windows.clips(known.poses), windows.identities(data), strict=True
+    ):
+        place = np.arange(len(frames)) * (settings.fps / identity.fps)
+        before = np.minimum(np.floor(place + 1e-6).astype(int), len(there) - 1)
+        after = np.minimum(before + 1, len(there) - 1)
+        share = np.clip(place - before, 0, 1)[:, None, None, None]
+        clip = lifted.joints[there.start : there.stop]
+        parts.append((1 - share) * clip[before] + share * clip[after])
+    return dataclasses.replace(lifted, joints=np.concatenate(parts).astype(np.float32))
+
+
+def _at_own_rate(
+    method: Method,
+    info: Info,
+    variables: Variables,
+    settings: Settings,
+    chosen: Sequence[int] | None,
+    poses: PoseSet,
+) -> Prediction:
+    found = windows.clips(poses)
+    context = context_of(method)
+    length, overlap = settings.window, settings.overlap
+    if any(context):
+        length, overlap = _PIECE, 0.0
+    if getattr(method, "causal", False):
+        length = -(-max(map(len, found)) // _PIECE) * _PIECE
+    bounds = np.array(
+        [
+            (frames.start + first, frames.start, frames.stop)
+            for frames in (found if chosen is None else [found[clip] for clip in chosen])
+            for first in _firsts(len(frames), length, overlap)
+        ],
+        np.int32,
+    )
+    # The highest in the middle, and nowhere 0.
+    weight = 1.0 + np.minimum(np.arange(length), np.arange(length)[::-1])
+    size = max(1, settings.batch_size // length)
+    for first in range(0, len(bounds), size):
+        batch = bounds[np.minimum(first + np.arange(size), len(bounds) - 1)]
+        start, begin, stop = jnp.asarray(batch.T)
+        cut = dataclasses.replace(
+            poses, start=start, begin=begin, stop=stop, recording=jnp.zeros_like(start),
+            window=length, context=context,
+        )  # fmt: skip
+        lifted = _lift(method, info, settings.flip, variables, cut)
+        if first == 0:
+            shape = len(poses.observations.confidence), *lifted.joints.shape[2:]
+            total, weights = np.zeros(shape, np.float32), np.zeros((shape[0], 1, 1, 1), np.float32)
+        frame = batch[:, :1] + np.arange(length)
+        own = (frame < batch[:, 2:]) & (first + np.arange(size) < len(bounds))[:, None]
+        each = np.broadcast_to(weight, own.shape)[own].astype(np.float32)[:, None, None, None]
+        np.add.at(total, frame[own], each * np.asarray(lifted.joints)[own])
+        np.add.at(weights, frame[own], each)
+    return dataclasses.replace(lifted, joints=total / np.maximum(weights, 1.0))
+
+
+def _firsts(frames: int, window: int, overlap: float) -> list[int]:
+    """The first frames of a clip's windows; the last window ends with the clip."""
+    if frames <= window:
+        return [0]
+    step = max(1, round(window * (1 - overlap)))
+    return [*range(0, frames - window, step), frames - window]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _lift(
+    method: Method, info: Info, flip: bool, variables: Variables, poses: PoseSet
+) -> Prediction:
+    """All windows of the set at once."""
+    observations = poses.take(jnp.arange(poses.size)).observations
+    key = jax.random.key(0)
+    prediction = method.predict(variables, observations, key)
+    if not flip:
+        return Prediction(prediction.joints, space=prediction.space)
+    mirrored = method.predict(variables, _mirrored(observations, info), key).joints
+    order = np.array(info.joint_skeleton.mirrored)
+    back = mirrored[..., order, :].at[..., 0].multiply(-1.0)
+    return Prediction((prediction.joints + back) / 2, space=prediction.space)
+
+
+def _mirrored(observations: Observations, info: Info) -> Observations:
+    """What the views would see in a mirror: x reversed, left and right exchanged.
+
+    In pixels of ideal cameras, since a lens's distortion would not fit its mirror image.
+    """
+    order = np.array(info.keypoint_skeleton.mirrored)
+    points = normalised_points(observations)[..., order, :].at[..., 0].multiply(-1.0)
+    cameras = observations.cameras
+    zeros = jax.tree.map(jnp.zeros_like, cameras)
+    ideal: Camera = dataclasses.replace(
+        zeros,
+        rotation=cameras.rotation,
+        focal=jnp.ones_like(cameras.focal),
+        tangential=cameras.tangential,
+        size=cameras.size,
+    )
+    return Observations(points, observations.confidence[..., order], ideal)

@@ -1,0 +1,80 @@
+"""What a config reads: splits from disk, and the streams of examples that training draws from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pose3d_jax import references
+from pose3d_jax.config import ConfigError
+from pose3d_jax.data import poses, windows
+from pose3d_jax.data.poses import PoseData
+from pose3d_jax.methods.base import Method, context_of
+from pose3d_jax.noise import Noise
+
+
+def read(
+    config: Mapping[str, Any],
+    split: str,
+    *,
+    recordings: tuple[str, ...] | None = None,
+    noise: Noise | None = None,
+) -> PoseData:
+    """A split as `config.data` says, in windows of one frame; see `poses.load`."""
+    data = config["data"]
+    return poses.load(
+        data["path"],
+        split,
+        keypoint_skeleton=data["keypoint_skeleton"] or None,
+        joint_skeleton=data["joint_skeleton"] or None,
+        keypoint_source=data["keypoint_source"] or None,
+        recordings=recordings,
+        noise=noise,
+        views=data["views"],
+        actions=data["actions"],
+    )
+
+
+def read_all(config: Mapping[str, Any]) -> dict[str, PoseData]:
+    """Every stream's split, with what stands for its 3D, in windows of one frame."""
+    found = {}
+    for name, stream in config["streams"].items():
+        data = read(config, stream["split"])
+        row = stream["joints"]
+        found[name] = data if row == "labels" else references.relabelled(data, row)
+    return found
+
+
+def examples(
+    config: Mapping[str, Any], method: Method, read: Mapping[str, PoseData], devices: int
+) -> tuple[dict[str, PoseData], float]:
+    """The streams in windows with the method's context, and their frame rate.
+
+    The rate is 0 for a method that sees one frame at a time, to which it is nothing. Raises
+    `ConfigError` for clips of several rates where one is needed, and for batches that there are not
+    windows enough for or that the devices cannot share.
+    """
+    several = any(context_of(method)) or config["streams"]["main"]["window"] > 1
+    fps = float(config["data"]["fps"] or read["main"].identities[0].fps) if several else 0.0
+    found = {}
+    for name, data in read.items():
+        stream = config["streams"][name]
+        if several:
+            rates = sorted({identity.fps for identity in data.identities})
+            if rates != [fps] and not config["data"]["fps"]:
+                raise ConfigError(
+                    f"config.streams.{name} has clips of {', '.join(f'{r:g}' for r in rates)} "
+                    f"frames per second, but windows need one rate; set config.data.fps to the one "
+                    f"at which to read them"
+                )
+            data = windows.at_rate(data, fps)
+        found[name] = windows.cut(data, stream["window"], stream["stride"], context_of(method))
+        size = stream["batch_size"]
+        if not 1 <= size <= found[name].poses.size:
+            raise ConfigError(
+                f"config.streams.{name}.batch_size is {size}; it must be 1 to "
+                f"{found[name].poses.size}, the number of windows"
+            )
+        if size % devices:
+            raise ConfigError(
+                f"config.streams.{name}.batch_size is {size}, which {devices} devices cannot share"
+            )
+    return found, fps
