@@ -176,7 +176,7 @@ def settings_of(restored: Restored) -> inference.Settings:
         window=trained["streams"]["main"]["window"],
         overlap=evaluation["overlap"],
         flip=evaluation["flip"],
-        fps=restored.metadata["fps"],
+        fps=restored.metadata.get("fps", 0.0),
         batch_size=evaluation["batch_size"],
     )
 

@@ -16,6 +16,8 @@ NAMES = {
     "absolute": "absolute",
     "mpjpe_report": "MPJPE (report)",
 }
+# In metres per second squared.
+_MOTION = {"acceleration": "acceleration, m/s²"}
 _SHARES = {"pck": "PCK@150", "auc": "AUC", "pck_2d": "2D-PCK@0.05"}
 KINDS = ("action", "subject", "group")
 
@@ -28,6 +30,11 @@ def millimetres(metres: float | None) -> str:
 def percent(share: float | None) -> str:
     """One decimal, or a dash where there is no number."""
     return "–" if share is None or not math.isfinite(share) else f"{100 * share:.1f}"
+
+
+def per_second_squared(value: float | None) -> str:
+    """Metres per second squared: two decimals, or a dash where there is no number."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.2f}"
 
 
 def baseline(row: str) -> str | None:
@@ -122,15 +129,12 @@ def headline(split: Split) -> viewer.Table:
     parts = [split.of(entry).get("breakdown", {}) for entry in split.entries]
     by_action = all(part and part["group"].keys() == part["action"].keys() for part in parts)
     means = ("frames", "actions" if by_action else "groups")
-    keys = [(metric, mean) for metric in (*NAMES, *_SHARES) for mean in means]
+    keys = [(metric, mean) for metric in (*NAMES, *_MOTION, *_SHARES) for mean in means]
     lines = {
         e: [split.of(e)["rows"][e.row].get(m, {}).get(k) for m, k in keys] for e in split.entries
     }
     texts = {
-        entry: [
-            percent(value) if metric in _SHARES else millimetres(value)
-            for (metric, _), value in zip(keys, line, strict=True)
-        ]
+        entry: [_shown(metric, value) for (metric, _), value in zip(keys, line, strict=True)]
         for entry, line in lines.items()
     }
     best = [
@@ -141,8 +145,15 @@ def headline(split: Split) -> viewer.Table:
     for entry, cells in texts.items():
         bold = {i for i, cell in enumerate(cells) if cell == best[i] and not entry.baseline}
         rows.append(viewer.Row(entry.label, tuple(cells), frozenset(bold), quiet=entry.baseline))
-    spans = tuple((name, 2) for name in (*NAMES.values(), *_SHARES.values()))
+    spans = tuple((name, 2) for name in (NAMES | _MOTION | _SHARES).values())
     return viewer.Table(split.title, tuple(mean for _, mean in keys), tuple(rows), spans)
+
+
+def _shown(metric: str, value: float | None) -> str:
+    """A metric's number in the unit that it is shown in."""
+    if metric in _MOTION:
+        return per_second_squared(value)
+    return percent(value) if metric in _SHARES else millimetres(value)
 
 
 def _best(cells: Sequence[str], higher: bool) -> str:

@@ -1,11 +1,15 @@
 """The references beside a method: what rows there are, on what noise, and that they are right."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs.demo import get_config
 from data_prep import synthetic, writer
-from pose3d_jax import evaluate, noise, scoring, train
+from pose3d_jax import cameras as cam
+from pose3d_jax import evaluate, metrics, noise, scoring, train
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
 from pose3d_jax.methods.base import Info
@@ -71,6 +75,55 @@ def test_every_frame_of_every_clip_gets_its_own_points(tmp_path):
     errors, mask = scoring.score(info, data, predicted, 2, rows=("robust",))
     assert mask.any()
     assert errors["triangulation_robust"]["absolute"][mask].max() < 1e-4
+
+
+def test_accelerations_are_those_of_whole_clips(tmp_path):
+    """Batches cut clips anywhere; frames that nobody sees, and a clip's first two, have none."""
+    lengths = {"a": 7, "b": 2, "c": 9}
+    records = [scenes.record(c, frames=n, seed=n) for c, n in lengths.items()]
+    clip = records[2].clip
+    confidence = clip.observations.confidence.copy()
+    confidence[4, 1] = 0  # one frame of one view
+    seen = dataclasses.replace(clip.observations, confidence=confidence)
+    records[2] = records[2]._replace(clip=dataclasses.replace(clip, observations=seen))
+    writer.write(tmp_path / "set", "scene", {"train": records}, description="")
+    data = poses.load([tmp_path / "set"], "train")
+    rng = np.random.default_rng(0)
+    joints = rng.normal(size=(18, 3, 17, 3)).astype(np.float32)
+    errors, mask = scoring.score(
+        Info(scenes.H36M, scenes.H36M), data, Prediction(joints), 4, rows=None
+    )
+    found = errors["method"]["acceleration"][:, 0]
+    expected = np.full((18, 3), np.nan)
+    first = 0
+    for record in records:
+        clip = slice(first, first + len(record.clip.labels.joints))
+        truth = np.asarray(
+            cam.batched(cam.to_camera)(
+                record.clip.observations.cameras,
+                jnp.repeat(jnp.asarray(record.clip.labels.joints)[:, None], 3, axis=1),
+            )
+        )
+        for t in range(first + 2, clip.stop):
+            for view in range(3):
+                part = slice(t - 2, t + 1)
+                valid = mask[part, 0, view, None] * np.ones((3, 17), np.float32)
+                own, other = joints[part, view], truth[part.start - first : part.stop - first, view]
+                total, count = metrics.acceleration_error(
+                    jnp.asarray(own - own[:, :1]), jnp.asarray(other - other[:, :1]),
+                    jnp.asarray(valid), 30.0,
+                )  # fmt: skip
+                if count:
+                    expected[t, view] = total / count
+        first = clip.stop
+    assert not mask[13, 0, 1]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    named = {"method": errors["method"]}
+    mean = scoring.summarise(named, mask, data)["rows"]["method"]["acceleration"]["frames"]
+    assert mean == pytest.approx(np.nanmean(expected), rel=1e-4)
+    sums = scoring.by_clip(named, mask, data)["rows"]["method"]["acceleration"]
+    assert sums["count"] == [15, 0, 18]
+    assert sum(sums["sum"]) == pytest.approx(np.nansum(expected), rel=1e-4)
 
 
 def test_a_split_read_with_noise_is_the_benchmark_s_own(tmp_path):
