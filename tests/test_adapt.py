@@ -196,7 +196,8 @@ def test_one_clip_s_own_weights_are_shared_weights_of_a_split_of_that_clip(case)
     np.testing.assert_allclose(case.shared(alone), case.clips(alone), atol=1e-4)
 
 
-@pytest.mark.parametrize("scope", ["shared", pytest.param("clips", marks=pytest.mark.slow)])
+@pytest.mark.slow  # a step over several devices: test_devices.py
+@pytest.mark.parametrize("scope", ["shared", "clips"])
 def test_several_devices_adapt_as_one_does(case, scope):
     adapted = getattr(case, scope)
     np.testing.assert_allclose(adapted(devices=4), adapted(devices=1), atol=1e-4)

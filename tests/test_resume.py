@@ -131,6 +131,7 @@ def kill(start, workdir, delay=None):
     return during_save, process.returncode
 
 
+@pytest.mark.slow
 def test_killed_run_ends_as_the_whole_one(start, whole, tmp_path):
     """While a checkpoint is being written, the worst moment."""
     assert kill(start, tmp_path) == (True, -signal.SIGKILL)

@@ -37,16 +37,15 @@ def evaluated(trained, **evaluation):
 def test_noise_and_stronger_rows_stand_in_the_evaluation(trained):
     clean, page = evaluated(trained)
     assert clean["noise"] == "clean"
-    assert "triangulation, robust" not in page
-    noisy, page = evaluated(trained, noise="typical", references=("refined", "robust"))
+    assert "triangulation, weighted" not in page
+    noisy, page = evaluated(trained, noise="typical", references=("weighted",))
     assert noisy["noise"] == "typical"
-    assert "triangulation, robust" in page
+    assert "triangulation, weighted" in page
     rows = {
         row: errors["absolute"]["frames"] for row, errors in noisy["splits"]["test"]["rows"].items()
     }
     assert rows["triangulation"] > 0.005
-    assert rows["triangulation_robust"] < rows["triangulation"]
-    assert rows["triangulation_refined"] < rows["triangulation"]
+    assert rows["triangulation_weighted"] < rows["triangulation"]
 
 
 @pytest.mark.parametrize(
@@ -69,12 +68,12 @@ def test_every_frame_of_every_clip_gets_its_own_points(tmp_path):
         writer.write(tmp_path / name, name, {"train": [record]}, description="")
     data = poses.load([tmp_path / "a", tmp_path / "b"], "train")
     info = Info(scenes.H36M, scenes.H36M)
-    worlds = scoring.reconstructed(info, data, ("robust",))
-    np.testing.assert_allclose(worlds["robust"], data.poses.labels.joints, atol=1e-4)
+    worlds = scoring.reconstructed(info, data, ("weighted",))
+    np.testing.assert_allclose(worlds["weighted"], data.poses.labels.joints, atol=1e-4)
     predicted = Prediction(np.zeros((15, 3, 17, 3), np.float32))
-    errors, mask = scoring.score(info, data, predicted, 2, rows=("robust",))
+    errors, mask = scoring.score(info, data, predicted, 2, rows=("weighted",))
     assert mask.any()
-    assert errors["triangulation_robust"]["absolute"][mask].max() < 1e-4
+    assert errors["triangulation_weighted"]["absolute"][mask].max() < 1e-4
 
 
 def test_accelerations_are_those_of_whole_clips(tmp_path):
