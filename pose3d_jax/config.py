@@ -118,6 +118,11 @@ AUGMENTATION: Keys = {
     **dict.fromkeys(("orbit", "elevation", "tilt", "bend"), (ANGLE, 0.0)),
     **dict.fromkeys(("distance", "stature", "bones", "missing"), (FRACTION, 0.0)),
 }
+# See disturb.Disturbance.
+DISTURBANCE: Keys = {
+    "sigma_px": (AMOUNT, 0.0),
+    **dict.fromkeys(("outliers", "missing", "swaps", "joints", "frames"), (FRACTION, 0.0)),
+}
 PHASE: Keys = {
     "length_epochs": (_or_none(POSITIVE), None),  # one of the two; an epoch passes the main stream
     "length_steps": (_or_none(_whole(1)), None),
@@ -129,6 +134,7 @@ PHASE: Keys = {
     "learning_rate": (RATE, REQUIRED),
     "optimizer_state": (_one_of("keep", "reset"), "keep"),  # from the phase before
     "augmentation": (AUGMENTATION, {}),  # of the main stream
+    "disturbance": (DISTURBANCE, {}),  # of what networks are shown of it
     "average_decay": (FRACTION, 0.0),  # of the weight average that is evaluated; 0 = none
 }
 EVALUATION: Keys = {

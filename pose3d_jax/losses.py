@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from pose3d_jax import cameras as cam
 from pose3d_jax.cameras import Camera
-from pose3d_jax.geometry import safe_norm
+from pose3d_jax.geometry import safe_divide, safe_norm
 from pose3d_jax.skeleton import Skeleton
 
 # Distances below this are rounding as much as error: 0.01 mm, or 0.01 pixels at a focal length of
@@ -59,18 +59,27 @@ def carry(
     return jnp.where(own, joints[:, None], jax.vmap(spread)(world))
 
 
+def projected(
+    camera: Camera, joints: Float[Array, "views joints 3"]
+) -> Float[Array, "views views joints 2"]:
+    """View `from`'s joints as view `to` sees them, on the normalised plane: `[from, to, J, 2]`.
+
+    Undistorted, at depth 1: 0.01 is about 4 cm at 4 m. Depths are held at `cameras.MIN_DEPTH` or
+    more.
+    """
+    return jax.vmap(jax.vmap(jax.vmap(cam.perspective)))(carry(camera, joints))
+
+
 def reprojection(
     camera: Camera, joints: Float[Array, "views joints 3"], points: Float[Array, "views joints 2"]
 ) -> Float[Array, "views views joints"]:
     """Distance of view `from`'s joints, seen by view `to`, from `to`'s points: `[from, to, J]`.
 
-    On the normalised plane (undistorted, at depth 1): 0.01 is about 4 cm at 4 m. The diagonal is
-    self-reconstruction, the rest cross-view reconstruction, the first term of "3D Pose Estimation
-    Using 2D Supervision". Depths are held at `cameras.MIN_DEPTH` or more.
+    On the normalised plane. The diagonal is self-reconstruction, the rest cross-view
+    reconstruction, the first term of "3D Pose Estimation Using 2D Supervision".
     """
-    project = jax.vmap(jax.vmap(jax.vmap(cam.perspective)))
-    projected = project(carry(camera, joints))
-    return distance(projected, jnp.broadcast_to(points[None], projected.shape))
+    seen = projected(camera, joints)
+    return distance(seen, jnp.broadcast_to(points[None], seen.shape))
 
 
 def asymmetry(
@@ -85,6 +94,31 @@ def asymmetry(
     lengths = safe_norm(joints[..., children, :] - joints[..., parents, :])
     left, right = np.array(skeleton.bone_pairs).T
     return jnp.abs(lengths[..., left] - lengths[..., right])
+
+
+def bone_changes(
+    joints: Float[Array, "time *batch joints 3"],
+    weight: Float[Array, "time *batch"],
+    skeleton: Skeleton,
+) -> Float[Array, "time *batch bones"]:
+    """By how much each bone differs in length from its weighted mean over the frames, metres.
+
+    A person's bones do not change: Wandt et al., "3D Reconstruction of Human Motion from Monocular
+    Image Sequences" (PAMI 2016), who ask for little variance of their lengths.
+    """
+    parents, children = np.array(skeleton.bones).T
+    lengths = safe_norm(joints[..., children, :] - joints[..., parents, :])
+    weight = jnp.broadcast_to(weight[..., None], lengths.shape)
+    mean = safe_divide(jnp.sum(weight * lengths, axis=0), jnp.sum(weight, axis=0))
+    return jnp.abs(lengths - mean[None])
+
+
+def turns(joints: Float[Array, "time *batch joints 3"]) -> Float[Array, "turns *batch joints"]:
+    """By how much each joint leaves uniform motion, metres: the norm of its second differences.
+
+    Of all frames but the first and the last.
+    """
+    return safe_norm(joints[2:] - 2 * joints[1:-1] + joints[:-2])
 
 
 def consistency(

@@ -8,6 +8,7 @@ every published number: `tests/test_noise.py` holds the presets to their recorde
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -106,7 +107,7 @@ def corrupt(
         )
     digest = hashlib.sha256(f"{seed}/{clip}".encode()).digest()
     # A generator for each kind of draw: one kind's dice do not depend on another's number.
-    errors, outliers, swaps, gaps, views_lost, confidence = (
+    errors, outliers, swaps, gaps, views_lost, doubts = (
         np.random.Generator(np.random.PCG64(s))
         for s in np.random.SeedSequence(int.from_bytes(digest[:16], "little")).spawn(6)
     )
@@ -128,7 +129,7 @@ def corrupt(
 
     seen = seen & ~_bursts(gaps, there.shape, noise.missing, GAP_FRAMES)[0]
     seen[:, views_lost.permutation(showing)[: noise.lost_views]] = False
-    given = _confidence(confidence, np.linalg.norm(known, axis=-1)) if noise.unsure else 1.0
+    given = _confidence(doubts, np.linalg.norm(known, axis=-1)) if noise.unsure else 1.0
     return Observations(
         keypoints=np.where(seen[..., None], keypoints, 0.0).astype(np.float32),
         confidence=np.where(seen, before * given, 0.0).astype(np.float32),
@@ -172,7 +173,15 @@ def _bursts(
 
 
 def _confidence(rng: np.random.Generator, error_px: np.ndarray) -> np.ndarray:
-    """What a detector that errs by `error_px`, as far as it knows, says of itself."""
     spread, doubt = rng.standard_normal(error_px.shape), rng.random(error_px.shape)
-    believed = error_px * np.exp(_CONFIDENCE_SPREAD * spread)
-    return np.clip((1 - 0.2 * doubt) / (1 + believed / _CONFIDENCE_PX), _LEAST_CONFIDENCE, 1.0)
+    return confidence(error_px, spread, doubt, np)
+
+
+def confidence(error_px: Any, spread: Any, doubt: Any, numpy: Any) -> Any:
+    """What a detector that errs by `error_px`, as far as it knows, says of itself.
+
+    `spread` are draws from a standard normal distribution, `doubt` from [0, 1); `numpy` is NumPy or
+    `jax.numpy`, whose arrays they are.
+    """
+    believed = error_px * numpy.exp(_CONFIDENCE_SPREAD * spread)
+    return numpy.clip((1 - 0.2 * doubt) / (1 + believed / _CONFIDENCE_PX), _LEAST_CONFIDENCE, 1.0)

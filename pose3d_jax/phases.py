@@ -10,14 +10,19 @@ import optax
 
 from pose3d_jax.augment import Augmentation, augment
 from pose3d_jax.config import AMOUNT, PHASE, RATE, SCHEDULE, ConfigError, check, choice, fill
+from pose3d_jax.disturb import Disturbance, disturb
 from pose3d_jax.methods.base import Method, Mode
 from pose3d_jax.state import Augment, Phase, Schedule
 
 _MAX_STEPS = 2**31 - 1
 
 
-def phases_of(config: Mapping[str, Any], method: Method, steps_per_epoch: int) -> list[Phase]:
+def phases_of(
+    config: Mapping[str, Any], method: Method, steps_per_epoch: int, fps: float = 0.0
+) -> list[Phase]:
     """The phases of a completed config, their durations in steps.
+
+    `fps` is the streams' frame rate, 0 where it does not matter.
 
     Raises `ConfigError` for a weight of a term that the method lacks, an unknown optimiser or
     schedule, or a phase without length.
@@ -27,7 +32,7 @@ def phases_of(config: Mapping[str, Any], method: Method, steps_per_epoch: int) -
     for i, settings in enumerate(config["phases"]):
         where = f"config.phases[{i}]"
         steps = _steps(settings, "length", steps_per_epoch, where)
-        result.append(_phase(settings, method, first_step, steps, steps_per_epoch, where))
+        result.append(_phase(settings, method, first_step, steps, steps_per_epoch, where, fps))
         first_step += steps
     if first_step > _MAX_STEPS:
         raise ConfigError(f"config.phases have {first_step} steps; {_MAX_STEPS} is the most")
@@ -53,6 +58,7 @@ def _phase(
     steps: int,
     steps_per_epoch: int,
     where: str,
+    fps: float = 0.0,
 ) -> Phase:
     known = [term for group in method.groups for term in group.terms]
     for term in settings["weights"]:
@@ -82,6 +88,7 @@ def _phase(
         reset_optimizer=settings["optimizer_state"] == "reset",
         average_decay=float(settings["average_decay"]),
         augment=_augmentation(settings["augmentation"], method, f"{where}.augmentation"),
+        disturb=_disturbance(settings["disturbance"], method, fps),
     )
 
 
@@ -97,6 +104,15 @@ def _augmentation(settings: Mapping[str, Any], method: Any, where: str) -> Augme
             f"are; give data with one joint set, or only `missing`"
         )
     return functools.partial(augment, augmentation, joints)
+
+
+def _disturbance(settings: Mapping[str, Any], method: Any, fps: float) -> Augment | None:
+    """What becomes of what networks are shown; None where nothing is on."""
+    disturbance = Disturbance(**settings)
+    if disturbance == Disturbance():
+        return None
+    # A frame by itself has errors of any rate.
+    return functools.partial(disturb, disturbance, method.info.keypoint_skeleton, fps or 30.0)
 
 
 def phase_before(phases: Sequence[Phase], step: int) -> Phase:

@@ -16,7 +16,7 @@ from pose3d_jax.methods.base import Method, Mode, Variables, covers
 from pose3d_jax.schema import Clip
 
 # What the state's key is folded with first, so that no two uses share a key.
-INIT, DRAW, UPDATE, AUGMENT = range(4)
+INIT, DRAW, UPDATE, AUGMENT, DISTURB = range(5)
 
 Schedule: TypeAlias = Callable[[Int[Array, ""]], Float[Array, ""]]
 Augment: TypeAlias = Callable[[Clip, Key[Array, ""]], Clip]
@@ -38,6 +38,7 @@ class Phase:
     learning_rate: Schedule
     reset_optimizer: bool = False
     augment: Augment | None = None  # what becomes of the main stream's batches
+    disturb: Augment | None = None  # what networks are shown of them, as the stream `shown`
     average_decay: float = 0.0  # of the exponential moving average of the variables; 0 = none
 
 

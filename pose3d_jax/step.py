@@ -18,7 +18,16 @@ from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Group, Method, Mode, Variables
 from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.schema import Clip
-from pose3d_jax.state import AUGMENT, UPDATE, Phase, TrainState, split, term_names, updates_per_step
+from pose3d_jax.state import (
+    AUGMENT,
+    DISTURB,
+    UPDATE,
+    Phase,
+    TrainState,
+    split,
+    term_names,
+    updates_per_step,
+)
 
 
 def update(
@@ -47,6 +56,8 @@ def update(
     key = own_key(UPDATE)
     if phase.augment is not None:
         batch = {**batch, "main": phase.augment(batch["main"], own_key(AUGMENT))}
+    if phase.disturb is not None:
+        batch = {**batch, "shown": phase.disturb(batch["main"], own_key(DISTURB))}
     phase_step = state.step - phase.first_step
 
     def local_loss(trained: dict) -> tuple[Float[Array, ""], tuple]:

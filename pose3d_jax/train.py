@@ -87,7 +87,7 @@ def run(
     validation = read(config, settings["validation"]) if settings["validation"] else None
     tests = {split: read(config, split) for split in settings["test"]}
     epoch = streams["main"].poses.size // batch_sizes["main"]
-    phases = phases_of(config, method, epoch)
+    phases = phases_of(config, method, epoch, fps)
     total = sum(phase.steps for phase in phases)
 
     # ------------------------------------------------------------------ state

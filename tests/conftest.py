@@ -1,6 +1,7 @@
 """The strict set-up of the whole suite: fake devices, no rank promotion, warnings are errors."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -19,6 +20,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Before SciPy starts, whose LAPACK XLA uses: workers that share cores must not fight over threads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# Compiled programs and their traces are many objects that live on; looking through them again and
+# again takes long.
+gc.set_threshold(100_000, 20, 100)
 
 import jax
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from pose3d_jax import cameras as cam
-from pose3d_jax.methods.base import EVALUATION, Batch, Info, MethodError, Mode, Variables
+from pose3d_jax.methods.base import EVALUATION, Batch, Group, Info, MethodError, Mode, Variables
 from pose3d_jax.models.attention import JointAttention, Transformer
 from pose3d_jax.models.lifter import Lifter
 from pose3d_jax.models.sequence import Convolution, SequenceLifter
@@ -144,6 +144,25 @@ class SingleViewLifting:
         """The frames of a clip or its observations `[B, T, ...]` that `lift` gives joints of."""
         before, after = self.context
         return jax.tree.map(lambda x: x[:, before : x.shape[1] - after] if x.ndim > 1 else x, clip)
+
+
+def shown(batch: Batch) -> Observations:
+    """What the network is shown of the main stream: its observations, disturbed where there are
+    such."""
+    return batch.get("shown", batch["main"]).observations
+
+
+def need_frames(
+    group: Group, frames: Mapping[str, int], batch: Batch, context: tuple[int, int]
+) -> None:
+    """Raises `MethodError` where a term of the group needs more frames than an example has."""
+    there = batch["main"].observations.confidence.shape[1] - sum(context)
+    for term in group.terms:
+        if there < frames.get(term, 1):
+            raise MethodError(
+                f"the term {term} needs {frames[term]} frames of an example at least, not {there}; "
+                f"set config.streams.main.window, or leave it out of the weights"
+            )
 
 
 def normalised_points(

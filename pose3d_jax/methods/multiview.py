@@ -10,8 +10,9 @@ from pose3d_jax import cameras as cam
 from pose3d_jax import losses
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables, view_seen
-from pose3d_jax.methods.lifting import SingleViewLifting, normalised_points
+from pose3d_jax.methods.lifting import SingleViewLifting, need_frames, normalised_points, shown
 from pose3d_jax.schema import Observations
+from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.triangulate import triangulate
 
 
@@ -30,10 +31,18 @@ class MultiView(SingleViewLifting):
     drowns what is wrong with the pose, since the gradient of a distance has the same length
     whatever the distance. `symmetry` is by how much left and right bones differ, metres, in each
     view that sees anything.
+
+    Of several frames: `motion` is the error of `pose`'s reprojection from one frame to the next,
+    `bones` by how much bones change their lengths, metres, `smooth` by how much joints, relative to
+    the root, leave uniform motion, metres.
     """
 
     groups: tuple[Group, ...] = (
-        Group("lifter", ("lifter",), ("self", "cross", "consistency", "pose", "symmetry")),
+        Group(
+            "lifter",
+            ("lifter",),
+            ("self", "cross", "consistency", "pose", "symmetry", "motion", "bones", "smooth"),
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -61,7 +70,8 @@ class MultiView(SingleViewLifting):
         observations = batch["main"].observations
         if observations.confidence.shape[-2] < 2:
             raise MethodError("method multiview needs at least 2 views; the data has 1")
-        joints, collections = self.lift(variables, observations, key, mode)
+        need_frames(group, {"motion": 2, "bones": 2, "smooth": 3}, batch, self.context)
+        joints, collections = self.lift(variables, shown(batch), key, mode)
         observations = self.lifted(observations)
         points = normalised_points(observations)
         over_frames = lambda function: jax.vmap(jax.vmap(function))  # noqa: E731
@@ -72,11 +82,16 @@ class MultiView(SingleViewLifting):
             same, other, _ = _pair_weights(observations)
             terms["self"] = losses.weighted_term(error, same)
             terms["cross"] = losses.weighted_term(error, other)
-        if "pose" in group.terms:
+        if {"pose", "motion"} & set(group.terms):
             placed, found = _at_seen_root(observations, joints, self.info.joint_skeleton.root)
-            error = over_frames(losses.reprojection)(observations.cameras, placed, points)
+            seen = over_frames(losses.projected)(observations.cameras, placed)
+            wanted = jnp.broadcast_to(points[:, :, None], seen.shape)
             same, other, _ = _pair_weights(observations)
-            terms["pose"] = losses.weighted_term(error, (same + other) * found)
+            weight = (same + other) * found
+            terms["pose"] = losses.weighted_term(losses.distance(seen, wanted), weight)
+            steps = [x[:, 1:] - x[:, :-1] for x in (seen, wanted)]
+            both = weight[:, 1:] * weight[:, :-1]
+            terms["motion"] = losses.weighted_term(losses.distance(*steps), both)
         if "consistency" in group.terms:
             error = over_frames(losses.consistency)(observations.cameras, joints)
             terms["consistency"] = losses.weighted_term(error, _pair_weights(observations)[2])
@@ -84,7 +99,27 @@ class MultiView(SingleViewLifting):
             error = losses.asymmetry(joints, self.info.joint_skeleton)
             seen = jnp.broadcast_to(view_seen(observations.confidence)[..., None], error.shape)
             terms["symmetry"] = losses.weighted_term(error, seen)
+        if {"bones", "smooth"} & set(group.terms):
+            terms |= over_time(observations, joints, self.info.joint_skeleton)
         return {name: terms[name] for name in group.terms}, Aux(collections, {})
+
+
+def over_time(
+    observations: Observations,
+    joints: Float[Array, "batch time views joints 3"],
+    skeleton: Skeleton,
+) -> dict[str, Term]:
+    """`bones` and `smooth`: what is known of motion without any label."""
+    seen = view_seen(observations.confidence)
+    world = cam.batched(cam.to_world)(observations.cameras, joints)
+    relative = world - world[..., skeleton.root, None, :]
+    changes = jax.vmap(lambda x, weight: losses.bone_changes(x, weight, skeleton))(relative, seen)
+    turns = jax.vmap(losses.turns)(relative)
+    three = seen[:, 2:] * seen[:, 1:-1] * seen[:, :-2]
+    return {
+        "bones": losses.weighted_term(changes, jnp.broadcast_to(seen[..., None], changes.shape)),
+        "smooth": losses.weighted_term(turns, jnp.broadcast_to(three[..., None], turns.shape)),
+    }
 
 
 def _at_seen_root(

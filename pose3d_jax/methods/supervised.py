@@ -9,7 +9,7 @@ from pose3d_jax import cameras as cam
 from pose3d_jax import losses
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Aux, Batch, Group, Mode, Variables, view_seen
-from pose3d_jax.methods.lifting import SingleViewLifting
+from pose3d_jax.methods.lifting import SingleViewLifting, need_frames, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,10 +17,12 @@ class Supervised(SingleViewLifting):
     """MPJPE on labels, as in Martinez et al. (ICCV 2017), for pose and root apart.
 
     Terms: `pose` (root-relative joints without the root) and `root` (its absolute position),
-    metres, in each view that sees anything.
+    metres, in each view that sees anything. Of several frames: `motion`, the error of the
+    root-relative joints' way from one frame to the next, metres (Pavllo et al., CVPR 2019, measure
+    it, Zhang et al., "MixSTE", CVPR 2022, minimise it).
     """
 
-    groups: tuple[Group, ...] = (Group("lifter", ("lifter",), ("pose", "root")),)
+    groups: tuple[Group, ...] = (Group("lifter", ("lifter",), ("pose", "root", "motion")),)
 
     def terms(
         self,
@@ -33,7 +35,8 @@ class Supervised(SingleViewLifting):
         mode: Mode,
     ) -> tuple[dict[str, Term], Aux]:
         """See `Method.terms`."""
-        joints, collections = self.lift(variables, batch["main"].observations, key, mode)
+        need_frames(group, {"motion": 2}, batch, self.context)
+        joints, collections = self.lift(variables, shown(batch), key, mode)
         clip = self.lifted(batch["main"])
         observations, labels = clip.observations, clip.labels
 
@@ -44,11 +47,16 @@ class Supervised(SingleViewLifting):
         root = self.info.joint_skeleton.root
         apart = slice(root, root + 1)
         root_valid = valid[..., apart]
-        relative = losses.distance(joints - joints[..., apart, :], truth - truth[..., apart, :])
+        own, wanted = joints - joints[..., apart, :], truth - truth[..., apart, :]
+        relative = losses.distance(own, wanted)
+        steps = [x[:, 1:] - x[:, :-1] for x in (own, wanted)]
         pose_valid = (valid * root_valid).at[..., root].set(0.0)
         root_error = losses.distance(joints[..., root, :], truth[..., root, :])
         terms = {
             "pose": losses.weighted_term(relative, pose_valid),
             "root": losses.weighted_term(root_error, root_valid[..., 0]),
+            "motion": losses.weighted_term(
+                losses.distance(*steps), pose_valid[:, 1:] * pose_valid[:, :-1]
+            ),
         }
         return {name: terms[name] for name in group.terms}, Aux(collections, {})

@@ -28,14 +28,19 @@ def trained(method, clip, spread=30.0):
     return {**variables, "params": {"lifter": params}}
 
 
-def terms(method, variables, clip, mode=Mode(), key=0):  # noqa: B008
+OVER_TIME = ("motion", "bones", "smooth")  # they need several frames
+
+
+def terms(method, variables, clip, mode=Mode(), key=0, names=None):  # noqa: B008
     """The terms and new collections, under the axis of one device."""
+    group = method.groups[0]
+    names = names or tuple(name for name in group.terms if name not in OVER_TIME)
+    group = dataclasses.replace(group, terms=names)
 
     def call(clip):
         return method.terms(
-            variables, {"main": clip}, jax.random.key(key), jnp.int32(0),
-            group=method.groups[0], mode=mode,
-        )  # fmt: skip
+            variables, {"main": clip}, jax.random.key(key), jnp.int32(0), group=group, mode=mode
+        )
 
     add_axis = jax.tree.map(lambda x: x[None], clip)
     out, aux = jax.jit(jax.vmap(call, axis_name=BATCH_AXIS))(add_axis)
@@ -207,3 +212,115 @@ def test_unknown_method_and_setting_are_named():
         methods.create({"name": "lifting"}, INFO)
     with pytest.raises(MethodError, match="no setting widht"):
         methods.create({"name": "supervised", "widht": 3}, INFO)
+
+
+def moving(frames=5):
+    """A clip with gaps, and every view's own idea of it."""
+    clip = scenes.batch(size=2, views=3, frames=frames)
+    confidence = clip.observations.confidence.at[0, 2, 1].set(0.0)  # a view sees nothing
+    confidence = confidence.at[1, 1, 0, 5].set(0.0)  # or misses a joint
+    clip = dataclasses.replace(
+        clip, observations=dataclasses.replace(clip.observations, confidence=confidence)
+    )
+    rng = np.random.default_rng(3)
+    truth = camera_frame(clip)
+    return clip, jnp.asarray(truth + rng.normal(0, 0.05, truth.shape), jnp.float32)
+
+
+def camera_frame(clip):
+    """The true joints in every view."""
+    rotation, translation = (
+        np.asarray(getattr(clip.observations.cameras, name)) for name in ("rotation", "translation")
+    )
+    world = np.asarray(clip.labels.joints)
+    return np.einsum("btvij,btnj->btvni", rotation, world) + translation[..., None, :]
+
+
+def test_motion_with_labels_is_the_error_of_each_step():
+    clip, joints = moving()
+    (found, _) = terms(fixed("supervised", joints), {}, clip, names=("motion",))
+    total = count = 0.0
+    truth = camera_frame(clip)
+    own, wanted = (np.asarray(x) - np.asarray(x)[..., :1, :] for x in (joints, truth))
+    seen = np.asarray(clip.observations.confidence).any(axis=-1)
+    for b, t, v, j in np.ndindex(2, 4, 3, 17):
+        if j != 0 and seen[b, t, v] and seen[b, t + 1, v]:
+            step = own[b, t + 1, v, j] - own[b, t, v, j]
+            total += np.linalg.norm(step - (wanted[b, t + 1, v, j] - wanted[b, t, v, j]))
+            count += 1
+    assert count == (2 * 4 * 3 - 2) * 16
+    np.testing.assert_allclose(found["motion"], (total, count), rtol=1e-5)
+
+
+def test_terms_over_time_have_their_closed_forms():
+    clip, joints = moving()
+    found, _ = terms(fixed("multiview", joints), {}, clip, names=("bones", "smooth"))
+    seen = np.asarray(clip.observations.confidence).any(axis=-1)
+    joints = np.asarray(joints, np.float64)
+    parents, children = np.array(scenes.H36M.bones).T
+    lengths = np.linalg.norm(joints[..., children, :] - joints[..., parents, :], axis=-1)
+    relative = joints - joints[..., :1, :]
+    bones, smooth = np.zeros(2), np.zeros(2)
+    for b, v in np.ndindex(2, 3):
+        known = seen[b, :, v]
+        own = lengths[b, known, v]
+        bones += np.abs(own - own.mean(axis=0)).sum(), own.size
+        for t in range(1, 4):
+            if known[t - 1 : t + 2].all():
+                turn = relative[b, t + 1, v] - 2 * relative[b, t, v] + relative[b, t - 1, v]
+                smooth += np.linalg.norm(turn, axis=-1).sum(), 17
+    # The cameras stand still, so that relative joints turn in them as they do in the world.
+    np.testing.assert_allclose(found["bones"], bones, rtol=1e-4)
+    np.testing.assert_allclose(found["smooth"], smooth, rtol=1e-4)
+
+
+def test_motion_without_labels_is_that_of_the_reprojection():
+    """The truth has none, and a pose that is off by the same in all frames next to none."""
+    clip, _ = moving()
+    truth = jnp.asarray(camera_frame(clip), jnp.float32)
+    motion = lambda joints: terms(  # noqa: E731
+        fixed("multiview", joints), {}, clip, names=("pose", "motion")
+    )[0]
+    exact = motion(truth)
+    assert float(exact["motion"][0]) < 1e-3
+    assert float(exact["motion"][1]) > 0
+    shaken = motion(truth.at[:, ::2, :, 1:].add(0.1))
+    shifted = motion(truth.at[..., 1:, :].add(0.1))
+    ratio = lambda found: float(found["motion"][0] / found["pose"][0])  # noqa: E731
+    assert ratio(shifted) < 0.3
+    assert ratio(shaken) > 1
+
+
+@pytest.mark.parametrize(("name", "term"), [("supervised", "motion"), ("multiview", "smooth")])
+def test_terms_over_time_need_frames(name, term):
+    with pytest.raises(MethodError, match=rf"term {term} needs . frames.*main.window"):
+        terms(fixed(name, jnp.zeros(())), {}, scenes.batch(views=3), names=(term,))
+
+
+def test_frames_that_are_padding_change_no_term_over_time():
+    clip, joints = moving()
+    pad = lambda x: jnp.concatenate([x, jnp.repeat(x[:, -1:], 3, axis=1)], axis=1)  # noqa: E731
+    longer = jax.tree.map(lambda x: pad(x) if x.ndim > 1 else x, clip)
+    blank = longer.observations.confidence.at[:, 5:].set(0.0)
+    longer = dataclasses.replace(
+        longer,
+        observations=dataclasses.replace(longer.observations, confidence=blank),
+        labels=dataclasses.replace(
+            longer.labels, joints_valid=longer.labels.joints_valid.at[:, 5:].set(0.0)
+        ),
+    )
+    wild = pad(joints).at[:, 5:].add(1.0)
+    for name, names in (("supervised", ("motion",)), ("multiview", OVER_TIME)):
+        plain, _ = terms(fixed(name, joints), {}, clip, names=names)
+        padded, _ = terms(fixed(name, wild), {}, longer, names=names)
+        for term in names:
+            np.testing.assert_allclose(plain[term], padded[term], rtol=1e-5)
+
+
+def test_networks_and_what_they_have_no_use_for():
+    with pytest.raises(MethodError, match="no network is named 'lstm'; there are lifter, conv"):
+        make("multiview", network="lstm")
+    with pytest.raises(MethodError, match="network lifter has no setting causal; leave it at"):
+        make("multiview", causal=True)
+    with pytest.raises(MethodError, match="width 30 cannot be shared by 4 heads"):
+        make("supervised", network="attention", width=30)
