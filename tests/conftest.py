@@ -21,10 +21,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Before SciPy starts, whose LAPACK XLA uses: workers that share cores must not fight over threads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import jax
+
 # Compiled programs and their traces are many objects that live on; looking through them again and
 # again takes long.
 gc.set_threshold(100_000, 20, 100)
-
-import jax
-
 jax.config.update("jax_numpy_rank_promotion", "raise")
