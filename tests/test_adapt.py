@@ -69,6 +69,7 @@ def test_adaptation_brings_the_error_down_and_leaves_a_row(directory, run, scope
     assert curve[-1] < 0.7 * curve[0]
 
 
+@pytest.mark.slow
 def test_another_checkpoint_s_adaptation_leaves_the_report(directory, run):
     adapt.run(run, config(directory))
     path = run / "adapted_shared" / "metrics.json"
@@ -178,6 +179,7 @@ def test_a_clip_s_weights_know_that_clip_alone(case):
         assert np.array_equal(after[unmoved], before[unmoved]) == same
 
 
+@pytest.mark.slow
 def test_clips_adapted_together_are_as_those_adapted_alone(case):
     np.testing.assert_allclose(case.clips(chunk=3), case.clips(chunk=1), atol=1e-4)
 

@@ -48,7 +48,7 @@ def test_labels_cameras_and_what_is_off_stay():
     [
         {"sigma_px": 3.0},
         {"outliers": 0.1},
-        {"missing": 0.3},
+        {"sigma_px": 1.0, "missing": 0.3},
         {"swaps": 0.1},
         {"sigma_px": 2.0, "outliers": 0.05, "missing": 0.2, "swaps": 0.01},
     ],

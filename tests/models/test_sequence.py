@@ -1,5 +1,7 @@
 """Temporal networks: which frames they see, what is missing, and the parts that others wrote."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,12 @@ TRUNKS = {
 FRAMES = 12
 
 
+def fresh(lifter, points, seen):
+    """Its first variables."""
+    init = functools.partial(lifter.init, dropout=False, update_statistics=False)
+    return jax.jit(init)(jax.random.key(0), points, seen)
+
+
 def made(trunk, centred=True, frames=FRAMES):
     """A lifter with that trunk, its variables shaken, and points and confidences for it."""
     lifter = SequenceLifter(trunk, root=0, keypoint_root=0, centred=centred)
@@ -28,7 +36,7 @@ def made(trunk, centred=True, frames=FRAMES):
     seen = jnp.ones(points.shape[:-1])
     # Deaf to inputs that are missing whatever they hold.
     seen = seen.at[0, 5, 0].set(0.0).at[1, 2:4, 1, 3].set(0.0)
-    variables = lifter.init(jax.random.key(0), points, seen, dropout=False, update_statistics=False)
+    variables = fresh(lifter, points, seen)
     params = jax.tree.map(
         lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), variables["params"]
     )
@@ -123,7 +131,7 @@ def test_batch_statistics_leave_blank_frames_out(name):
     frames = 9 if name == "convolution" else 4
     points = jnp.asarray(RNG.uniform(-0.3, 0.3, (6, frames, 1, 17, 2)), jnp.float32)
     seen = jnp.ones(points.shape[:-1]).at[4:].set(0.0)
-    variables = lifter.init(jax.random.key(0), points, seen, dropout=False, update_statistics=False)
+    variables = fresh(lifter, points, seen)
 
     def statistics(points, seen):
         def run(points):
@@ -132,7 +140,7 @@ def test_batch_statistics_leave_blank_frames_out(name):
                 mutable=["batch_stats"],
             )[1]  # fmt: skip
 
-        return jax.vmap(run, axis_name=BATCH_AXIS)(points[None])
+        return jax.jit(jax.vmap(run, axis_name=BATCH_AXIS))(points[None])
 
     whole = statistics(points, seen)
     jax.tree.map(
@@ -146,7 +154,7 @@ def test_batch_statistics_leave_blank_frames_out(name):
 def test_gradients_are_finite_with_nothing_visible(name):
     lifter = SequenceLifter(TRUNKS[name], root=0, keypoint_root=0)
     points, seen = jnp.zeros((1, FRAMES, 1, 17, 2)), jnp.zeros((1, FRAMES, 1, 17))
-    variables = lifter.init(jax.random.key(0), points, seen, dropout=False, update_statistics=False)
+    variables = fresh(lifter, points, seen)
 
     def loss(params, points):
         joints = lifter.apply(
