@@ -49,7 +49,7 @@ def run(trained, tmp_path):
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("scope", ["shared", "clip"])
+@pytest.mark.parametrize("scope", ["shared", pytest.param("clip", marks=pytest.mark.slow)])
 def test_adaptation_brings_the_error_down_and_leaves_a_row(directory, run, scope):
     settings = config(directory, scope=scope, length_steps=60, learning_rate=3e-3)
     metrics = adapt.run(run, settings)

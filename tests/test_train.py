@@ -170,6 +170,54 @@ def test_joints_that_are_not_the_keypoints_are_scored_where_both_have_them(data,
     assert rows["supervised"]["absolute"]["frames"] > 0.01
 
 
+@pytest.mark.parametrize(
+    ("method", "window", "settings"),
+    [
+        ("multiview", 3, {"network": "convolution", "blocks": 1}),
+        pytest.param(
+            "supervised", 1, {"network": "convolution", "causal": True}, marks=pytest.mark.slow
+        ),
+        pytest.param("supervised", 8, {"network": "transformer"}, marks=pytest.mark.slow),
+        pytest.param("multiview", 8, {"network": "attention"}, marks=pytest.mark.slow),
+    ],
+)
+def test_several_frames_at_once(data, tmp_path, method, window, settings):
+    """Windows, terms over time and what networks are shown, from shards to the evaluation."""
+    made = config(data, method)
+    made.streams.main.update(window=window, stride=window, batch_size=4)
+    with made.unlocked():
+        made.method.update({"width": 16, **settings})
+    for each in made.phases:
+        each["disturbance"] = {"sigma_px": 2.0, "missing": 0.2, "frames": 0.1}
+        if window > 1:
+            each["weights"] = {**each["weights"], "motion": 1.0}
+    made.evaluation.flip = True
+    metrics = train.run(made, tmp_path / "run")
+    row = metrics["splits"]["test"]["rows"][method]
+    assert np.isfinite(row["p1"]["frames"])
+    assert row["acceleration"]["frames"] > 0
+    frames = poses.load([data], "test").poses.size
+    assert metrics["splits"]["test"]["frames"] == frames
+    assert evaluate.run(tmp_path / "run")["splits"] == metrics["splits"]
+
+
+def test_windows_need_one_frame_rate(data, tmp_path):
+    mixed = tmp_path / "mixed"
+    found = {
+        split: [
+            Record(r.clip, dataclasses.replace(r.identity, fps=30.0 + 20 * (i % 2)))
+            for i, r in enumerate(poses.read_split(data, split))
+        ]
+        for split in ("train", "validation", "test")
+    }
+    writer.write(mixed, found["train"][0].identity.dataset, found, description="two rates")
+    made = config(mixed)
+    made.streams.main.window = 4
+    with pytest.raises(ConfigError, match=r"clips of 30, 50 frames per second.*config.data.fps"):
+        train.run(made, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_file_is_no_work_directory(data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkdirError, match="is a file"):

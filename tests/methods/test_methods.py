@@ -37,13 +37,13 @@ def terms(method, variables, clip, mode=Mode(), key=0, names=None):  # noqa: B00
     names = names or tuple(name for name in group.terms if name not in OVER_TIME)
     group = dataclasses.replace(group, terms=names)
 
-    def call(clip):
-        return method.terms(
-            variables, {"main": clip}, jax.random.key(key), jnp.int32(0), group=group, mode=mode
-        )
+    def call(variables, clip, key):
+        return method.terms(variables, {"main": clip}, key, jnp.int32(0), group=group, mode=mode)
 
+    # Nothing is a constant of the program: it is compiled once for all that it is called on.
     add_axis = jax.tree.map(lambda x: x[None], clip)
-    out, aux = jax.jit(jax.vmap(call, axis_name=BATCH_AXIS))(add_axis)
+    over_devices = jax.vmap(call, in_axes=(None, 0, None), axis_name=BATCH_AXIS)
+    out, aux = jax.jit(over_devices)(variables, add_axis, jax.random.key(key))
     return jax.tree.map(lambda x: x[0], (out, aux.collections))
 
 
