@@ -17,9 +17,15 @@ from pose3d_jax.config import arguments
 
 # Of each network, and how many frames it predicts together.
 NETWORKS = {
-    "convolution": ({"width": 512, "blocks": 2, "dropout": 0.0}, 1),  # sees 27 frames
-    "transformer": ({"width": 512, "blocks": 2, "dropout": 0.0, "positions": True}, 27),
-    "attention": ({"width": 64, "blocks": 3, "dropout": 0.0}, 27),
+    "convolution": (
+        {"width": 512, "blocks": 2, "dropout": 0.0, "causal": False},
+        1,
+    ),  # sees 27 frames
+    "transformer": (
+        {"width": 512, "blocks": 2, "heads": 4, "dropout": 0.0, "positions": True},
+        27,
+    ),
+    "attention": ({"width": 64, "blocks": 3, "heads": 4, "dropout": 0.0, "parallel": False}, 27),
 }
 REPORT = {"width": 512, "blocks": 2, "dropout": 0.5, "positions": False, "centred": False}
 
@@ -36,7 +42,7 @@ def get_config(argument: str = "") -> ConfigDict:
     with config.unlocked():
         config.method.update({"network": network, **settings, **(REPORT if report else {})})
         if given.causal:
-            config.method.causal = True
+            config.method.causal = True  # of convolutions; another network refuses it
     if tiny:
         config.method.width, config.method.blocks = 32, 1
     # About as many frames in a batch as of a single-frame lifter; a clip's are much alike.
