@@ -15,7 +15,7 @@ from configs import cmu_mv
 from pose3d_jax import recipes
 from pose3d_jax.config import arguments
 
-# Of each network, and how many frames it predicts together.
+# Of each network, and how many frames it predicts together; these convolutions see 27 for each.
 NETWORKS = {
     "convolution": (
         {"width": 512, "blocks": 2, "dropout": 0.0, "causal": False},
