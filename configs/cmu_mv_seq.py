@@ -13,18 +13,12 @@ from ml_collections import ConfigDict
 
 from configs import cmu_mv
 from pose3d_jax import recipes
-from pose3d_jax.config import arguments
+from pose3d_jax.config import ConfigError, arguments
 
 # Of each network, and how many frames it predicts together; these convolutions see 27 for each.
 NETWORKS = {
-    "convolution": (
-        {"width": 512, "blocks": 2, "dropout": 0.0, "causal": False},
-        1,
-    ),  # sees 27 frames
-    "transformer": (
-        {"width": 512, "blocks": 2, "heads": 4, "dropout": 0.0, "positions": True},
-        27,
-    ),
+    "convolution": ({"width": 512, "blocks": 2, "dropout": 0.0, "causal": False}, 1),
+    "transformer": ({"width": 512, "blocks": 2, "heads": 4, "dropout": 0.0, "positions": True}, 27),
     "attention": ({"width": 64, "blocks": 3, "heads": 4, "dropout": 0.0, "parallel": False}, 27),
 }
 REPORT = {"width": 512, "blocks": 2, "dropout": 0.5, "positions": False, "centred": False}
@@ -35,6 +29,8 @@ def get_config(argument: str = "") -> ConfigDict:
         argument, network=tuple(NETWORKS), causal=False, variant=("tuned", "report"), tiny=False
     )
     tiny, report = given.tiny, given.variant == "report"
+    if report and "network" in argument:
+        raise ConfigError("the config's argument network: variant=report has its own; leave it out")
     network = "transformer" if report else given.network
     settings, window = NETWORKS[network]
     config = cmu_mv.get_config("tiny" if tiny else "")

@@ -82,7 +82,8 @@ def run(
         lifting = evaluate.settings_of(restored)
         for split, frames in restored.splits.items():
             started = time.monotonic()
-            data = windows.cut(frames, lifting.window, context=context_of(method))
+            known = windows.at_rate(frames, lifting.fps) if lifting.fps else frames
+            data = windows.cut(known, lifting.window, context=context_of(method))
             lift = _lift(method, restored.info, frames, lifting)
             sets = len(set(data.identities)) if settings["scope"] == "clip" else 1
             batch_size = _batch_size(settings["batch_size"], data.poses.size, devices)
@@ -179,10 +180,9 @@ def adapt_clips(
         bound = jax.vmap(one, in_axes=(0, None), axis_name=BATCH_AXIS)
         return jax.jit(jax.vmap(bound, in_axes=(0, {"main": per_clip})), donate_argnums=0)
 
-    joints: np.ndarray | None = None
+    joints: Any = 0.0  # what is lifted of one clip is 0 elsewhere
     curves = []
-    names = list(clips)
-    numbers, frames = _numbers(data), windows.clips(data.poses)
+    names, numbers = list(clips), _numbers(data)
     for first in range(0, len(names), chunk):
         members = names[first : first + chunk]
         padded = members + members[-1:] * (chunk - len(members))  # one program for all chunks
@@ -199,10 +199,7 @@ def adapt_clips(
         for i, name in enumerate(members):
             own = jax.tree.map(lambda x, i=i: x[i, 0], state.variables)
             found = lift(own, numbers[name].tolist())
-            joints = np.zeros_like(found.joints) if joints is None else joints
-            for clip in numbers[name]:
-                joints[frames[clip]] = found.joints[frames[clip]]
-    assert joints is not None
+            joints = joints + found.joints
     return Adapted(dataclasses.replace(found, joints=joints), _means(curves))
 
 

@@ -197,6 +197,11 @@ def complete(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str,
     }
     if "main" not in full["streams"]:
         raise ConfigError("config.streams has no `main`; every method trains on it")
+    if "shown" in full["streams"]:
+        raise ConfigError(
+            "config.streams.shown: that name is what networks are shown of `main` (a phase's "
+            "disturbance); give the stream another"
+        )
     full["phases"] = [
         fill(phase, PHASE, f"config.phases[{i}]") for i, phase in enumerate(full["phases"])
     ]

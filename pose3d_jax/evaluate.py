@@ -70,7 +70,9 @@ def restore(
     """The latest checkpoint of a work directory with its test splits; see `run`."""
     directory = Path(directory)
     metadata = checkpoint.read_metadata(directory)
-    trained = metadata["config"]
+    # An older version's lacks the settings that it did not know: they have their defaults.
+    trained = configs.complete(metadata["config"])
+    metadata = {**metadata, "config": trained}
     given, config = config, trained if config is None else configs.complete(config)
     info = _info(metadata)
     checkpoint.check_fits(directory, metadata, {"normalisation": Info.normalisation})
@@ -171,14 +173,10 @@ def predict(restored: Restored, data: PoseData) -> Prediction:
 
 def settings_of(restored: Restored) -> inference.Settings:
     """How the restored method lifts whole clips."""
-    trained, evaluation = restored.metadata["config"], restored.config["evaluation"]
-    return inference.Settings(
-        window=trained["streams"]["main"]["window"],
-        overlap=evaluation["overlap"],
-        flip=evaluation["flip"],
-        fps=restored.metadata.get("fps", 0.0),
-        batch_size=evaluation["batch_size"],
-    )
+    window = restored.metadata["config"]["streams"]["main"]["window"]
+    # Checkpoints from before there were windows have no rate.
+    fps = restored.metadata.get("fps", 0.0)
+    return inference.settings_of(window, restored.config["evaluation"], fps)
 
 
 def examples(

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +16,25 @@ from pose3d_jax.methods.base import Info, Method, Variables, context_of
 from pose3d_jax.methods.lifting import normalised_points
 from pose3d_jax.schema import Observations, Prediction
 
-# Frames at once where a method sees each frame's context and nothing else; clips that are lifted
-# whole are padded to a multiple of it.
+# Frames at once where a method sees each frame's context and nothing else.
 _PIECE = 256
 
 
 class Settings(NamedTuple):
-    """How whole clips are lifted."""
+    """How whole clips are lifted; see `settings_of`."""
 
     window: int = 1  # frames that the method was trained to predict together
     overlap: float = 0.5  # the share of a window that the next one predicts, too
     flip: bool = False  # the mean with what the mirror image gives
     fps: float = 0.0  # frame rate that the method knows; 0 = any
     batch_size: int = 512  # frames at once
+
+
+def settings_of(window: int, evaluation: Mapping[str, Any], fps: float = 0.0) -> Settings:
+    """As `config.evaluation` says, for a method trained on such windows at that frame rate."""
+    return Settings(
+        window, evaluation["overlap"], evaluation["flip"], fps, evaluation["batch_size"]
+    )
 
 
 def predict_split(
@@ -42,10 +48,9 @@ def predict_split(
     """What the method predicts for every frame of a split: joints `[frames, V, J, 3]`, NumPy's.
 
     A frame that several windows see gets their weighted mean, the more the nearer it is to a
-    window's middle. A causal method sees a clip from its beginning. Clips of another frame rate are
-    lifted at the method's and brought back to their own, on the line between the two nearest
-    frames. `chosen` are the numbers of the clips to lift, by default all; the frames of others
-    are 0.
+    window's middle. Clips of another frame rate are lifted at the method's and brought back to
+    their own, on the line between the two nearest frames; after the last of them nothing moves.
+    `chosen` are the numbers of the clips to lift, by default all; the frames of others are 0.
     """
     lift = functools.partial(_at_own_rate, method, info, variables, settings, chosen)
     if not settings.fps or all(i.fps == settings.fps for i in windows.identities(data)):
@@ -56,10 +61,8 @@ def predict_split(
     for frames, there, identity in zip(
         windows.clips(data.poses), windows.clips(known.poses), windows.identities(data), strict=True
     ):
-        place = np.arange(len(frames)) * (settings.fps / identity.fps)
-        before = np.minimum(np.floor(place + 1e-6).astype(int), len(there) - 1)
-        after = np.minimum(before + 1, len(there) - 1)
-        share = np.clip(place - before, 0, 1)[:, None, None, None]
+        before, share = windows.between(len(there), settings.fps, identity.fps, len(frames))
+        after, share = before + (share > 0), share[:, None, None, None]
         clip = lifted.joints[there.start : there.stop]
         parts.append((1 - share) * clip[before] + share * clip[after])
     return dataclasses.replace(lifted, joints=np.concatenate(parts).astype(np.float32))
@@ -78,8 +81,6 @@ def _at_own_rate(
     length, overlap = settings.window, settings.overlap
     if any(context):
         length, overlap = _PIECE, 0.0
-    if getattr(method, "causal", False):
-        length = -(-max(map(len, found)) // _PIECE) * _PIECE
     bounds = np.array(
         [
             (frames.start + first, frames.start, frames.stop)

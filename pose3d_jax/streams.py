@@ -44,7 +44,7 @@ def read_all(config: Mapping[str, Any]) -> dict[str, PoseData]:
 
 
 def examples(
-    config: Mapping[str, Any], method: Method, read: Mapping[str, PoseData], devices: int
+    config: Mapping[str, Any], method: Method, splits: Mapping[str, PoseData], devices: int
 ) -> tuple[dict[str, PoseData], float]:
     """The streams in windows with the method's context, and their frame rate.
 
@@ -53,9 +53,9 @@ def examples(
     windows enough for or that the devices cannot share.
     """
     several = any(context_of(method)) or config["streams"]["main"]["window"] > 1
-    fps = float(config["data"]["fps"] or read["main"].identities[0].fps) if several else 0.0
+    fps = float(config["data"]["fps"] or splits["main"].identities[0].fps) if several else 0.0
     found = {}
-    for name, data in read.items():
+    for name, data in splits.items():
         stream = config["streams"][name]
         if several:
             rates = sorted({identity.fps for identity in data.identities})

@@ -102,13 +102,7 @@ def run(
     }
     workdir.check(directory, experiment, other_code=other_code)
     metadata = {**_metadata(config, main), "steps_per_epoch": epoch, "fps": fps}
-    lifting = inference.Settings(
-        window=config["streams"]["main"]["window"],
-        overlap=settings["overlap"],
-        flip=settings["flip"],
-        fps=fps,
-        batch_size=settings["batch_size"],
-    )
+    lifting = inference.settings_of(config["streams"]["main"]["window"], settings, fps)
     earlier = 0.0  # seconds that the run took before it was taken up again
     if checkpoint.exists(directory):
         saved = checkpoint.read_metadata(directory)

@@ -92,13 +92,15 @@ def at_rate(data: PoseData, fps: float) -> PoseData:
 
 
 def between(
-    frames: int, own: float, fps: float
+    frames: int, own: float, fps: float, count: int | None = None
 ) -> tuple[Int[np.ndarray, "there"], Float[np.ndarray, "there"]]:
     """Where the frames at `fps` of a clip of so many at its `own` rate lie in it.
 
-    The frame before each, and how far it is from that to the next: in [0, 1), 0 at the clip's end.
+    The frame before each, and how far it is from that to the next: in [0, 1), 0 at the clip's end,
+    where those lie that a larger `count` than fits asks for.
     """
-    count = int(np.floor((frames - 1) * fps / own + 1e-6)) + 1
+    if count is None:
+        count = int(np.floor((frames - 1) * fps / own + 1e-6)) + 1
     place = np.minimum(np.arange(count) * (own / fps), frames - 1)
     before = np.floor(place + 1e-6).astype(np.int64)
     share = np.maximum(place - before, 0.0)
@@ -110,7 +112,7 @@ def _between(
 ) -> tuple[Observations, Labels]:
     """The set's arrays at these places: see `between`."""
     observations, labels = jax.tree.map(np.asarray, (poses.observations, poses.labels))
-    after = np.where(share > 0, before + 1, before)
+    after = before + (share > 0)
     nearer = np.where(share < 0.5, before, after)
 
     def mixed(

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pose3d_jax.geometry import HIGHEST
-from pose3d_jax.models.layers import BatchNorm, Dropout
+from pose3d_jax.models.layers import HE, NEAR_ZERO, BatchNorm, Dense, Dropout, by_row
 
 _CONTEXT = (0, 0)
+_LECUN = nn.initializers.lecun_normal()  # flax's own choice
 
 
 class Attention(nn.Module):
@@ -29,9 +29,8 @@ class Attention(nn.Module):
     ) -> Float[Array, "rows length width"]:
         """Everything attends to what is seen; to everything, where nothing is."""
         rows, length, width = x.shape
-        flat = x.reshape(rows * length, width)
         # One product for queries, keys and values.
-        both = nn.Dense(3 * width, dtype=self.dtype, precision=HIGHEST)(flat)
+        both = by_row(Dense(3 * width, dtype=self.dtype), x)
         query, key, value = jnp.moveaxis(
             both.reshape(rows, length, 3, self.heads, width // self.heads), 2, 0
         )
@@ -44,9 +43,7 @@ class Attention(nn.Module):
             found = jax.nn.dot_product_attention(
                 query, key, value, mask=mask, implementation="cudnn" if quick else "xla"
             )
-        flat = found.reshape(rows * length, width)
-        out = nn.Dense(width, dtype=self.dtype, precision=HIGHEST)(flat)
-        return out.reshape(rows, length, width)
+        return by_row(Dense(width, dtype=self.dtype), found.reshape(rows, length, width))
 
 
 class Transformer(nn.Module):
@@ -89,28 +86,24 @@ class Transformer(nn.Module):
         """See `SequenceLifter.trunk`."""
         rows, time = features.shape[:2]
 
-        def dense(x: Array, width: int, **settings: Any) -> Array:
-            layer = nn.Dense(width, dtype=self.dtype, precision=HIGHEST, **settings)
-            return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], width)
+        def dense(x: Array, width: int, init: nn.initializers.Initializer = _LECUN) -> Array:
+            return by_row(Dense(width, dtype=self.dtype, kernel_init=init), x)
 
         def drop(x: Array) -> Array:
             return Dropout(self.dropout)(x, deterministic=not dropout)
 
-        he = nn.initializers.he_normal()
         x = jnp.concatenate([features.reshape(rows, time, -1), where], axis=-1)
-        x = dense(x, self.width, kernel_init=he)
+        x = dense(x, self.width, HE)
         x = drop(nn.relu(BatchNorm()(x, seen, update_statistics)))
         if self.positions:
             x = x + sines(time, self.width)[None].astype(x.dtype)
         for _ in range(self.blocks):
             attended = Attention(self.heads, dtype=self.dtype)(x, seen)
             x = nn.LayerNorm(dtype=self.dtype)(x + drop(attended))
-            hidden = drop(nn.relu(dense(x, 4 * self.width, kernel_init=he)))
+            hidden = drop(nn.relu(dense(x, 4 * self.width, HE)))
             x = nn.LayerNorm(dtype=self.dtype)(x + drop(dense(hidden, self.width)))
-        x = nn.relu(dense(x, self.width, kernel_init=he))
-        # Near zero: training starts from a body folded into its root at `root_depth`.
-        small = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")
-        return dense(x, 3 * self.joints, kernel_init=small).reshape(rows, time, self.joints, 3)
+        x = nn.relu(dense(x, self.width, HE))
+        return dense(x, 3 * self.joints, NEAR_ZERO).reshape(rows, time, self.joints, 3)
 
 
 class JointAttention(nn.Module):
@@ -154,9 +147,8 @@ class JointAttention(nn.Module):
         rows, time, keypoints = features.shape[:3]
         width = self.width
 
-        def dense(x: Array, width: int, **settings: Any) -> Array:
-            layer = nn.Dense(width, dtype=self.dtype, precision=HIGHEST, **settings)
-            return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], width)
+        def dense(x: Array, width: int, init: nn.initializers.Initializer = _LECUN) -> Array:
+            return by_row(Dense(width, dtype=self.dtype, kernel_init=init), x)
 
         def drop(x: Array) -> Array:
             return Dropout(self.dropout)(x, deterministic=not dropout)
@@ -180,11 +172,7 @@ class JointAttention(nn.Module):
         told = jnp.broadcast_to(where[:, :, None], (*features.shape[:3], where.shape[-1]))
         x = dense(jnp.concatenate([features, told], axis=-1), width)
         which = self.param("joint", nn.initializers.normal(0.02), (keypoints, width))
-        x = (
-            x
-            + which[None, None].astype(x.dtype)
-            + sines(time, width)[None, :, None].astype(x.dtype)
-        )
+        x = x + (which[None, None] + sines(time, width)[None, :, None]).astype(x.dtype)
         for _ in range(self.blocks):
             if self.parallel:
                 y = norm(x)
@@ -198,9 +186,7 @@ class JointAttention(nn.Module):
         x = norm(x)
         if keypoints != self.joints:
             x = jnp.swapaxes(dense(jnp.swapaxes(x, 2, 3), self.joints), 2, 3)
-        # Near zero: training starts from a body folded into its root at `root_depth`.
-        small = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")
-        return dense(x, 3, kernel_init=small)
+        return dense(x, 3, NEAR_ZERO)
 
 
 def sines(time: int, width: int) -> Float[Array, "time width"]:

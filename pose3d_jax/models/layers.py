@@ -3,6 +3,8 @@
 They compute in the type of their input, but for batch statistics, which are always float32.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,18 @@ from pose3d_jax.geometry import HIGHEST
 
 # The mapped axis over which a training step runs (see step.py); batch statistics reduce over it.
 BATCH_AXIS = "batch"
+
+HE = nn.initializers.he_normal()  # of layers before a ReLU
+# Of the last layer: training starts from a body folded into its root at `root_depth`.
+NEAR_ZERO = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")
+
+
+Dense = functools.partial(nn.Dense, precision=HIGHEST)
+
+
+def by_row(layer: nn.Dense, x: Float[Array, "*rows features"]) -> Float[Array, "*rows width"]:
+    """A dense layer on one axis of rows: over several, its gradient's products copy first."""
+    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], layer.features)
 
 
 class BatchNorm(nn.Module):

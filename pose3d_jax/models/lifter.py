@@ -6,9 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pose3d_jax.geometry import HIGHEST
 from pose3d_jax.models import rays
-from pose3d_jax.models.layers import BatchNorm, Dropout
+from pose3d_jax.models.layers import HE, NEAR_ZERO, BatchNorm, Dense, Dropout, by_row
 
 
 class Lifter(nn.Module):
@@ -59,22 +58,14 @@ class Lifter(nn.Module):
         flat = sight.relative.reshape(*points.shape[:-2], -1)
         x = jnp.concatenate([flat, sight.where, confidence], axis=-1)
 
-        # One axis of rows: over several, the products of the gradient are transposed by copying.
-        x, mask = x.reshape(-1, x.shape[-1]), sight.seen.reshape(-1)
-
-        def dense(features: int, init: nn.initializers.Initializer) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, precision=HIGHEST, kernel_init=init)
-
         def layer(x: Array) -> Array:
-            x = dense(self.width, nn.initializers.he_normal())(x)
-            x = nn.relu(BatchNorm()(x, mask, update_statistics))
+            x = by_row(Dense(self.width, dtype=self.dtype, kernel_init=HE), x)
+            x = nn.relu(BatchNorm()(x, sight.seen, update_statistics))
             return Dropout(self.dropout)(x, deterministic=not dropout)
 
         x = layer(x)
         for _ in range(self.blocks):
             x = x + layer(layer(x))
-        # Near zero: training starts from a body folded into its root at `root_depth`.
-        small = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")
-        raw = dense(3 * self.joints, small)(x).astype(points.dtype)
-        raw = raw.reshape(*points.shape[:-2], self.joints, 3)
+        raw = by_row(Dense(3 * self.joints, dtype=self.dtype, kernel_init=NEAR_ZERO), x)
+        raw = raw.astype(points.dtype).reshape(*points.shape[:-2], self.joints, 3)
         return rays.place(raw, sight, root=self.root, root_depth=self.root_depth, reach=self.reach)

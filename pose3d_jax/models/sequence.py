@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pose3d_jax.geometry import HIGHEST
 from pose3d_jax.models import rays
-from pose3d_jax.models.layers import BatchNorm, Dropout
+from pose3d_jax.models.layers import HE, NEAR_ZERO, BatchNorm, Dense, Dropout, by_row
 
 State = Any  # what a stream carries: a pytree of arrays [rows, ...]
 
@@ -126,15 +125,12 @@ class Convolution(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        """The layers by name, since two ways lead through them."""
-        he = nn.initializers.he_normal()
-        layers = 1 + 2 * self.blocks
-        self.dense = [self._dense(self.width, he) for _ in range(layers)]
-        self.norm = [BatchNorm() for _ in range(layers)]
-        self.drop = [Dropout(self.dropout) for _ in range(layers)]
-        # Near zero: training starts from a body folded into its root at `root_depth`.
-        small = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")
-        self.decoder = self._dense(3 * self.joints, small)
+        """The layers by name, since several ways lead through them."""
+        layers = range(1 + 2 * self.blocks)
+        self.dense = [Dense(self.width, dtype=self.dtype, kernel_init=HE) for _ in layers]
+        self.norm = [BatchNorm() for _ in layers]
+        self.drop = [Dropout(self.dropout) for _ in layers]
+        self.decoder = Dense(3 * self.joints, dtype=self.dtype, kernel_init=NEAR_ZERO)
 
     @property
     def context(self) -> tuple[int, int]:
@@ -195,9 +191,6 @@ class Convolution(nn.Module):
         joints = self._through(features, where, seen, taps, 2, False, False)
         return tuple(kept), joints
 
-    def _dense(self, features: int, init: nn.initializers.Initializer) -> nn.Dense:
-        return nn.Dense(features, dtype=self.dtype, precision=HIGHEST, kernel_init=init)
-
     def _through(
         self,
         features: Float[Array, "rows time keypoints 3"],
@@ -209,14 +202,10 @@ class Convolution(nn.Module):
         update_statistics: bool,
     ) -> Float[Array, "rows lifted joints 3"]:
         """`taps(x, layer)` are the three frames that each frame of a layer is made from."""
-        rows = features.shape[0]
 
         def layer(i: int, x: Array, mask: Array) -> Array:
-            # One axis of rows: over several, the products of the gradient are copied first.
-            flat = self.dense[i](x.reshape(-1, x.shape[-1]))
-            flat = nn.relu(self.norm[i](flat, mask.reshape(-1), update_statistics))
-            flat = self.drop[i](flat, deterministic=not dropout)
-            return flat.reshape(rows, -1, self.width)
+            x = nn.relu(self.norm[i](by_row(self.dense[i], x), mask, update_statistics))
+            return self.drop[i](x, deterministic=not dropout)
 
         x = jnp.concatenate([features.reshape(*features.shape[:2], -1), where], axis=-1)
         for block in range(self.blocks + 1):
@@ -225,4 +214,4 @@ class Convolution(nn.Module):
                 seen = taps(seen, block)[own]
             y = layer(max(0, 2 * block - 1), jnp.concatenate(tapped, axis=-1), seen)
             x = tapped[own] + layer(2 * block, y, seen) if block else y
-        return self.decoder(x.reshape(-1, self.width)).reshape(rows, -1, self.joints, 3)
+        return by_row(self.decoder, x).reshape(*x.shape[:2], self.joints, 3)
