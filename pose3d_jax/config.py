@@ -137,6 +137,15 @@ PHASE: Keys = {
     "disturbance": (DISTURBANCE, {}),  # of what networks are shown of it
     "average_decay": (FRACTION, 0.0),  # of the weight average that is evaluated; 0 = none
 }
+# A whole clip made consistent with its keypoints, one body and smooth motion: see fitting.py.
+FIT: Keys = {
+    "on": (FLAG, False),
+    "sigma_px": (POSITIVE, 0.3),  # of the keypoints' errors
+    "exact": (FLAG, False),  # keypoints are without error: joints end on their rays
+    "correlation": (FRACTION, 0.0),  # of a keypoint's error with that of the frame before
+    "doubt": (POSITIVE, 1.0),  # factor on the errors that the method made in training
+    "alike": (POSITIVE, 10.0),  # frames over which its errors are much the same
+}
 EVALUATION: Keys = {
     "validation": (TEXT, "validation"),  # "" = none
     "test": (_list_of("splits"), ["test"]),
@@ -145,6 +154,7 @@ EVALUATION: Keys = {
     "batch_size": (_whole(1), 256),  # frames at once
     "overlap": (FRACTION, 0.5),  # of the windows of a method that lifts several frames together
     "flip": (FLAG, False),  # the mean of what an observation and its mirror image give
+    "fit": (FIT, {}),
     "every_epochs": (POSITIVE, 1),
 }
 ADAPTATION: Keys = {
@@ -160,6 +170,12 @@ ADAPTATION: Keys = {
     "learning_rate": (RATE, {"kind": "cosine", "start": 3e-4, "stop": 0.0}),
     "chunk": (_whole(1), 4),  # clips at once, where each has its own weights
     "seed": (_whole(0), 0),
+}
+# What training begins with: a part of the variables that another run learnt, and where it goes.
+INIT: Keys = {
+    "workdir": (TEXT, ""),  # of the other run; "" = nothing
+    "part": (TEXT, "lifter"),
+    "into": (TEXT, "lifter"),
 }
 SCHEDULE: Keys = {
     "kind": (TEXT, REQUIRED),
@@ -177,6 +193,7 @@ TOP: Keys = {
     "data": (DATA, REQUIRED),
     "streams": (TABLE, REQUIRED),  # name -> stream
     "method": (TABLE, REQUIRED),  # name and settings: checked by methods.create
+    "init": (INIT, {}),
     "phases": (LIST, REQUIRED),
     "steps_per_call": (_whole(0), 0),  # in one compiled call; 0 = a pass over the main stream
     "evaluation": (EVALUATION, {}),

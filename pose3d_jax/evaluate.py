@@ -18,7 +18,17 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from pose3d_jax import cameras as cam
-from pose3d_jax import checkpoint, hosts, inference, methods, noise, report, scoring, workdir
+from pose3d_jax import (
+    checkpoint,
+    fitting,
+    hosts,
+    inference,
+    methods,
+    noise,
+    report,
+    scoring,
+    workdir,
+)
 from pose3d_jax import config as configs
 from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
@@ -28,7 +38,7 @@ from pose3d_jax.runs import read_runs, sealed
 from pose3d_jax.schema import Clip, Prediction
 from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.state import init_state
-from pose3d_jax.streams import read
+from pose3d_jax.streams import posed, read
 
 EXAMPLES = 4  # poses that the report shows
 
@@ -46,6 +56,7 @@ class Restored:
     splits: Mapping[str, PoseData]  # in windows of one frame
     mean: Float[Array, "joints 3"] | None  # of the training split
     fingerprint: str  # of the training split
+    body: fitting.Body | None = None  # of the training split, where predictions are to be fitted
 
 
 def run(
@@ -74,7 +85,7 @@ def restore(
     trained = configs.complete(metadata["config"])
     metadata = {**metadata, "config": trained}
     given, config = config, trained if config is None else configs.complete(config)
-    info = _info(metadata)
+    info = info_of(metadata)
     checkpoint.check_fits(directory, metadata, {"normalisation": Info.normalisation})
     method = methods.create(trained["method"], info)
 
@@ -90,17 +101,22 @@ def restore(
             f"{train.fingerprint}, not {metadata['fingerprint']}; to evaluate on other data on "
             f"purpose, give --config"
         )
-    return Restored(
+    restored = Restored(
         directory=directory,
         metadata=metadata,
         config=config,
         info=info,
         method=method,
-        variables=_variables(directory, metadata, method, next(iter(splits.values()))),
+        variables=variables_of(directory, metadata, method, next(iter(splits.values()))),
         splits=splits,
         mean=scoring.mean_pose(train),
         fingerprint=train.fingerprint,
     )
+    if config["evaluation"]["fit"]["on"]:
+        known = posed(trained["streams"]["main"], train)
+        body = fitting.measure(known, predict(restored, known))
+        restored = dataclasses.replace(restored, body=body)
+    return restored
 
 
 def leave(
@@ -122,7 +138,10 @@ def leave(
     batch_size = restored.config["evaluation"]["batch_size"]
     tables, clips, shown = {}, {}, None
     for split, data in restored.splits.items():
-        predicted = predict(restored, data) if predictions is None else predictions[split]
+        predicted = alone = predict(restored, data) if predictions is None else predictions[split]
+        if restored.body is not None:
+            fit = fitting.settings_of(restored.config["evaluation"]["fit"])
+            predicted = fitting.fit_split(data, alone, restored.body, fit)
         errors, mask = scoring.score(
             restored.info,
             data,
@@ -131,6 +150,9 @@ def leave(
             restored.mean,
             rows=restored.config["evaluation"]["references"],
         )
+        if restored.body is not None:
+            unfitted, _ = scoring.score(restored.info, data, alone, batch_size, rows=None)
+            errors = {**errors, f"{name}_alone": unfitted["method"]}
         shown = shown or examples(restored, split, name, predicted)
         named = {name if row == "method" else row: metric for row, metric in errors.items()}
         tables[split] = scoring.summarise(named, mask, data)
@@ -165,7 +187,7 @@ def leave(
 
 
 def predict(restored: Restored, data: PoseData) -> Prediction:
-    """What the restored method predicts for a split."""
+    """What the restored method predicts for a split; without `config.evaluation.fit`."""
     return inference.predict_split(
         restored.method, restored.info, restored.variables, data, settings_of(restored)
     )
@@ -222,10 +244,10 @@ def _shown(info: Info, clip: Clip) -> dict[str, Array]:
     }
 
 
-def _variables(
+def variables_of(
     directory: Path, metadata: Mapping[str, Any], method: Method, data: PoseData
 ) -> Variables:
-    """The variables to evaluate, from the latest checkpoint."""
+    """The variables to evaluate, from the latest checkpoint; only the shapes of `data` matter."""
     phases = phases_of(metadata["config"], method, metadata["steps_per_epoch"])
     average = any(phase.average_decay for phase in phases)
     phase = phase_before(phases, metadata["step"])
@@ -237,7 +259,9 @@ def _variables(
     return checkpoint.read_state(directory, like).evaluated
 
 
-def _info(metadata: Mapping[str, Any]) -> Info:
+def info_of(metadata: Mapping[str, Any]) -> Info:
+    """The joint sets that a checkpoint knows."""
+
     def read(saved: Mapping[str, Any]) -> Skeleton:
         joints, parents = tuple(saved["joints"]), tuple(saved["parents"])
         return Skeleton(saved["name"], joints, parents, saved["root"])
@@ -262,8 +286,8 @@ def _check_fits(
         found["keypoint_source"] = data.keypoint_source
     checkpoint.check_fits(directory, metadata, found)
     for own, saved in (
-        (data.keypoint_skeleton, _info(metadata).keypoint_skeleton),
-        (data.joint_skeleton, _info(metadata).joint_skeleton),
+        (data.keypoint_skeleton, info_of(metadata).keypoint_skeleton),
+        (data.joint_skeleton, info_of(metadata).joint_skeleton),
     ):
         if own != saved:
             raise checkpoint.CheckpointError(

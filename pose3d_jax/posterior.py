@@ -1,7 +1,8 @@
 """The posterior of a whole clip's world joints: what `trajectory` minimises, and how certain it is.
 
 -2 log of a density: keypoints err as an autoregression of order 1, or are outliers; every joint's
-second differences in time are small, but for quick moments; bones keep their lengths.
+second differences in time are small, but for quick moments; bones keep their lengths; and, where a
+lifter has been asked, the pose is about what it says.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from pose3d_jax.schema import Observations
 from pose3d_jax.solvers import inverse_of_chain, solve_chain
 from pose3d_jax.triangulate import ROOM, unknown
 
-Bones = tuple[tuple[int, int], ...]
+Bones = tuple[tuple[int, int], ...]  # any two joints whose distance stays
 
 # Standard deviation, metres, of a bone's length in a clip: the recorded bones of real people vary
 # by 1 to 3 mm.
@@ -29,6 +30,16 @@ _TAIL = 4.0
 
 # Share of its diagonal by which a matrix is moved away from those that float32 calls singular.
 _RIDGE = 1e-5
+
+
+@struct.dataclass
+class Belief:
+    """What is believed of a clip's poses beforehand: normal, alike along all axes."""
+
+    joints: Leaf  # [T, joints, 3] metres
+    # [T, joints] 1 / m^2: of the root where it is, of the others about the root.
+    precision: Leaf
+    root: int = struct.field(pytree_node=False, default=0)
 
 
 @struct.dataclass
@@ -43,6 +54,8 @@ class Model:
     step: Leaf  # [joints] scale of second differences, metres; None: nothing about motion
     bones: Bones = struct.field(pytree_node=False, default=())  # none: nothing about bones
     tail: Leaf = _TAIL  # of second differences: degrees of freedom
+    bone: Leaf = BONE  # [] or [bones] standard deviation of a length in the clip, metres
+    belief: Leaf = None  # Belief; None: nothing. Needs bones.
 
 
 @struct.dataclass
@@ -97,7 +110,11 @@ def cost(
         total += jnp.sum(middle * _tail(model, jnp.sum(second**2, axis=-1))[0])
     if model.bones:
         excess = safe_norm(_vectors(model.bones, unknowns.joints)) - unknowns.lengths[None]
-        total += jnp.sum(model.inside[:, None] * excess**2) / BONE**2
+        bone = jnp.broadcast_to(model.bone, excess.shape)
+        total += jnp.sum(model.inside[:, None] * (excess / bone) ** 2)
+    if model.belief is not None:
+        away = _from_belief(model.belief, unknowns.joints)
+        total += jnp.sum(model.belief.precision * jnp.sum(away**2, axis=-1))
     return total + jnp.sum((unknowns.joints - model.start) ** 2) / ROOM**2
 
 
@@ -131,6 +148,7 @@ def normal_equations(
         lengths_gradient=jnp.zeros(len(model.bones)),
     )
     normal = _add_bones(model, unknowns, normal) if model.bones else normal
+    normal = _add_belief(model.belief, unknowns, normal) if model.belief is not None else normal
     size = 3 * joints
     return dataclasses.replace(
         normal,
@@ -212,7 +230,7 @@ def _add_bones(model: Model, unknowns: Unknowns, normal: Normal) -> Normal:
     vector = _vectors(model.bones, unknowns.joints)
     length = safe_norm(vector)
     unit = vector / jnp.maximum(length, 1e-6)[..., None]
-    precision = model.inside[:, None] / BONE**2 * jnp.ones_like(length)
+    precision = model.inside[:, None] / jnp.broadcast_to(model.bone, length.shape) ** 2
     excess = precision * (length - unknowns.lengths[None])
     pull = precision[..., None] * unit
     outer = (pull[..., :, None] * unit[..., None, :]).swapaxes(0, 1)
@@ -230,6 +248,30 @@ def _add_bones(model: Model, unknowns: Unknowns, normal: Normal) -> Normal:
         lengths=jnp.sum(precision, axis=0) + 1.0,
         lengths_gradient=-jnp.sum(excess, axis=0),
     )
+
+
+def _add_belief(belief: Belief, unknowns: Unknowns, normal: Normal) -> Normal:
+    """Adds what is believed of the poses to normal equations with axes `[T, J, 3, J, 3]`."""
+    joints = belief.precision.shape[-1]
+    # Root-relative joints are `about` times the joints; the root stays as it is.
+    about = np.eye(joints)
+    about[:, belief.root] -= 1.0
+    about[belief.root, belief.root] = 1.0
+    weighted = about.T[None] * belief.precision[:, None, :]  # [T, J, J]
+    own = jnp.matmul(weighted, about[None], precision=HIGHEST)
+    force = jnp.matmul(weighted, _from_belief(belief, unknowns.joints), precision=HIGHEST)
+    more = own[:, :, None, :, None] * jnp.eye(3)[None, None, :, None, :]
+    return dataclasses.replace(normal, own=normal.own + more, gradient=normal.gradient + force)
+
+
+def _from_belief(belief: Belief, joints: Array) -> Array:
+    """How far the joints are from where they are believed to be, about the root: `[T, J, 3]`."""
+    root = np.arange(joints.shape[1]) == belief.root
+
+    def about(x: Array) -> Array:
+        return jnp.where(root[None, :, None], x, x - x[:, belief.root, None])
+
+    return about(joints) - about(belief.joints)
 
 
 def step(normal: Normal, damping: Array) -> tuple[Array, Array]:

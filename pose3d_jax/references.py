@@ -14,7 +14,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from pose3d_jax import posterior
+from pose3d_jax import pieces, posterior
 from pose3d_jax import trajectory as tj
 from pose3d_jax import triangulate as tri
 from pose3d_jax.cameras import Leaf
@@ -67,24 +67,25 @@ def reconstruct_all(
 ) -> Iterator[dict[str, Estimate]]:
     """`reconstruct` for each of several clips with the same views, in one compiled program."""
     _check(clips, skeleton, rows)
-    pieces = [
+    cuts = [
         (clip, first) for clip, observations in enumerate(clips)
-        for first in _firsts(len(observations.confidence))
+        for first in pieces.firsts(len(observations.confidence), PIECE, OVERLAP)
     ]  # fmt: skip
     longest = max((len(observations.confidence) for observations in clips), default=1)
     length = PIECE if longest > PIECE else -(-longest // 32) * 32
     found: list[tuple[int, Mapping[str, Estimate]]] = []
-    size = 1 if jax.default_backend() == "cpu" else min(_CHUNK, len(pieces))
-    for first in range(0, len(pieces), size):
-        chunk = pieces[first : first + size]
+    size = 1 if jax.default_backend() == "cpu" else min(_CHUNK, len(cuts))
+    for first in range(0, len(cuts), size):
+        chunk = cuts[first : first + size]
         padded = chunk + chunk[-1:] * (size - len(chunk))
-        cut = [_cut(clips[clip], start, length) for clip, start in padded]
+        cut = [pieces.cut(clips[clip], start, length) for clip, start in padded]
         batch = jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *cut)
         solved = jax.tree.map(np.asarray, _solve(*batch, skeleton, tuple(rows)))
         for i, (clip, _) in enumerate(chunk):
             found.append((clip, jax.tree.map(lambda x, i=i: x[i], solved)))
-            if first + i + 1 == len(pieces) or pieces[first + i + 1][0] != clip:
-                joined = _join([piece for _, piece in found], len(clips[clip].confidence))
+            if first + i + 1 == len(cuts) or cuts[first + i + 1][0] != clip:
+                frames = len(clips[clip].confidence)
+                joined = pieces.join([dict(x) for _, x in found], frames, PIECE, OVERLAP)
                 yield {row: joined[row] for row in rows}  # jit sorts them
                 found = []
 
@@ -213,33 +214,3 @@ def _check(clips: Sequence[Observations], skeleton: Skeleton, rows: Sequence[str
                 raise RowError(
                     f"clip {i} holds NaN or infinity; give what is missing confidence 0 and zeros"
                 )
-
-
-def _firsts(frames: int) -> list[int]:
-    """The first frames of a clip's pieces; the last piece ends with the clip."""
-    if frames <= PIECE:
-        return [0]
-    return [*range(0, frames - PIECE, PIECE - OVERLAP), frames - PIECE]
-
-
-def _cut(observations: Observations, first: int, length: int) -> tuple[Observations, np.ndarray]:
-    """`length` frames, padded by repeating the last with nothing seen, and which are no padding."""
-    frame = first + np.arange(length)
-    inside = (frame < len(observations.confidence)).astype(np.float32)
-    frame = np.minimum(frame, len(observations.confidence) - 1)
-    cut: Observations = jax.tree.map(lambda x: np.asarray(x)[frame], observations)
-    return dataclasses.replace(cut, confidence=cut.confidence * inside[:, None, None]), inside
-
-
-def _join(pieces: Sequence[Mapping[str, Estimate]], frames: int) -> dict[str, Estimate]:
-    """The pieces of a clip end to end, each up to the middle of what it shares with the next."""
-    firsts = _firsts(frames)
-    lasts = [min(first + PIECE, frames) for first in firsts]
-    seams = [0, *((a + b) // 2 for a, b in zip(lasts, firsts[1:])), frames]  # noqa: B905
-
-    def join(*xs: np.ndarray) -> np.ndarray:
-        return np.concatenate(
-            [x[a - first : b - first] for x, first, a, b in zip(xs, firsts, seams, seams[1:])]  # noqa: B905
-        )
-
-    return jax.tree.map(join, *[dict(piece) for piece in pieces])

@@ -37,10 +37,14 @@ def read_all(config: Mapping[str, Any]) -> dict[str, PoseData]:
     """Every stream's split, with what stands for its 3D, in windows of one frame."""
     found = {}
     for name, stream in config["streams"].items():
-        data = read(config, stream["split"])
-        row = stream["joints"]
-        found[name] = data if row == "labels" else references.relabelled(data, row)
+        found[name] = posed(stream, read(config, stream["split"]))
     return found
+
+
+def posed(stream: Mapping[str, Any], data: PoseData) -> PoseData:
+    """The split with what stands for its 3D: see `streams.*.joints`."""
+    row = stream["joints"]
+    return data if row == "labels" else references.relabelled(data, row)
 
 
 def examples(

@@ -19,10 +19,12 @@ import pose3d_jax
 from pose3d_jax import (
     checkpoint,
     evaluate,
+    fitting,
     hosts,
     inference,
     methods,
     scoring,
+    warmstart,
     workdir,
 )
 from pose3d_jax import config as configs
@@ -84,6 +86,8 @@ def run(
     streams, fps = examples(config, method, splits, devices)
     batch_sizes = {name: stream["batch_size"] for name, stream in config["streams"].items()}
     settings = config["evaluation"]
+    if settings["fit"]["on"]:
+        fitting.check(main)
     validation = read(config, settings["validation"]) if settings["validation"] else None
     tests = {split: read(config, split) for split in settings["test"]}
     epoch = streams["main"].poses.size // batch_sizes["main"]
@@ -93,6 +97,9 @@ def run(
     # ------------------------------------------------------------------ state
     sets = {name: data.poses for name, data in streams.items()}
     state = _initial_state(config, method, phases, phases[0], sets)
+    if not checkpoint.exists(directory) and config["init"]["workdir"]:
+        learnt = warmstart.learnt(config["init"], info, main)
+        state = warmstart.begin(state, learnt, config["init"]["into"])
     _check_phases(method, phases, state)
     loaded = {**streams, **({"validation": validation} if validation else {}), **tests}
     experiment = {

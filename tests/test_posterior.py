@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 
 from pose3d_jax import cameras as cam
 from pose3d_jax import posterior, triangulate
-from pose3d_jax.posterior import Model, Unknowns
+from pose3d_jax.posterior import Belief, Model, Unknowns
 from pose3d_jax.schema import Observations
 from tests import scenes
 
@@ -33,7 +33,7 @@ def rig():
     return jax.tree.map(np.asarray, scenes.ring(VIEWS))
 
 
-def scene(seed=0, bones=BONES, gaps=True, smooth=True, kind=np.float64, **model):
+def scene(seed=0, bones=BONES, gaps=True, smooth=True, belief=False, kind=np.float64, **model):
     """A model of a clip whose last frame is padding, unknowns near the truth, and weights."""
     rng = np.random.default_rng(seed)
     joints = np.array([0, 0, 1]) + rng.uniform(-0.6, 0.6, (1, JOINTS, 3))
@@ -45,6 +45,11 @@ def scene(seed=0, bones=BONES, gaps=True, smooth=True, kind=np.float64, **model)
     observations = Observations(
         rng.uniform(300, 700, (*seen.shape, 2)), confidence * inside[:, None, None], cameras
     )
+    told = Belief(
+        joints + 0.05 * rng.standard_normal(joints.shape),
+        rng.choice([0.0, 50.0, 400.0], joints.shape[:2]),
+        root=1,
+    )
     model = Model(
         **{
             "observations": observations,
@@ -55,6 +60,8 @@ def scene(seed=0, bones=BONES, gaps=True, smooth=True, kind=np.float64, **model)
             "step": rng.uniform(0.003, 0.02, JOINTS) if smooth else None,
             "bones": bones,
             "tail": np.array(4.0),
+            "bone": rng.uniform(0.002, 0.01, len(bones)),
+            "belief": told if belief else None,
             **model,
         }
     )
@@ -84,10 +91,10 @@ def dense(normal):
 
 
 @settings(deadline=None, max_examples=6)
-@given(st.integers(0, 1000))
-def test_gradient_is_half_the_costs(seed):
+@given(st.integers(0, 1000), st.booleans())
+def test_gradient_is_half_the_costs(seed, belief):
     with jax.enable_x64(True):
-        model, unknowns, weight = scene(seed)
+        model, unknowns, weight = scene(seed, belief=belief)
         expected = gradient(model, unknowns, weight)
         normal = normal_equations(model, unknowns, weight)
         found = normal.gradient.reshape(FRAMES, JOINTS, 3)
@@ -124,7 +131,14 @@ def stacked(model, unknowns, weight):
     found = [pairs, rest, motion, room]
     for b, (parent, child) in enumerate(model.bones):
         length = jnp.sqrt(jnp.sum((x[:, parent] - x[:, child]) ** 2, axis=-1))
-        found.append(model.inside * (length - unknowns.lengths[b]) / posterior.BONE)
+        found.append(model.inside * (length - unknowns.lengths[b]) / model.bone[b])
+    if model.belief is not None:
+        for j in range(JOINTS):
+            root = model.belief.root
+            apart = x[:, j] - model.belief.joints[:, j]
+            if j != root:
+                apart = apart - (x[:, root] - model.belief.joints[:, root])
+            found.append(jnp.sqrt(model.belief.precision[:, j, None]) * apart)
     return jnp.concatenate([part.ravel() for part in found])
 
 
@@ -136,10 +150,10 @@ def gauss_newton(model, unknowns, weight):
     return residual, jacobian
 
 
-@pytest.mark.parametrize("bones", [(), BONES])
-def test_matrix_is_that_of_the_stacked_residuals(bones):
+@pytest.mark.parametrize(("bones", "belief"), [((), False), (BONES, False), (BONES, True)])
+def test_matrix_is_that_of_the_stacked_residuals(bones, belief):
     with jax.enable_x64(True):
-        model, unknowns, weight = scene(bones=bones, tail=np.array(1e10))
+        model, unknowns, weight = scene(bones=bones, belief=belief, tail=np.array(1e10))
         residual, jacobian = map(np.asarray, gauss_newton(model, unknowns, weight))
         matrix, pull = dense(normal_equations(model, unknowns, weight))
         expected = jacobian.T @ jacobian

@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from pose3d_jax import noise, references, triangulate
+from pose3d_jax.pieces import firsts, join
 from pose3d_jax.references import PER_CLIP, PER_FRAME, ROWS, RowError, reconstruct, reconstruct_all
 from pose3d_jax.schema import Observations
 from pose3d_jax.skeleton import Skeleton
@@ -103,17 +104,17 @@ def test_any_length_is_covered_once(frames):
 @pytest.mark.parametrize("frames", [1, 63, 64, 65, 112, 113, 160, 161, 999, 1000])
 def test_seams_lie_where_both_pieces_know(frames):
     """Frames that know whence they come: each is there once, and from within its piece."""
-    firsts = references._firsts(frames)
-    pieces = []
-    for first in firsts:
+    starts = firsts(frames, SHORT, SHARED)
+    parts = []
+    for first in starts:
         frame = first + np.arange(min(SHORT, frames))
         assert frame[-1] < frames
         away = np.minimum(
             np.where(first > 0, frame - first, SHORT),
             np.where(frame[-1] + 1 < frames, frame[-1] - frame, SHORT),
         )
-        pieces.append({"row": references.Estimate(frame, away, None)})
-    joined = references._join(pieces, frames)["row"]
+        parts.append({"row": references.Estimate(frame, away, None)})
+    joined = join(parts, frames, SHORT, SHARED)["row"]
     assert np.array_equal(joined.joints, np.arange(frames))
     assert joined.found.min() >= SHARED // 2 - 1
 
@@ -130,7 +131,7 @@ def long_rows():
 
 def test_a_long_clip_is_that_of_its_pieces(long_rows):
     observations, _ = long_clip()
-    assert references._firsts(150) == [0, 48, 86]
+    assert firsts(150, SHORT, SHARED) == [0, 48, 86]
     for first, (start, stop) in zip([0, 48, 86], [(0, 56), (56, 99), (99, 150)], strict=True):
         cut = jax.tree.map(lambda x, first=first: x[first : first + SHORT], observations)
         piece = reconstruct(cut, SKELETON)

@@ -1,0 +1,212 @@
+"""A lifter's clip made consistent: with its 2D points, with one body, with smooth motion.
+
+Each view by itself. A lifter that sees a frame, or a second, knows a limb's direction to the camera
+to some degrees only; but a limb that keeps its length over a clip, and whose two ends are seen,
+leaves no more than the sign open. What is most probable, given the keypoints, what the lifter says,
+distances that do not change and motion that is mostly quiet, is found by `trajectory.fit`. No
+labels are needed: which distances do not change, and by how much the lifter errs, is read from its
+training poses, which may be triangulated.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+from pose3d_jax import cameras as cam
+from pose3d_jax import pieces, posterior, trajectory
+from pose3d_jax.cameras import Leaf
+from pose3d_jax.data import windows
+from pose3d_jax.data.poses import PoseData
+from pose3d_jax.errors import UserError
+from pose3d_jax.posterior import Bones
+from pose3d_jax.schema import Observations, Prediction
+
+# Frames that are solved for together, and that neighbours share: long enough to see every limb
+# from several sides.
+PIECE, OVERLAP = 512, 64
+_STEP = 128  # shorter clips are padded to a multiple: few programs
+
+# Distances that vary less than this within a clip (standard deviation, metres) are held constant;
+# none is taken to be more constant than bones of real people are.
+_RIGID = 0.005
+_LEAST_DOUBT = 0.005  # metres
+
+
+_to_world = jax.jit(cam.batched(cam.to_world))
+
+
+class FitError(UserError):
+    """A prediction or data that cannot be fitted."""
+
+
+class Settings(NamedTuple):
+    """See `config.evaluation.fit`."""
+
+    sigma_px: float = 0.3  # of the keypoints' errors
+    exact: bool = False  # keypoints are without error: joints end on their rays
+    correlation: float = 0.0  # of a keypoint's error with that of the frame before
+    doubt: float = 1.0  # factor on the lifter's errors in training
+    alike: float = 10.0  # frames over which its errors are much the same
+
+
+@struct.dataclass
+class Body:
+    """What training poses say of bodies, and of a lifter."""
+
+    spread: Leaf  # [pairs] standard deviation of a distance within clips, metres
+    doubt: Leaf  # [joints] of the lifter's error about the root, per axis; of the root itself
+    pairs: Bones = struct.field(pytree_node=False, default=())
+
+
+def measure(data: PoseData, predicted: Prediction) -> Body:
+    """The body of a split's poses, and what a lifter made of them: joints `[frames, V, J, 3]`.
+
+    Raises `FitError` where no joint but the root has its 3D in any frame.
+    """
+    labels = jax.tree.map(np.asarray, data.poses.labels)
+    root = data.joint_skeleton.root
+    valid: Any = np.greater(labels.joints_valid, 0)
+    posed = valid & valid[:, root, None]
+    if posed.any(axis=0).sum() < 2:
+        raise FitError("the training split has no 3D poses to learn a body from")
+    pairs, spread = _rigid(labels.joints, valid, windows.clips(data.poses), data.joint_skeleton)
+    world = np.asarray(_to_world(data.poses.observations.cameras, jnp.asarray(predicted.joints)))
+    off = world - labels.joints[:, None]
+    off = np.where(np.arange(off.shape[2])[:, None] == root, off, off - off[:, :, [root]])
+    seen: Any = np.any(np.asarray(data.poses.observations.confidence), axis=2)
+    counted = seen[:, :, None] & posed[:, None]
+    # Root mean squares would be those of the few poses that it did not understand at all.
+    total = np.sum(np.abs(off).mean(axis=-1), axis=(0, 1), where=counted)
+    count = counted.sum(axis=(0, 1))
+    doubt = np.where(count > 0, total / np.maximum(count, 1), 1.0)
+    return Body(spread, np.maximum(doubt, _LEAST_DOUBT).astype(np.float32), pairs)
+
+
+def _rigid(
+    joints: Float[np.ndarray, "frames joints 3"],
+    valid: Any,
+    clips: Sequence[range],
+    skeleton: Any,
+) -> tuple[Bones, Float[np.ndarray, "pairs"]]:
+    """The bones and other pairs of joints whose distance stays; and how much each varies."""
+    first, second = np.triu_indices(skeleton.size, 1)
+    variances, weights = [], []
+    for clip in clips:
+        at = slice(clip.start, clip.stop)
+        both = valid[at][:, first] & valid[at][:, second]
+        apart = np.linalg.norm(joints[at][:, first] - joints[at][:, second], axis=-1)
+        weight = both.sum(axis=0)
+        mean = np.sum(apart * both, axis=0) / np.maximum(weight, 1)
+        variances.append(np.sum(both * (apart - mean) ** 2, axis=0))
+        weights.append(weight)
+    total = np.sum(weights, axis=0)
+    spread = np.sqrt(np.sum(variances, axis=0) / np.maximum(total, 1))
+    spread = np.where(total > 0, spread, np.inf)
+    bones = {tuple(sorted(bone)) for bone in skeleton.bones}
+    pairs = [
+        (int(a), int(b))
+        for a, b, s in zip(first, second, spread, strict=True)
+        if s < _RIGID or (int(a), int(b)) in bones
+    ]
+    index = {(int(a), int(b)): i for i, (a, b) in enumerate(zip(first, second, strict=True))}
+    found = np.array([spread[index[pair]] for pair in pairs])
+    found = np.clip(found, posterior.BONE, 10 * posterior.BONE)
+    return tuple(pairs), found.astype(np.float32)
+
+
+def fit_split(data: PoseData, predicted: Prediction, body: Body, settings: Settings) -> Prediction:
+    """Every clip and view of a split fitted; predictions, in and out, are `[frames, V, J, 3]`.
+
+    Raises `FitError` as `check` does, and for predictions that are not where the joints are in
+    space.
+    """
+    check(data)
+    if predicted.space != "absolute":
+        raise FitError(f"a fit needs absolute joints; these are {predicted.space}")
+    observations = jax.tree.map(np.asarray, data.poses.observations)
+    root = data.joint_skeleton.root
+    found = np.array(predicted.joints, np.float32)
+    solve = functools.partial(_solve, body=body, settings=settings, exact=settings.exact, root=root)
+    for clip in windows.clips(data.poses):
+        at = slice(clip.start, clip.stop)
+        own, lifted = jax.tree.map(lambda x, at=at: x[at], (observations, found))
+        length = PIECE if len(clip) > PIECE else -(-len(clip) // _STEP) * _STEP
+        parts = []
+        for first in pieces.firsts(len(clip), PIECE, OVERLAP):
+            seen, inside = pieces.cut(own, first, length)
+            frame = np.minimum(first + np.arange(length), len(clip) - 1)
+            parts.append({"joints": np.asarray(solve(seen, lifted[frame], inside))})
+        found[at] = pieces.join(parts, len(clip), PIECE, OVERLAP)["joints"]
+    return dataclasses.replace(predicted, joints=found)
+
+
+def check(data: PoseData) -> None:
+    """Raises `FitError` where joints are not the keypoints."""
+    if data.keypoint_skeleton != data.joint_skeleton:
+        raise FitError(
+            f"a fit compares joints with keypoints, but the joints are {data.joint_skeleton.name} "
+            f"and the keypoints {data.keypoint_skeleton.name}; switch evaluation.fit off, or set "
+            f"data.joint_skeleton to {data.keypoint_skeleton.name}"
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("exact", "root"))
+def _solve(
+    observations: Observations,
+    lifted: Float[Array, "time views joints 3"],
+    inside: Float[Array, "time"],
+    *,
+    body: Body,
+    settings: Settings,
+    exact: bool,
+    root: int,
+) -> Float[Array, "time views joints 3"]:
+    """Camera-frame joints of one piece, each view by itself."""
+
+    def one(view: Observations, lifted: Array) -> Array:
+        joints = cam.batched(cam.to_world)(view.cameras, lifted)
+        # What sees nothing says nothing.
+        told = inside * (view.confidence > 0).any(axis=(1, 2))
+        precision = 1 / ((settings.doubt * body.doubt) ** 2 * settings.alike)
+        model = posterior.Model(
+            observations=view,
+            inside=inside,
+            start=joints[:, 0],
+            sigma=jnp.asarray(settings.sigma_px, jnp.float32),
+            correlation=jnp.asarray(settings.correlation, jnp.float32),
+            step=trajectory.motion_scale(joints[:, 0], inside),
+            bones=body.pairs,
+            bone=body.spread,
+            belief=posterior.Belief(joints[:, 0], told[:, None] * precision[None], root),
+        )
+        solved = trajectory.fit(model)[0]
+        found = cam.batched(cam.to_camera)(view.cameras, solved[:, None])
+        return _on_rays(view, found, settings.sigma_px)[:, 0] if exact else found[:, 0]
+
+    apart = jax.tree.map(lambda x: x[:, :, None], observations)
+    return jax.vmap(one, in_axes=(1, 1), out_axes=1)(apart, lifted[:, :, None])
+
+
+def _on_rays(
+    observations: Observations, joints: Float[Array, "time views joints 3"], sigma: Any
+) -> Float[Array, "time views joints 3"]:
+    """Joints at their depth on the rays of the keypoints that they are near to."""
+    points = cam.batched(cam.normalise)(observations.cameras, observations.keypoints)
+    depth = joints[..., 2:]
+    placed = depth * jnp.concatenate([points, jnp.ones_like(depth)], axis=-1)
+    focal = observations.cameras.focal[..., None, :]
+    away = jnp.max(jnp.abs(focal * (joints - placed)[..., :2] / jnp.maximum(depth, 0.1)), axis=-1)
+    near = (observations.confidence > 0) & (away < 10 * sigma)
+    return jnp.where(near[..., None], placed, joints)
+
+
+def settings_of(fit: Mapping[str, Any]) -> Settings:
+    """As `config.evaluation.fit` says."""
+    return Settings(**{name: fit[name] for name in Settings._fields})

@@ -1,0 +1,72 @@
+"""Training that goes on from what another run learnt."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from pose3d_jax import checkpoint, evaluate, methods
+from pose3d_jax.config import ConfigError, complete
+from pose3d_jax.data.poses import PoseData
+from pose3d_jax.methods.base import Info, Variables, covers
+from pose3d_jax.state import TrainState
+
+
+def learnt(settings: Mapping[str, Any], info: Info, data: PoseData) -> Variables:
+    """What `config.init` takes from another run's latest checkpoint, under its new names.
+
+    Args:
+      settings: `config.init`.
+      info: the joint sets of the run to come, which must be those of the other.
+      data: any split, in windows of one frame.
+
+    Raises `CheckpointError` for a checkpoint that cannot be read or knows other joint sets, and
+    `ConfigError` where it has no such part.
+    """
+    directory = Path(settings["workdir"])
+    metadata = checkpoint.read_metadata(directory)
+    metadata = {**metadata, "config": complete(metadata["config"])}
+    own = {
+        "keypoint_skeleton": info.keypoint_skeleton.name,
+        "joint_skeleton": info.joint_skeleton.name,
+        "normalisation": info.normalisation,
+    }
+    checkpoint.check_fits(directory, metadata, own)
+    method = methods.create(metadata["config"]["method"], evaluate.info_of(metadata))
+    variables = evaluate.variables_of(directory, metadata, method, data)
+    part, into = settings["part"], settings["into"]
+    found: dict[tuple[str, ...], Any] = {}
+    for path, leaf in flatten_dict(variables).items():
+        name = "/".join(path[1:])
+        if covers(part, name):
+            found[(path[0], *into.split("/"), *name[len(part) :].split("/")[1:])] = leaf
+    if not found:
+        there = sorted({path[1] for path in flatten_dict(variables)})
+        raise ConfigError(
+            f"config.init.part: {directory} has no variables at or below {part!r}; the top ones "
+            f"are {', '.join(there)}"
+        )
+    return unflatten_dict(found)
+
+
+def begin(state: TrainState, learnt: Variables, into: str) -> TrainState:
+    """The state with what was learnt in its place. Raises `ConfigError` where it does not fit."""
+    fresh, found = flatten_dict(state.variables), flatten_dict(learnt)
+    wanted = {path: leaf for path, leaf in fresh.items() if covers(into, "/".join(path[1:]))}
+    for path in sorted({*wanted, *found}):
+        shapes = [np.shape(tree[path]) if path in tree else None for tree in (wanted, found)]
+        if shapes[0] != shapes[1]:
+            name = "/".join(path[1:])
+            said = [str(shape) if shape is not None else "absent" for shape in shapes]
+            raise ConfigError(
+                f"config.init: {name} is {said[0]} in this network, {said[1]} in the checkpoint; "
+                f"give both the same method settings, or correct init.part and init.into"
+            )
+    variables = unflatten_dict({**fresh, **jax.tree.map(jnp.asarray, found)})
+    average = None if state.average is None else jax.tree.map(jnp.copy, variables)
+    return dataclasses.replace(state, variables=variables, average=average)
