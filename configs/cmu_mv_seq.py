@@ -1,12 +1,17 @@
-"""CMU-MV v1 without 3D labels, from several frames at once.
+"""CMU-MV v1 without 3D labels, from clips rather than single frames.
 
     python -m data_prep.cmu --positions cmu_positions_30fps.npz --output data/cmu_mv_v1
     python -m pose3d_jax.main --config=configs/cmu_mv_seq.py --workdir=runs/cmu_mv_seq
 
-Arguments, behind a colon and apart by commas: `network=transformer` or `network=attention` rather
-than temporal convolutions, `causal` (convolutions that see the past alone, for streams),
+By default the lifter of configs/cmu_mv.py, whose clips are then fitted to their keypoints, one body
+and smooth motion (evaluation.fit): a run of that config needs no training anew, but
+`--mode=evaluate --workdir=runs/cmu_mv --config=configs/cmu_mv_seq.py`.
+
+Arguments, behind a colon and apart by commas: `noise=typical` (trained and tested on noisy 2D
+points), `network=convolution`, `transformer` or `attention` (without the fit), `size=xs`, `s`, `m`
+or `b` (of attention), `causal` (convolutions that see the past alone, for streams),
 `variant=report` (the transformer and the schedule of "3D Pose Estimation Using 2D Supervision"),
-`tiny` (a few steps of a small network, for tests). No result is published yet: see docs/results.md.
+`tiny` (a few steps of a small network, for tests). Results: docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -19,24 +24,63 @@ from pose3d_jax.config import ConfigError, arguments
 NETWORKS = {
     "convolution": ({"width": 512, "blocks": 2, "dropout": 0.0, "causal": False}, 1),
     "transformer": ({"width": 512, "blocks": 2, "heads": 4, "dropout": 0.0, "positions": True}, 27),
-    "attention": ({"width": 64, "blocks": 3, "heads": 4, "dropout": 0.0, "parallel": False}, 27),
+    "attention": ({"heads": 4, "dropout": 0.0, "parallel": False}, 27),
+}
+# B is about as large as the networks of Zhang et al., "MixSTE" (CVPR 2022).
+SIZES = {
+    "xs": {"width": 64, "blocks": 3},
+    "s": {"width": 128, "blocks": 4},
+    "m": {"width": 256, "blocks": 6},
+    "b": {"width": 512, "blocks": 8},
 }
 REPORT = {"width": 512, "blocks": 2, "dropout": 0.5, "positions": False, "centred": False}
+# Chosen on the validation split.
+FITS = {
+    "clean": {"on": True, "exact": True, "sigma_px": 0.3, "doubt": 2.0},
+    "typical": {"on": True, "exact": False, "sigma_px": 2.0, "doubt": 2.0},
+}
+# At most, in a clip: half as much again as in the noise of that name.
+DISTURBANCES = {
+    "clean": {},
+    "typical": {"sigma_px": 3.0, "outliers": 0.075, "missing": 0.3, "swaps": 0.015},
+}
 
 
 def get_config(argument: str = "") -> ConfigDict:
     given = arguments(
-        argument, network=tuple(NETWORKS), causal=False, variant=("tuned", "report"), tiny=False
+        argument,
+        network=("lifter", *NETWORKS),
+        size=tuple(SIZES),
+        causal=False,
+        noise=tuple(FITS),
+        variant=("tuned", "report"),
+        tiny=False,
     )
     tiny, report = given.tiny, given.variant == "report"
     if report and "network" in argument:
         raise ConfigError("the config's argument network: variant=report has its own; leave it out")
     network = "transformer" if report else given.network
-    settings, window = NETWORKS[network]
+    if "size" in argument and network != "attention":
+        raise ConfigError(f"the config's argument size: network={network} has none; leave it out")
+    if given.causal and network == "lifter":
+        raise ConfigError("the config's argument causal: say network=convolution, too")
     config = cmu_mv.get_config("tiny" if tiny else "")
     config.name = "cmu_mv_seq_report" if report else "cmu_mv_seq"
+    config.phases = (
+        recipes.report(30, cmu_mv.REPORT, tiny)
+        if report
+        else recipes.tuned(30, cmu_mv.TUNED, tiny, other_people=True)
+    )
+    config.evaluation.noise = given.noise
     with config.unlocked():
-        config.method.update({"network": network, **settings, **(REPORT if report else {})})
+        for phase in config.phases:
+            phase.update({"disturbance": dict(DISTURBANCES[given.noise])})
+        if network == "lifter":
+            config.evaluation.fit = dict(FITS[given.noise])
+            return config
+        settings, window = NETWORKS[network]
+        own = SIZES[given.size] if network == "attention" else {}
+        config.method.update({"network": network, **settings, **own, **(REPORT if report else {})})
         if given.causal:
             config.method.causal = True  # of convolutions; another network refuses it
     if tiny:
@@ -45,9 +89,4 @@ def get_config(argument: str = "") -> ConfigDict:
     config.streams.main.update(window=window, stride=window, batch_size=128 // window)
     if tiny:
         config.streams.main.batch_size = 4
-    config.phases = (
-        recipes.report(30, cmu_mv.REPORT, tiny)
-        if report
-        else recipes.tuned(30, cmu_mv.TUNED, tiny, other_people=True)
-    )
     return config

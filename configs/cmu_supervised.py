@@ -51,6 +51,7 @@ def get_config(argument: str = "") -> ConfigDict:
                 "reach": 1.5,
                 "centred": not report,
             },
+            "init": {"workdir": "", "part": "lifter", "into": "lifter"},
             "phases": (
                 recipes.report(30, WEIGHTS, tiny)
                 if report

@@ -52,6 +52,7 @@ def get_config(argument: str = "multiview") -> ConfigDict:
                 "root_depth": 4.0,
                 "reach": 1.5,
             },
+            "init": {"workdir": "", "part": "lifter", "into": "lifter"},
             "phases": (
                 {**common, "learning_rate": 1e-3, "dropout": True, "statistics": "batch"},
                 {**common, "learning_rate": 1e-3, "dropout": False, "statistics": "running"},

@@ -66,6 +66,7 @@ def get_config(argument: str = "") -> ConfigDict:
                 "reach": 1.5,
                 "centred": not report,
             },
+            "init": {"workdir": "", "part": "lifter", "into": "lifter"},
             "phases": (
                 recipes.report(100, WEIGHTS, tiny)
                 if report

@@ -62,6 +62,7 @@ def get_config(argument: str = "") -> ConfigDict:
                 "reach": 1.5,
                 "centred": not report,
             },
+            "init": {"workdir": "", "part": "lifter", "into": "lifter"},
             # Training and test have the same three people.
             "phases": (
                 recipes.report(150, WEIGHTS, tiny)

@@ -145,6 +145,7 @@ FIT: Keys = {
     "correlation": (FRACTION, 0.0),  # of a keypoint's error with that of the frame before
     "doubt": (POSITIVE, 1.0),  # factor on the errors that the method made in training
     "alike": (POSITIVE, 10.0),  # frames over which its errors are much the same
+    "rounds": (_whole(1, 10), 1),  # the second lifts the points of what the first has fitted
 }
 EVALUATION: Keys = {
     "validation": (TEXT, "validation"),  # "" = none

@@ -141,7 +141,8 @@ def leave(
         predicted = alone = predict(restored, data) if predictions is None else predictions[split]
         if restored.body is not None:
             fit = fitting.settings_of(restored.config["evaluation"]["fit"])
-            predicted = fitting.fit_split(data, alone, restored.body, fit)
+            lift = functools.partial(predict, restored)
+            predicted = fitting.fit_in_rounds(data, alone, restored.body, fit, lift)
         errors, mask = scoring.score(
             restored.info,
             data,

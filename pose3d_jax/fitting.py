@@ -10,7 +10,7 @@ training poses, which may be triangulated.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from pose3d_jax import cameras as cam
 from pose3d_jax import pieces, posterior, trajectory
-from pose3d_jax.cameras import Leaf
+from pose3d_jax.cameras import Camera, Leaf
 from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.errors import UserError
@@ -42,6 +42,15 @@ _LEAST_DOUBT = 0.005  # metres
 _to_world = jax.jit(cam.batched(cam.to_world))
 
 
+@jax.jit
+def _projected(
+    cameras: Camera, joints: Float[Array, "frames views joints 3"]
+) -> Float[Array, "frames views joints 2"]:
+    """Camera-frame joints in the view's own distorted pixels."""
+    world = cam.batched(cam.to_world)(cameras, joints)
+    return cam.batched(cam.project)(cameras, world)
+
+
 class FitError(UserError):
     """A prediction or data that cannot be fitted."""
 
@@ -54,6 +63,7 @@ class Settings(NamedTuple):
     correlation: float = 0.0  # of a keypoint's error with that of the frame before
     doubt: float = 1.0  # factor on the lifter's errors in training
     alike: float = 10.0  # frames over which its errors are much the same
+    rounds: int = 1  # how often what was fitted is shown to the lifter as if it had been seen
 
 
 @struct.dataclass
@@ -119,6 +129,33 @@ def _rigid(
     found = np.array([spread[index[pair]] for pair in pairs])
     found = np.clip(found, posterior.BONE, 10 * posterior.BONE)
     return tuple(pairs), found.astype(np.float32)
+
+
+def fit_in_rounds(
+    data: PoseData,
+    predicted: Prediction,
+    body: Body,
+    settings: Settings,
+    lift: Callable[[PoseData], Prediction],
+) -> Prediction:
+    """`fit_split`, and again from what `lift` makes of the fitted joints' points.
+
+    Where points are noisy or missing, those of the fitted joints are better ones.
+    """
+    fitted = fit_split(data, predicted, body, settings)
+    for _ in range(settings.rounds - 1):
+        observations = data.poses.observations
+        points = _projected(observations.cameras, jnp.asarray(fitted.joints))
+        # Where a view sees nothing at all there is nothing to go by.
+        seen = jnp.any(observations.confidence > 0, axis=-1, keepdims=True)
+        again = dataclasses.replace(
+            observations,
+            keypoints=jnp.where(seen[..., None], points, 0.0),
+            confidence=jnp.broadcast_to(seen, observations.confidence.shape).astype(jnp.float32),
+        )
+        clean = dataclasses.replace(data, poses=dataclasses.replace(data.poses, observations=again))
+        fitted = fit_split(data, lift(clean), body, settings)
+    return fitted
 
 
 def fit_split(data: PoseData, predicted: Prediction, body: Body, settings: Settings) -> Prediction:

@@ -201,3 +201,22 @@ def test_what_cannot_be_fitted_is_said(data, fitted):
     other = dataclasses.replace(data.keypoint_skeleton, name="others")
     with pytest.raises(FitError, match=r"keypoints others; switch evaluation\.fit off"):
         fitting.check(dataclasses.replace(data, keypoint_skeleton=other))
+
+
+def test_what_was_fitted_is_lifted_again(data, fitted):
+    """From the points of the fitted joints, where anything was seen."""
+    predicted, body, once = fitted
+    shown = []
+
+    def lift(known):
+        shown.append(known)
+        return predicted
+
+    twice = fitting.fit_in_rounds(data, predicted, body, Settings(exact=True, rounds=2), lift)
+    assert_allclose(twice.joints, once.joints, atol=1e-6)
+    (known,) = shown
+    assert np.all(np.asarray(known.poses.observations.confidence) == 1)
+    cameras = data.poses.observations.cameras
+    world = jax.jit(cam.batched(cam.to_world))(cameras, jnp.asarray(once.joints))
+    points = jax.jit(cam.batched(cam.project))(cameras, world)
+    assert_allclose(known.poses.observations.keypoints, points, atol=1e-2)

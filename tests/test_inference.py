@@ -11,8 +11,7 @@ from data_prep import writer
 from pose3d_jax import inference, methods
 from pose3d_jax.data import poses, windows
 from pose3d_jax.inference import Settings
-from pose3d_jax.methods.base import Info, context_of
-from pose3d_jax.methods.lifting import normalised_points
+from pose3d_jax.methods.base import Info, MethodError, context_of
 from tests import scenes
 
 INFO = Info(scenes.H36M, scenes.H36M)
@@ -75,20 +74,35 @@ def test_a_whole_clip_s_frames_are_those_of_their_own_windows(data, causal):
     np.testing.assert_allclose(found, direct, atol=1e-4)
 
 
-def test_a_stream_gives_what_the_whole_clip_gives(data):
+@pytest.mark.parametrize(
+    ("network", "settings"),
+    [
+        ("lifter", {}),
+        ("convolution", {"blocks": 1, "causal": True}),
+        ("refined", {"levels": 2, "channels": 8, "causal": True}),
+    ],
+)
+def test_a_stream_gives_what_the_whole_clip_gives(data, network, settings):
     """Frame by frame, with nothing but the state carried over; to 1e-5."""
-    method, params, rest = made(data, "convolution", blocks=1, causal=True)
+    method, params, rest = made(data, network, **settings)
     whole = predicted(method, params, rest, data)
     frames = windows.clips(data.poses)[0]
-    model = method.model
-    variables = {name: tree["lifter"] for name, tree in {"params": params, **rest}.items()}
+    variables = {"params": params, **rest}
     clip = data.poses.take(jnp.arange(len(frames))).observations
-    points = normalised_points(clip)[:, 0]
-    state = model.apply(variables, 3, 17, method="start")
-    step = jax.jit(lambda state, *frame: model.apply(variables, state, *frame, method="step"))
+    state = method.start_stream(variables, 3)
+    step = jax.jit(method.next_pose)
     for t in range(len(frames)):
-        state, joints = step(state, points[t], clip.confidence[t, 0])
+        state, joints = step(variables, state, jax.tree.map(lambda x, t=t: x[t, 0], clip))
         np.testing.assert_allclose(joints, whole[t], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "settings"), [("convolution", {"blocks": 1}), ("attention", {})]
+)
+def test_a_network_that_looks_ahead_has_no_stream(data, network, settings):
+    method, params, rest = made(data, network, **settings)
+    with pytest.raises(MethodError, match="causal=True"):
+        method.start_stream({"params": params, **rest}, 3)
 
 
 @pytest.mark.parametrize("network", ["transformer", "attention"])

@@ -13,7 +13,7 @@ from pose3d_jax.methods.base import EVALUATION, Batch, Group, Info, MethodError,
 from pose3d_jax.models.attention import JointAttention, Transformer
 from pose3d_jax.models.lifter import Lifter
 from pose3d_jax.models.refined import Refined
-from pose3d_jax.models.sequence import Convolution, SequenceLifter
+from pose3d_jax.models.sequence import Convolution, SequenceLifter, State
 from pose3d_jax.schema import Observations, Prediction
 
 T = TypeVar("T")
@@ -127,7 +127,7 @@ class SingleViewLifting:
         Of the frames without their context: see `lifted`.
         """
         joints, collections = self.model.apply(
-            {collection: tree["lifter"] for collection, tree in variables.items()},
+            self._own(variables),
             normalised_points(observations),
             observations.confidence,
             dropout=mode.dropout,
@@ -144,6 +144,40 @@ class SingleViewLifting:
         del key
         joints, _ = self.lift(variables, observations, jax.random.key(0), EVALUATION)
         return Prediction(joints=joints, space="absolute")
+
+    def start_stream(self, variables: Variables, views: int) -> State:
+        """What a stream of so many views carries before its first frame: a pytree of arrays.
+
+        Raises `MethodError` for a network that needs frames to come.
+        """
+        if self.network == "lifter":
+            return ()
+        if not ("causal" in NETWORKS[self.network] and self.causal):
+            raise MethodError(
+                f"network {self.network} needs frames to come; for a stream, train a convolution "
+                f"with causal=True"
+            )
+        keypoints = self.info.keypoint_skeleton.size
+        return self.model.apply(self._own(variables), views, keypoints, method="start")
+
+    def next_pose(
+        self, variables: Variables, state: State, observations: Observations
+    ) -> tuple[State, Float[Array, "views joints 3"]]:
+        """One frame of a stream, `[V, ...]`: the state after it, and camera-frame joints, metres.
+
+        What `predict` gives for the frame in its clip; pure, to be jitted by who calls it.
+        """
+        frame = jax.tree.map(lambda x: x[None, None], observations)
+        points = normalised_points(frame)[0, 0]
+        if self.network == "lifter":
+            return state, self.predict(variables, frame).joints[0, 0]
+        seen = observations.confidence
+        found: Any = self.model.apply(self._own(variables), state, points, seen, method="step")
+        state, joints = found
+        return state, joints
+
+    def _own(self, variables: Variables) -> Variables:
+        return {collection: tree["lifter"] for collection, tree in variables.items()}
 
     def lifted(self, clip: T) -> T:
         """The frames of a clip or its observations `[B, T, ...]` that `lift` gives joints of."""
