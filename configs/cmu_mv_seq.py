@@ -37,7 +37,7 @@ REPORT = {"width": 512, "blocks": 2, "dropout": 0.5, "positions": False, "centre
 # Chosen on the validation split.
 FITS = {
     "clean": {"on": True, "exact": True, "sigma_px": 0.3, "doubt": 2.0},
-    "typical": {"on": True, "exact": False, "sigma_px": 2.0, "doubt": 2.0},
+    "typical": {"on": True, "exact": False, "sigma_px": 2.0, "doubt": 2.0, "rounds": 2},
 }
 # At most, in a clip: half as much again as in the noise of that name.
 DISTURBANCES = {

@@ -93,7 +93,7 @@ def undistort(camera: Camera, point: Float[Array, "2"]) -> Float[Array, "2"]:
     finite but meaningless.
     """
 
-    def newton_step(estimate: Float[Array, "2"]) -> Float[Array, "2"]:
+    def newton_step(camera: Camera, point: Array, estimate: Array) -> Float[Array, "2"]:
         (a, b), (c, d) = jax.jacfwd(lambda x: distort(camera, x))(estimate)
         residual = distort(camera, estimate) - point
         determinant = a * d - b * c
@@ -109,14 +109,16 @@ def undistort(camera: Camera, point: Float[Array, "2"]) -> Float[Array, "2"]:
 
     def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         estimate, _, steps = state
-        moved = newton_step(estimate)
+        moved = newton_step(fixed[0], fixed[1], estimate)
         return moved, jnp.max(jnp.abs(moved - estimate)), steps + 1
 
-    start = (point, jnp.array(jnp.inf, point.dtype), jnp.array(0))
-    solution = jax.lax.stop_gradient(jax.lax.while_loop(goes_on, step, start)[0])
+    # A loop without a fixed end has no reverse derivative: none goes in.
+    fixed = jax.lax.stop_gradient((camera, point))
+    start = (fixed[1], jnp.array(jnp.inf, point.dtype), jnp.array(0))
+    solution = jax.lax.while_loop(goes_on, step, start)[0]
     # At the solution one more step changes nothing but has, by the implicit function theorem, the
     # derivative of the inverse.
-    return newton_step(solution)
+    return newton_step(camera, point, solution)
 
 
 def to_pixels(camera: Camera, point: Float[Array, "2"]) -> Float[Array, "2"]:

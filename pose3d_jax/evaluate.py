@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from pose3d_jax import cameras as cam
 from pose3d_jax import (
     checkpoint,
     fitting,
@@ -228,20 +227,15 @@ def _shown(info: Info, clip: Clip) -> dict[str, Array]:
     """What an example holds beside the prediction, `[N, T, V, ...]`; joints in camera frames."""
     observations, labels = clip.observations, clip.labels
     views = observations.confidence.shape[2]
-
-    def per_view(x: Array) -> Array:  # [N, T, ...] -> [N, T, V, ...]
-        return jnp.repeat(x[:, :, None], views, axis=2)
-
-    def in_views(world: Array) -> Array:
-        return cam.batched(cam.to_camera)(observations.cameras, per_view(world))
-
     return {
         "keypoints": observations.keypoints,
         "confidence": observations.confidence,
         "size": observations.cameras.size,
-        "truth": in_views(labels.joints),
-        "truth_valid": per_view(labels.joints_valid),
-        "triangulation": in_views(scoring.triangulated(observations, info)[0]),
+        "truth": scoring.in_views(observations, labels.joints),
+        "truth_valid": scoring.per_view(labels.joints_valid, views),
+        "triangulation": scoring.in_views(
+            observations, scoring.triangulated(observations, info)[0]
+        ),
     }
 
 

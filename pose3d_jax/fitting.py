@@ -225,23 +225,20 @@ def _solve(
         )
         solved = trajectory.fit(model)[0]
         found = cam.batched(cam.to_camera)(view.cameras, solved[:, None])
-        return _on_rays(view, found, settings.sigma_px)[:, 0] if exact else found[:, 0]
+        return _on_rays(view, found)[:, 0] if exact else found[:, 0]
 
     apart = jax.tree.map(lambda x: x[:, :, None], observations)
     return jax.vmap(one, in_axes=(1, 1), out_axes=1)(apart, lifted[:, :, None])
 
 
 def _on_rays(
-    observations: Observations, joints: Float[Array, "time views joints 3"], sigma: Any
+    observations: Observations, joints: Float[Array, "time views joints 3"]
 ) -> Float[Array, "time views joints 3"]:
-    """Joints at their depth on the rays of the keypoints that they are near to."""
+    """Joints at their depth on the rays of their keypoints, where those are seen."""
     points = cam.batched(cam.normalise)(observations.cameras, observations.keypoints)
     depth = joints[..., 2:]
     placed = depth * jnp.concatenate([points, jnp.ones_like(depth)], axis=-1)
-    focal = observations.cameras.focal[..., None, :]
-    away = jnp.max(jnp.abs(focal * (joints - placed)[..., :2] / jnp.maximum(depth, 0.1)), axis=-1)
-    near = (observations.confidence > 0) & (away < 10 * sigma)
-    return jnp.where(near[..., None], placed, joints)
+    return jnp.where(observations.confidence[..., None] > 0, placed, joints)
 
 
 def settings_of(fit: Mapping[str, Any]) -> Settings:

@@ -86,23 +86,17 @@ def eval_step(
     """
     observations, labels = clip.observations, clip.labels
     views = observations.confidence.shape[2]
-
-    def per_view(x: Array) -> Array:  # [B, T, ...] -> [B, T, V, ...]
-        return jnp.repeat(x[:, :, None], views, axis=2)
-
-    def in_views(world: Array) -> Array:
-        return cam.batched(cam.to_camera)(observations.cameras, per_view(world))
-
-    truth = in_views(labels.joints)
-    valid = per_view(labels.joints_valid)
+    truth = in_views(observations, labels.joints)
+    valid = per_view(labels.joints_valid, views)
     root = info.joint_skeleton.root
     rows = {"method": (predicted.joints, predicted.space)}
     if worlds is not None and views > 1:
         points, found = triangulated(observations, info)
-        valid = valid * per_view(found)
-        rows["triangulation"] = (in_views(points), "absolute")
+        valid = valid * per_view(found, views)
+        rows["triangulation"] = (in_views(observations, points), "absolute")
         rows |= {
-            f"triangulation_{row}": (in_views(world), "absolute") for row, world in worlds.items()
+            f"triangulation_{row}": (in_views(observations, world), "absolute")
+            for row, world in worlds.items()
         }
     if worlds is not None and mean is not None:
         constant = jnp.broadcast_to(mean[None, None, None], truth.shape)
@@ -120,6 +114,19 @@ def eval_step(
             off = off - off[..., root : root + 1, :]
             errors[row]["acceleration"] = _accelerations(off, valid * scored[..., None], fps)
     return errors, scored[2:]
+
+
+def per_view(x: Float[Array, "batch time *rest"], views: int) -> Float[Array, "batch time V *rest"]:
+    """The same for every view."""
+    return jnp.repeat(x[:, :, None], views, axis=2)
+
+
+def in_views(
+    observations: Observations, world: Float[Array, "batch time joints 3"]
+) -> Float[Array, "batch time views joints 3"]:
+    """World points in every view's camera frame."""
+    views = observations.confidence.shape[2]
+    return cam.batched(cam.to_camera)(observations.cameras, per_view(world, views))
 
 
 def _accelerations(

@@ -28,6 +28,20 @@ def example():
     return load(FILES[0]).copy_and_resolve_references()
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("variant=report,network=attention", "variant=report has its own"),
+        ("network=convolution,size=s", "network=convolution has none"),
+        ("causal", "say network=convolution"),
+        ("noise=hard", "noise: 'hard' is unknown"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(argument, message):
+    with pytest.raises(ConfigError, match=message):
+        load(ROOT / "configs" / "cmu_mv_seq.py", argument)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_config_is_whole_and_makes_its_method(path):
     arguments = {"demo": ("multiview", "supervised-tiny")}.get(
@@ -89,6 +103,9 @@ def test_completed_config_survives_json_and_completion():
         ({"phases": ()}, r"config.phases is empty"),
         ({"phases": ({"weights": {}},)}, r"config.phases\[0\] lacks learning_rate"),
         ({"streams": {}}, r"config.streams has no `main`"),
+        ({"streams.shown": {"batch_size": 2}}, r"config.streams.shown: that name is what networks"),
+        ({"evaluation.fit": {"sigma_px": 0}}, r"config.evaluation.fit.sigma_px is 0; it must be"),
+        ({"init": {"run": "x"}}, r"config.init: 'run' is unknown"),
         ({"data": 3}, r"config.data is 3; it must hold keys"),
         ({"seed": max}, r"plain data"),
     ],

@@ -48,6 +48,17 @@ def test_noise_and_stronger_rows_stand_in_the_evaluation(trained):
     assert rows["triangulation_weighted"] < rows["triangulation"]
 
 
+@pytest.mark.slow
+def test_the_stronger_the_row_the_smaller_its_error(trained):
+    noisy, page = evaluated(trained, noise="typical", references=("refined", "robust"))
+    assert "triangulation, robust" in page
+    rows = {
+        row: errors["absolute"]["frames"] for row, errors in noisy["splits"]["test"]["rows"].items()
+    }
+    assert rows["triangulation_robust"] < rows["triangulation"]
+    assert rows["triangulation_refined"] < rows["triangulation_robust"]
+
+
 @pytest.mark.parametrize(
     ("evaluation", "message"),
     [
