@@ -3,13 +3,16 @@
     python -m benchmarks.ablation dropout --data data/cmu_mv_v1 --out runs/ablation [--quick]
     python -m benchmarks.ablation lifter --data data/cmu_mv_v1 --out runs/ablation [--quick]
     python -m benchmarks.ablation settings --data data/cmu_mv_v1 --out runs/ablation [--quick]
+    python -m benchmarks.ablation labels --data data/cmu_mv_v1 --out runs/ablation [--quick]
 
 `dropout` is the report's schedules and the two halves of what its switch at half-time does,
 `lifter` what leads from the report's settings to the tuned ones, one change after the other,
-`settings` the tuned ones with one thing changed. All start from `configs/cmu_mv.py:variant=report`,
-label-free, with 10 epochs at width 512. A run that is there already, whole or cut, is taken up
-where it is; the test splits stay unread. Prints validation P1 in mm over frames and over groups,
-mean and range of the seeds, draws the curves (OUT/STUDY.png), and ends with one line of JSON.
+`settings` the tuned ones with one thing changed, `labels` the tuned ones with 3D labels of a tenth
+of the clips of each group, and ever more clips without any (as many steps for all). All start from
+`configs/cmu_mv.py:variant=report`, with 10 epochs at width 512, label-free but for the last study.
+A run that is there already, whole or cut, is taken up where it is; the test splits stay unread.
+Prints validation P1 in mm over frames and over groups, mean and range of the seeds, draws the
+curves (OUT/STUDY.png), and ends with one line of JSON.
 `--quick`: a few steps of the first and the last variant.
 """
 
@@ -140,10 +143,52 @@ SETTINGS: Study = {
     "blocks 3": (*_TUNED, _method(blocks=3)),
 }
 
+_LABELLED = 0.1  # of the clips of each group
+
+
+def _labels(unlabelled: float) -> tuple[Change, ...]:
+    """Labels of a tenth of the clips, and the views alone of a share of the others."""
+
+    def apply(config: ConfigDict) -> None:
+        labels = {"pose": 1.0, "root": 0.1}
+        weights = {f"labelled_{term}": weight for term, weight in labels.items()}
+        main, labelled = config.streams.main, [0.0, _LABELLED]
+        others = (1 - _LABELLED) * unlabelled
+        # An epoch passes the main stream; validation is as often for all.
+        config.evaluation.every_epochs = 1 / (others or _LABELLED)
+        for phase, steps in zip(config.phases, (2224, 556), strict=True):
+            phase.pop("length_epochs", None)
+            phase["length_steps"] = steps  # 10 epochs of all clips, however many there are
+            phase["weights"] = {**weights, **_POSE} if unlabelled else labels
+        with config.unlocked():
+            if not unlabelled:
+                config.method.name = "supervised"
+                main.update({"clips": labelled, "joints": "labels"})
+                return
+            config.method.name = "semisupervised"
+            config.streams.labelled = {
+                **main.to_dict(),
+                "clips": labelled,
+                "joints": "labels",
+                "batch_size": main.batch_size // 4,
+            }
+            main.update({"clips": [_LABELLED, min(1.0, _LABELLED + others)]})
+
+    return (*_TUNED, apply)
+
+
+LABELS: Study = {
+    "labels alone": _labels(0.0),
+    "25 % of the others": _labels(0.25),
+    "50 %": _labels(0.5),
+    "100 %": _labels(1.0),
+}
+
 STUDIES: dict[str, Study] = {
     "dropout": DROPOUT,
     "lifter": _one_after_the_other(_STEPS),
     "settings": SETTINGS,
+    "labels": LABELS,
 }
 
 
@@ -159,6 +204,10 @@ def config_of(changes: tuple[Change, ...], data: str, seed: int, quick: bool) ->
         phase["length_epochs"] = (0.01 if quick else EPOCHS) / len(config.phases)
     for change in changes:
         change(config)
+    if quick:
+        for phase in config.phases:
+            phase.pop("length_epochs", None)
+            phase["length_steps"] = 3
     config.evaluation.test = ("validation",)
     config.evaluation.references = ()
     return config
@@ -173,7 +222,7 @@ def run(study: Study, data: str, out: Path, seeds: int, quick: bool) -> dict[str
         for seed in range(seeds):
             directory = out / name / str(seed)
             metrics = train.run(config_of(changes, data, seed, quick), directory)
-            p1 = metrics["splits"]["validation"]["rows"]["multiview"]["p1"]
+            p1 = metrics["splits"]["validation"]["rows"][metrics["method"]]["p1"]
             of["frames"].append(1000 * p1["frames"])
             of["groups"].append(1000 * p1["groups"])
             scored = [s for s in read_run(directory).scalars if "validation/p1" in s]

@@ -81,6 +81,15 @@ TABLE = Kind("a table of keys", lambda value: isinstance(value, Mapping))
 PATHS = Kind(
     "a path or a list of paths", lambda value: TEXT.fits(value) or _list_of("").fits(value)
 )
+_SHARES = Kind(
+    "a list of two numbers, from 0 to 1, the second the larger",
+    lambda value: (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(x) in (int, float) for x in value)
+        and 0 <= value[0] < value[1] <= 1
+    ),
+)
 POSITIVE = _number("above 0", lambda value: value > 0)
 AMOUNT = _number("of at least 0", lambda value: value >= 0)
 FRACTION = _number("of at least 0 and below 1", lambda value: 0 <= value < 1)
@@ -107,6 +116,8 @@ STREAM: Keys = {
     "split": (TEXT, "train"),
     # What stands for its 3D: labels, or the row of `references` that its own 2D gives.
     "joints": (_one_of("labels", *references.ROWS), "labels"),
+    # Of the clips of each group those between two shares of their number, in a fixed order.
+    "clips": (_SHARES, [0.0, 1.0]),
     "window": (_whole(1, 10**5), 1),  # frames per example, without a method's context
     "stride": (_whole(1), 1),  # frames between the starts of windows
     "batch_size": (_whole(1), REQUIRED),  # over all devices
@@ -133,8 +144,8 @@ PHASE: Keys = {
     "optimizer": (TABLE, {"name": "adam"}),  # an optax optimiser and its arguments
     "learning_rate": (RATE, REQUIRED),
     "optimizer_state": (_one_of("keep", "reset"), "keep"),  # from the phase before
-    "augmentation": (AUGMENTATION, {}),  # of the main stream
-    "disturbance": (DISTURBANCE, {}),  # of what networks are shown of it
+    "augmentation": (AUGMENTATION, {}),  # of the streams main and labelled
+    "disturbance": (DISTURBANCE, {}),  # of what networks are shown of the main stream
     "average_decay": (FRACTION, 0.0),  # of the weight average that is evaluated; 0 = none
 }
 # A whole clip made consistent with its keypoints, one body and smooth motion: see fitting.py.

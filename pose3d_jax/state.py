@@ -18,6 +18,9 @@ from pose3d_jax.schema import Clip
 # What the state's key is folded with first, so that no two uses share a key.
 INIT, DRAW, UPDATE, AUGMENT, DISTURB = range(5)
 
+# The streams whose clips a phase's augmentation changes.
+AUGMENTED = ("main", "labelled")
+
 Schedule: TypeAlias = Callable[[Int[Array, ""]], Float[Array, ""]]
 Augment: TypeAlias = Callable[[Clip, Key[Array, ""]], Clip]
 
@@ -37,7 +40,7 @@ class Phase:
     optimizer: optax.GradientTransformation  # built with a learning rate of 1
     learning_rate: Schedule
     reset_optimizer: bool = False
-    augment: Augment | None = None  # what becomes of the main stream's batches
+    augment: Augment | None = None  # what becomes of the batches of the streams AUGMENTED
     disturb: Augment | None = None  # what networks are shown of them, as the stream `shown`
     average_decay: float = 0.0  # of the exponential moving average of the variables; 0 = none
 

@@ -20,6 +20,7 @@ from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.schema import Clip
 from pose3d_jax.state import (
     AUGMENT,
+    AUGMENTED,
     DISTURB,
     UPDATE,
     Phase,
@@ -55,7 +56,10 @@ def update(
 
     key = own_key(UPDATE)
     if phase.augment is not None:
-        batch = {**batch, "main": phase.augment(batch["main"], own_key(AUGMENT))}
+        for number, name in enumerate(n for n in AUGMENTED if n in batch):
+            augment_key = own_key(AUGMENT)
+            augment_key = jax.random.fold_in(augment_key, number) if number else augment_key
+            batch = {**batch, name: phase.augment(batch[name], augment_key)}
     if phase.disturb is not None:
         batch = {**batch, "shown": phase.disturb(batch["main"], own_key(DISTURB))}
     phase_step = state.step - phase.first_step

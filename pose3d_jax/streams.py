@@ -42,7 +42,12 @@ def read_all(config: Mapping[str, Any]) -> dict[str, PoseData]:
 
 
 def posed(stream: Mapping[str, Any], data: PoseData) -> PoseData:
-    """The split with what stands for its 3D: see `streams.*.joints`."""
+    """The split's clips that the stream has, with what stands for their 3D."""
+    data = windows.some(data, *stream["clips"])
+    if not data.poses.size:
+        raise ConfigError(
+            f"no clip of any group lies between the shares {stream['clips']} of clips"
+        )
     row = stream["joints"]
     return data if row == "labels" else references.relabelled(data, row)
 

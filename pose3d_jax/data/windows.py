@@ -1,6 +1,8 @@
 """Clips within a loaded split: their frames, other windows of them, other frame rates."""
 
 import dataclasses
+import hashlib
+import math
 
 import jax
 import numpy as np
@@ -53,6 +55,38 @@ def cut(
     of_clips = identities(data)
     return dataclasses.replace(
         data, poses=jax.device_put(poses), identities=tuple(of_clips[clip] for clip in of_clip)
+    )
+
+
+def some(data: PoseData, low: float, high: float) -> PoseData:
+    """Of the clips of each group those between two shares of their number.
+
+    In an order that their names alone decide, so that 0 to 0.1 and 0.1 to 1 have no clip in common
+    and all of them together. From 0 on there is one of each group at least.
+    """
+    if (low, high) == (0.0, 1.0):
+        return data
+    groups: dict[str, list[str]] = {}
+    for identity in identities(data):
+        groups.setdefault(identity.group, []).append(identity.clip)
+    chosen = set()
+    for names in groups.values():
+        names.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
+        first, last = (math.ceil(share * len(names) - 1e-9) for share in (low, high))
+        chosen.update(names[first:last])
+    kept = np.flatnonzero([identity.clip in chosen for identity in data.identities])
+    poses = data.poses
+    poses = dataclasses.replace(
+        poses,
+        start=np.asarray(poses.start)[kept],
+        begin=np.asarray(poses.begin)[kept],
+        stop=np.asarray(poses.stop)[kept],
+        recording=np.asarray(poses.recording)[kept],
+    )
+    return dataclasses.replace(
+        data,
+        poses=jax.device_put(poses),
+        identities=tuple(data.identities[window] for window in kept),
     )
 
 

@@ -9,9 +9,14 @@ import numpy as np
 
 from pose3d_jax.methods.base import Info, Method, MethodError
 from pose3d_jax.methods.multiview import MultiView
+from pose3d_jax.methods.semisupervised import SemiSupervised
 from pose3d_jax.methods.supervised import Supervised
 
-METHODS: dict[str, type] = {"supervised": Supervised, "multiview": MultiView}
+METHODS: dict[str, type] = {
+    "supervised": Supervised,
+    "multiview": MultiView,
+    "semisupervised": SemiSupervised,
+}
 
 
 def create(config: Mapping[str, Any], info: Info) -> Method:
