@@ -155,7 +155,8 @@ def _labels(unlabelled: float) -> tuple[Change, ...]:
         main, labelled = config.streams.main, [0.0, _LABELLED]
         others = (1 - _LABELLED) * unlabelled
         # An epoch passes the main stream; validation is as often for all.
-        config.evaluation.every_epochs = 1 / (others or _LABELLED)
+        with config.ignore_type():  # a whole number so far
+            config.evaluation.every_epochs = 1 / (others or _LABELLED)
         for phase, steps in zip(config.phases, (2224, 556), strict=True):
             phase.pop("length_epochs", None)
             phase["length_steps"] = steps  # 10 epochs of all clips, however many there are

@@ -38,7 +38,6 @@ WEIGHTS = {"pose": 1.0, "self": 0.1, "cross": 0.1}
 # Network, settings beside those of configs/cmu_mv_seq.py, and frames that are predicted together.
 CASES: Mapping[str, tuple[str, dict[str, Any], int]] = {
     "lifter": ("lifter", {"width": 1024, "blocks": 2}, 1),
-    "refined, 27 frames": ("refined", {}, 27),
     "convolution, 27 frames": ("convolution", {"blocks": 2}, 1),
     "convolution, 81 frames": ("convolution", {"blocks": 3}, 1),
     "convolution, 243 frames": ("convolution", {"blocks": 4}, 1),
@@ -123,11 +122,9 @@ def inference(method: Method, variables: Any) -> tuple[Callable[[], None], int]:
 
 def memory(method: Method, frames: int) -> float:
     """Megabytes that a step of training on one clip of so many frames needs beside its state."""
-    before, after = context_of(method)
     poses = windows_of(clip(2 * frames), frames, method)
     step, state, streams = training(method, poses, 1)
     analysis = jax.jit(step).lower(state, streams).compile().memory_analysis()
-    del before, after
     return float(analysis.temp_size_in_bytes) / 1e6
 
 

@@ -62,6 +62,10 @@ def run(
     """
     restored = evaluate.restore(directory, config)
     settings = restored.config["adaptation"]
+    if restored.config["evaluation"]["fit"]["on"]:
+        raise ConfigError(
+            "config.evaluation.fit: what was adapted is not fitted; switch fit.on off to adapt"
+        )
     trained = restored.metadata["config"]["method"]
     try:
         method = methods.create({**trained, "name": settings["method"]}, restored.info)

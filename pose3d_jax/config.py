@@ -231,6 +231,12 @@ def complete(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str,
             "config.streams.shown: that name is what networks are shown of `main` (a phase's "
             "disturbance); give the stream another"
         )
+    evaluation = full["evaluation"]
+    if evaluation["fit"]["on"] and evaluation["fit"]["exact"] and evaluation["noise"] != "clean":
+        raise ConfigError(
+            f"config.evaluation.fit.exact: points under the noise {evaluation['noise']} are not "
+            f"exact; set it to False, and fit.sigma_px to their error"
+        )
     full["phases"] = [
         fill(phase, PHASE, f"config.phases[{i}]") for i, phase in enumerate(full["phases"])
     ]

@@ -130,11 +130,13 @@ def leave(
     Args:
       restored: checkpoint and data.
       out: the work directory, or a folder in it.
-      name: of the row; the other rows are the references.
+      name: of the row; the other rows are the references. With `config.evaluation.fit` the row is
+        of unfitted predictions, and `NAME_fitted` stands beside it.
       predictions: by split, what to score instead of the method's own: see `inference`.
       more: further entries of `metrics.json`.
     """
     batch_size = restored.config["evaluation"]["batch_size"]
+    title = name if restored.body is None else f"{name}_fitted"
     tables, clips, shown = {}, {}, None
     for split, data in restored.splits.items():
         predicted = alone = predict(restored, data) if predictions is None else predictions[split]
@@ -151,10 +153,11 @@ def leave(
             rows=restored.config["evaluation"]["references"],
         )
         if restored.body is not None:
-            unfitted, _ = scoring.score(restored.info, data, alone, batch_size, rows=None)
-            errors = {**errors, f"{name}_alone": unfitted["method"]}
-        shown = shown or examples(restored, split, name, predicted)
-        named = {name if row == "method" else row: metric for row, metric in errors.items()}
+            # With triangulation, whose joints are those that all rows are scored on.
+            unfitted, _ = scoring.score(restored.info, data, alone, batch_size)
+            errors = {**errors, name: unfitted["method"]}
+        shown = shown or examples(restored, split, title, predicted)
+        named = {title if row == "method" else row: metric for row, metric in errors.items()}
         tables[split] = scoring.summarise(named, mask, data)
         clips[split] = scoring.by_clip(named, mask, data)
     metadata = restored.metadata
@@ -162,7 +165,7 @@ def leave(
     identities = restored.splits[first].identities
     summary = {
         "unit": "m",
-        "method": name,
+        "method": title,
         "config_name": metadata["config"]["name"],
         "version": metadata["version"],
         "steps": metadata["step"],
@@ -170,6 +173,7 @@ def leave(
         "dataset": "+".join(sorted({identity.dataset for identity in identities})),
         "fingerprint": restored.fingerprint,
         "noise": restored.config["evaluation"]["noise"],
+        "evaluation": restored.config["evaluation"],
         "splits": tables,
         "config": metadata["config"],
         **(more or {}),

@@ -36,7 +36,7 @@ _STEP = 128  # shorter clips are padded to a multiple: few programs
 # Distances that vary less than this within a clip (standard deviation, metres) are held constant;
 # none is taken to be more constant than bones of real people are.
 _RIGID = 0.005
-_LEAST_DOUBT = 0.005  # metres
+_LEAST_ERROR = 0.005  # metres
 
 
 _to_world = jax.jit(cam.batched(cam.to_world))
@@ -61,7 +61,7 @@ class Settings(NamedTuple):
     sigma_px: float = 0.3  # of the keypoints' errors
     exact: bool = False  # keypoints are without error: joints end on their rays
     correlation: float = 0.0  # of a keypoint's error with that of the frame before
-    doubt: float = 1.0  # factor on the lifter's errors in training
+    doubt: float = 1.0  # standard deviation of its errors, in mean errors in training
     alike: float = 10.0  # frames over which its errors are much the same
     rounds: int = 1  # how often what was fitted is shown to the lifter as if it had been seen
 
@@ -71,22 +71,27 @@ class Body:
     """What training poses say of bodies, and of a lifter."""
 
     spread: Leaf  # [pairs] standard deviation of a distance within clips, metres
-    doubt: Leaf  # [joints] of the lifter's error about the root, per axis; of the root itself
+    error: Leaf  # [joints] mean absolute, about the root, per axis, metres; the root's own
     pairs: Bones = struct.field(pytree_node=False, default=())
 
 
 def measure(data: PoseData, predicted: Prediction) -> Body:
     """The body of a split's poses, and what a lifter made of them: joints `[frames, V, J, 3]`.
 
-    Raises `FitError` where no joint but the root has its 3D in any frame.
+    Raises `FitError` as `check` does.
     """
+    check(data)
     labels = jax.tree.map(np.asarray, data.poses.labels)
     root = data.joint_skeleton.root
     valid: Any = np.greater(labels.joints_valid, 0)
     posed = valid & valid[:, root, None]
-    if posed.any(axis=0).sum() < 2:
-        raise FitError("the training split has no 3D poses to learn a body from")
-    pairs, spread = _rigid(labels.joints, valid, windows.clips(data.poses), data.joint_skeleton)
+    # In a moment nothing changes.
+    long = [
+        clip
+        for clip, identity in zip(windows.clips(data.poses), windows.identities(data), strict=True)
+        if len(clip) >= identity.fps
+    ]
+    pairs, spread = _rigid(labels.joints, valid, long, data.joint_skeleton)
     world = np.asarray(_to_world(data.poses.observations.cameras, jnp.asarray(predicted.joints)))
     off = world - labels.joints[:, None]
     off = np.where(np.arange(off.shape[2])[:, None] == root, off, off - off[:, :, [root]])
@@ -95,8 +100,8 @@ def measure(data: PoseData, predicted: Prediction) -> Body:
     # Root mean squares would be those of the few poses that it did not understand at all.
     total = np.sum(np.abs(off).mean(axis=-1), axis=(0, 1), where=counted)
     count = counted.sum(axis=(0, 1))
-    doubt = np.where(count > 0, total / np.maximum(count, 1), 1.0)
-    return Body(spread, np.maximum(doubt, _LEAST_DOUBT).astype(np.float32), pairs)
+    error = np.where(count > 0, total / np.maximum(count, 1), 1.0)
+    return Body(spread, np.maximum(error, _LEAST_ERROR).astype(np.float32), pairs)
 
 
 def _rigid(
@@ -108,7 +113,7 @@ def _rigid(
     """The bones and other pairs of joints whose distance stays; and how much each varies."""
     first, second = np.triu_indices(skeleton.size, 1)
     variances, weights = [], []
-    for clip in clips:
+    for clip in [range(0), *clips]:
         at = slice(clip.start, clip.stop)
         both = valid[at][:, first] & valid[at][:, second]
         apart = np.linalg.norm(joints[at][:, first] - joints[at][:, second], axis=-1)
@@ -161,10 +166,8 @@ def fit_in_rounds(
 def fit_split(data: PoseData, predicted: Prediction, body: Body, settings: Settings) -> Prediction:
     """Every clip and view of a split fitted; predictions, in and out, are `[frames, V, J, 3]`.
 
-    Raises `FitError` as `check` does, and for predictions that are not where the joints are in
-    space.
+    Raises `FitError` for predictions that are not where the joints are in space.
     """
-    check(data)
     if predicted.space != "absolute":
         raise FitError(f"a fit needs absolute joints; these are {predicted.space}")
     observations = jax.tree.map(np.asarray, data.poses.observations)
@@ -185,12 +188,18 @@ def fit_split(data: PoseData, predicted: Prediction, body: Body, settings: Setti
 
 
 def check(data: PoseData) -> None:
-    """Raises `FitError` where joints are not the keypoints."""
+    """Raises `FitError` where joints are not the keypoints, and where none has its 3D."""
     if data.keypoint_skeleton != data.joint_skeleton:
         raise FitError(
             f"a fit compares joints with keypoints, but the joints are {data.joint_skeleton.name} "
             f"and the keypoints {data.keypoint_skeleton.name}; switch evaluation.fit off, or set "
             f"data.joint_skeleton to {data.keypoint_skeleton.name}"
+        )
+    valid = np.asarray(data.poses.labels.joints_valid) > 0
+    if np.any(valid & valid[:, data.joint_skeleton.root, None], axis=0).sum() < 2:
+        raise FitError(
+            "the training split has no 3D poses to learn a body from; switch evaluation.fit off, "
+            "or let streams.main.joints be a row of triangulation"
         )
 
 
@@ -211,7 +220,7 @@ def _solve(
         joints = cam.batched(cam.to_world)(view.cameras, lifted)
         # What sees nothing says nothing.
         told = inside * (view.confidence > 0).any(axis=(1, 2))
-        precision = 1 / ((settings.doubt * body.doubt) ** 2 * settings.alike)
+        precision = 1 / ((settings.doubt * body.error) ** 2 * settings.alike)
         model = posterior.Model(
             observations=view,
             inside=inside,
@@ -225,6 +234,7 @@ def _solve(
         )
         solved = trajectory.fit(model)[0]
         found = cam.batched(cam.to_camera)(view.cameras, solved[:, None])
+        found = jnp.where(told.any(), found, lifted)  # there is nothing to fit to
         return _on_rays(view, found)[:, 0] if exact else found[:, 0]
 
     apart = jax.tree.map(lambda x: x[:, :, None], observations)

@@ -98,7 +98,7 @@ def run(
     sets = {name: data.poses for name, data in streams.items()}
     state = _initial_state(config, method, phases, phases[0], sets)
     if not checkpoint.exists(directory) and config["init"]["workdir"]:
-        learnt = warmstart.learnt(config["init"], info, main)
+        learnt = warmstart.learnt(config["init"], method, main)
         state = warmstart.begin(state, learnt, config["init"]["into"])
     _check_phases(method, phases, state)
     loaded = {**streams, **({"validation": validation} if validation else {}), **tests}
@@ -107,7 +107,7 @@ def run(
         "fingerprint": {name: data.fingerprint for name, data in loaded.items()},
         "code": workdir.code_version(),
     }
-    workdir.check(directory, experiment, other_code=other_code)
+    workdir.check(directory, experiment, other_code=other_code, complete=configs.complete)
     metadata = {**_metadata(config, main), "steps_per_epoch": epoch, "fps": fps}
     lifting = inference.settings_of(config["streams"]["main"]["window"], settings, fps)
     earlier = 0.0  # seconds that the run took before it was taken up again

@@ -13,16 +13,19 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from pose3d_jax import checkpoint, evaluate, methods
 from pose3d_jax.config import ConfigError, complete
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.methods.base import Info, Variables, covers
+from pose3d_jax.methods.base import Info, Method, Variables, covers
 from pose3d_jax.state import TrainState
 
+# Settings of methods that change what the same weights say.
+_MEANING = ("root_depth", "reach", "centred")
 
-def learnt(settings: Mapping[str, Any], info: Info, data: PoseData) -> Variables:
+
+def learnt(settings: Mapping[str, Any], method: Method, data: PoseData) -> Variables:
     """What `config.init` takes from another run's latest checkpoint, under its new names.
 
     Args:
       settings: `config.init`.
-      info: the joint sets of the run to come, which must be those of the other.
+      method: that of the run to come.
       data: any split, in windows of one frame.
 
     Raises `CheckpointError` for a checkpoint that cannot be read or knows other joint sets, and
@@ -31,14 +34,22 @@ def learnt(settings: Mapping[str, Any], info: Info, data: PoseData) -> Variables
     directory = Path(settings["workdir"])
     metadata = checkpoint.read_metadata(directory)
     metadata = {**metadata, "config": complete(metadata["config"])}
+    info: Info = getattr(method, "info")  # noqa: B009
     own = {
         "keypoint_skeleton": info.keypoint_skeleton.name,
         "joint_skeleton": info.joint_skeleton.name,
         "normalisation": info.normalisation,
     }
     checkpoint.check_fits(directory, metadata, own)
-    method = methods.create(metadata["config"]["method"], evaluate.info_of(metadata))
-    variables = evaluate.variables_of(directory, metadata, method, data)
+    other = methods.create(metadata["config"]["method"], evaluate.info_of(metadata))
+    for name in _MEANING:
+        there, here = getattr(other, name, None), getattr(method, name, None)
+        if there != here:
+            raise ConfigError(
+                f"config.method.{name} is {here}, but {directory} was trained with {there}: its "
+                f"weights would mean another pose; set it to {there}"
+            )
+    variables = evaluate.variables_of(directory, metadata, other, data)
     part, into = settings["part"], settings["into"]
     found: dict[tuple[str, ...], Any] = {}
     for path, leaf in flatten_dict(variables).items():

@@ -30,13 +30,20 @@ def code_version() -> str:
     return f"{pose3d_jax.__version__}+{digest.hexdigest()[:12]}"
 
 
-def check(workdir: str | Path, experiment: Mapping[str, Any], *, other_code: bool = False) -> None:
+def check(
+    workdir: str | Path,
+    experiment: Mapping[str, Any],
+    *,
+    other_code: bool = False,
+    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> None:
     """Raises `WorkdirError` where the directory remembers another experiment.
 
     Args:
       workdir: it need not exist.
       experiment: `config`, `fingerprint` (of the data) and `code`, plain data.
       other_code: take a directory that differs in `code` alone.
+      complete: what an older version's config is with the keys that it did not know.
     """
     path = Path(workdir) / _EXPERIMENT
     if Path(workdir).exists() and not Path(workdir).is_dir():
@@ -51,6 +58,9 @@ def check(workdir: str | Path, experiment: Mapping[str, Any], *, other_code: boo
             f"{path} cannot be read ({error!r}), so nothing tells whose {workdir} is; give another "
             f"--workdir, or delete that one"
         ) from error
+    # One that is no config any more stays as it is, and differs.
+    with contextlib.suppress(UserError):
+        known["config"] = complete(known["config"])
     differing = list(_differences(known, dict(experiment)))
     code = [line for line in differing if line.startswith("code ")]
     if other_code:

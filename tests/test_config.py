@@ -105,6 +105,10 @@ def test_completed_config_survives_json_and_completion():
         ({"streams": {}}, r"config.streams has no `main`"),
         ({"streams.shown": {"batch_size": 2}}, r"config.streams.shown: that name is what networks"),
         ({"evaluation.fit": {"sigma_px": 0}}, r"config.evaluation.fit.sigma_px is 0; it must be"),
+        (
+            {"evaluation.fit": {"on": True, "exact": True}, "evaluation.noise": "mild"},
+            r"points under the noise mild are not exact",
+        ),
         ({"init": {"run": "x"}}, r"config.init: 'run' is unknown"),
         ({"data": 3}, r"config.data is 3; it must hold keys"),
         ({"seed": max}, r"plain data"),

@@ -79,7 +79,6 @@ def test_a_whole_clip_s_frames_are_those_of_their_own_windows(data, causal):
     [
         ("lifter", {}),
         ("convolution", {"blocks": 1, "causal": True}),
-        ("refined", {"levels": 2, "channels": 8, "causal": True}),
     ],
 )
 def test_a_stream_gives_what_the_whole_clip_gives(data, network, settings):

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from configs import cmu_mv, cmu_mv_seq
+from configs import cmu_mv, cmu_mv_seq, cmu_supervised
 from data_prep import synthetic
-from pose3d_jax import evaluate, train
+from pose3d_jax import adapt, evaluate, train
+from pose3d_jax.checkpoint import CheckpointError
 from pose3d_jax.config import ConfigError
 
 
@@ -32,41 +33,38 @@ def lifter(data, tmp_path_factory):
     return workdir, train.run(experiment(cmu_mv, data), workdir)
 
 
-def refined(data, workdir, **settings):
-    config = experiment(cmu_mv, data)
-    config.phases = config.phases[:1]
+def further(data, workdir, init=(), **method):
+    """Another experiment, from that run's weights, which it does not move."""
+    config = experiment(cmu_supervised, data)
+    config.init = {"workdir": str(workdir), **dict(init)}
     with config.unlocked():
-        config.method.update({"network": "refined", "channels": 8, "levels": 2})
-        config.phases[0].update({"frozen": ["lifter/trunk/frame"]})
-        config.init = {"workdir": str(workdir), "into": "lifter/trunk/frame", **settings}
+        config.method.update({"centred": True, "dropout": 0.0, **method})
+        for phase in config.phases:
+            phase.update({"learning_rate": 0.0, "statistics": "running"})
     return config
 
 
 def test_training_goes_on_from_another_run_s_weights(data, lifter, tmp_path):
-    """A frozen lifter stays what it was, and what is added to it learns."""
-    train.run(refined(data, lifter[0]), tmp_path / "run")
-    source = evaluate.restore(lifter[0]).variables
-    found = evaluate.restore(tmp_path / "run").variables
-    for collection in ("params", "batch_stats"):
-        frame = flatten_dict(found[collection]["lifter"]["trunk"]["frame"])
-        own = flatten_dict(source[collection]["lifter"])
-        assert frame.keys() == own.keys()
-        assert all(np.array_equal(frame[path], own[path]) for path in own)
-    decoder = found["params"]["lifter"]["trunk"]["time"]["decoder"]["bias"]
-    assert np.any(np.asarray(decoder) != 0)
+    train.run(further(data, lifter[0]), tmp_path / "run")
+    source = flatten_dict(evaluate.restore(lifter[0]).variables)
+    found = flatten_dict(evaluate.restore(tmp_path / "run").variables)
+    assert found.keys() == source.keys()
+    assert all(np.array_equal(found[path], source[path]) for path in source)
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("init", "method", "message"),
     [
-        ({"part": "critic"}, r"no variables at or below 'critic'; the top ones are lifter"),
-        ({"into": "lifter/trunk"}, "in this network, .* in the checkpoint; give both the same"),
-        ({"workdir": "nowhere"}, "no checkpoint in nowhere"),
+        ({"part": "critic"}, {}, r"no variables at or below 'critic'; the top ones are lifter"),
+        ({"into": "lifter/trunk"}, {}, "absent in this network, .* in the checkpoint; give both"),
+        ({"workdir": "nowhere"}, {}, "no checkpoint in nowhere"),
+        ({}, {"width": 16}, r"\(\d*, ?16\) in this network|\(16,\) in this network"),
+        ({}, {"root_depth": 5.0}, "was trained with 4.0: its weights would mean another pose"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(data, lifter, tmp_path, settings, message):
-    with pytest.raises((ConfigError, evaluate.checkpoint.CheckpointError), match=message):
-        train.run(refined(data, lifter[0], **settings), tmp_path / "run")
+def test_weights_that_do_not_fit_are_refused(data, lifter, tmp_path, init, method, message):
+    with pytest.raises((ConfigError, CheckpointError), match=message):
+        train.run(further(data, lifter[0], init, **method), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -74,10 +72,15 @@ def test_a_lifter_s_clips_are_fitted_at_evaluation(data, lifter):
     """With the config for clips, and without any training: beside what it says frame by frame."""
     workdir, metrics = lifter
     given = experiment(cmu_mv_seq, data)
+    given.evaluation.flip = False
     fitted = evaluate.run(workdir, given)
     rows = fitted["splits"]["test"]["rows"]
-    assert set(rows) == {"multiview", "multiview_alone", "triangulation", "mean_pose"}
+    assert set(rows) == {"multiview", "multiview_fitted", "triangulation", "mean_pose"}
+    assert fitted["method"] == "multiview_fitted"
+    assert fitted["evaluation"]["fit"]["on"]
     before = metrics["splits"]["test"]["rows"]["multiview"]["p1"]["frames"]
-    assert rows["multiview_alone"]["p1"]["frames"] == pytest.approx(before, rel=1e-5)
-    assert rows["multiview"]["p1"]["frames"] < before
-    assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(rows["multiview"]["p1"]))
+    assert rows["multiview"]["p1"]["frames"] == pytest.approx(before, rel=1e-5)
+    assert rows["multiview_fitted"]["p1"]["frames"] < before
+    assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(rows["multiview_fitted"]["p1"]))
+    with pytest.raises(ConfigError, match=r"fit: what was adapted is not fitted"):
+        adapt.run(workdir, given)

@@ -76,11 +76,22 @@ def some(data: PoseData, low: float, high: float) -> PoseData:
         chosen.update(names[first:last])
     kept = np.flatnonzero([identity.clip in chosen for identity in data.identities])
     poses = data.poses
+    start, begin, stop = (np.asarray(x)[kept] for x in (poses.start, poses.begin, poses.stop))
+    inside = np.zeros(len(poses.labels.joints), bool)
+    for first, last in zip(begin, stop, strict=True):
+        inside[first:last] = True
+    frames = np.flatnonzero(inside)
+
+    def place(old: np.ndarray) -> np.ndarray:
+        return np.searchsorted(frames, old).astype(np.int32)
+
     poses = dataclasses.replace(
         poses,
-        start=np.asarray(poses.start)[kept],
-        begin=np.asarray(poses.begin)[kept],
-        stop=np.asarray(poses.stop)[kept],
+        observations=jax.tree.map(lambda x: np.asarray(x)[frames], poses.observations),
+        labels=jax.tree.map(lambda x: np.asarray(x)[frames], poses.labels),
+        start=place(start),
+        begin=place(begin),
+        stop=place(stop - 1) + 1,
         recording=np.asarray(poses.recording)[kept],
     )
     return dataclasses.replace(

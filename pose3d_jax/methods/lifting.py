@@ -12,7 +12,6 @@ from pose3d_jax import cameras as cam
 from pose3d_jax.methods.base import EVALUATION, Batch, Group, Info, MethodError, Mode, Variables
 from pose3d_jax.models.attention import JointAttention, Transformer
 from pose3d_jax.models.lifter import Lifter
-from pose3d_jax.models.refined import Refined
 from pose3d_jax.models.sequence import Convolution, SequenceLifter, State
 from pose3d_jax.schema import Observations, Prediction
 
@@ -30,7 +29,6 @@ NETWORKS: Mapping[str, tuple[str, ...]] = {
     "convolution": ("causal",),
     "transformer": ("heads", "positions"),
     "attention": ("heads", "parallel"),
-    "refined": ("channels", "levels", "causal"),
 }
 
 
@@ -50,8 +48,6 @@ class SingleViewLifting:
     heads: int = setting(4, least=1, below=1000)
     positions: bool = setting(False)  # see Transformer
     parallel: bool = setting(False)  # see JointAttention
-    channels: int = setting(512, least=1, below=100_000)  # see Refined
-    levels: int = setting(3, least=1, below=7)
 
     def __post_init__(self) -> None:
         """Raises `MethodError` for a network that there is not, and for what it has no use for."""
@@ -97,7 +93,6 @@ class SingleViewLifting:
             "convolution": Convolution,
             "transformer": Transformer,
             "attention": JointAttention,
-            "refined": Refined,
         }
         return SequenceLifter(trunks[self.network](**network, **own), **placed)
 

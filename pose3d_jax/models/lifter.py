@@ -1,6 +1,6 @@
 """The residual lifter: one view's 2D pose to its 3D pose in the camera frame."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -57,37 +57,15 @@ class Lifter(nn.Module):
         sight = rays.look(points, confidence, self.keypoint_root, centred=self.centred)
         flat = sight.relative.reshape(*points.shape[:-2], -1)
         x = jnp.concatenate([flat, sight.where, confidence], axis=-1)
-        raw = residual(self, x, sight.seen, dropout, update_statistics)[1].astype(points.dtype)
+
+        def layer(x: Array) -> Array:
+            x = by_row(Dense(self.width, dtype=self.dtype, kernel_init=HE), x)
+            x = nn.relu(BatchNorm()(x, sight.seen, update_statistics))
+            return Dropout(self.dropout)(x, deterministic=not dropout)
+
+        x = layer(x)
+        for _ in range(self.blocks):
+            x = x + layer(layer(x))
+        raw = by_row(Dense(3 * self.joints, dtype=self.dtype, kernel_init=NEAR_ZERO), x)
+        raw = raw.astype(points.dtype).reshape(*points.shape[:-2], self.joints, 3)
         return rays.place(raw, sight, root=self.root, root_depth=self.root_depth, reach=self.reach)
-
-
-@runtime_checkable
-class Settings(Protocol):
-    """What `residual` needs of the module that it is called in."""
-
-    joints: int
-    width: int
-    blocks: int
-    dropout: float
-    dtype: Any
-
-
-def residual(
-    of: Settings,
-    x: Float[Array, "*views features"],
-    seen: Float[Array, "*views"],
-    dropout: bool,
-    update_statistics: bool,
-) -> tuple[Float[Array, "*views width"], Float[Array, "*views joints 3"]]:
-    """The network of Martinez et al. in the compact method that calls it: hidden layer, output."""
-
-    def layer(x: Array) -> Array:
-        x = by_row(Dense(of.width, dtype=of.dtype, kernel_init=HE), x)
-        x = nn.relu(BatchNorm()(x, seen, update_statistics))
-        return Dropout(of.dropout)(x, deterministic=not dropout)
-
-    x = layer(x)
-    for _ in range(of.blocks):
-        x = x + layer(layer(x))
-    raw = by_row(Dense(3 * of.joints, dtype=of.dtype, kernel_init=NEAR_ZERO), x)
-    return x, raw.reshape(*x.shape[:-1], of.joints, 3)

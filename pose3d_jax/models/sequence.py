@@ -148,17 +148,6 @@ class Convolution(nn.Module):
         update_statistics: bool,
     ) -> Float[Array, "rows lifted joints 3"]:
         """See `SequenceLifter.trunk`."""
-        x = jnp.concatenate([features.reshape(*features.shape[:2], -1), where], axis=-1)
-        return self.over(x, seen, dropout, update_statistics)
-
-    def over(
-        self,
-        x: Float[Array, "rows time features"],
-        seen: Float[Array, "rows time"],
-        dropout: bool,
-        update_statistics: bool,
-    ) -> Float[Array, "rows lifted joints 3"]:
-        """What is made of frames of any features."""
         own = 2 if self.causal else 1  # which tap is the frame's own
 
         def by_stride(x: Array, layer: int) -> tuple[Array, ...]:
@@ -169,22 +158,19 @@ class Convolution(nn.Module):
             left = x.shape[1] - 2 * step
             return x[:, :left], x[:, step : step + left], x[:, 2 * step :]
 
-        taps = by_stride if x.shape[1] == sum(self.context) + 1 else by_dilation
-        return self._through(x, seen, taps, own, dropout, update_statistics)
+        single = features.shape[1] == sum(self.context) + 1
+        taps = by_stride if single else by_dilation
+        return self._through(features, where, seen, taps, own, dropout, update_statistics)
 
     def start(self, rows: int, keypoints: int, axes: int) -> State:
         """What went before a first frame: nothing was seen. `axes` are those of `where`."""
-        return self.before(jnp.zeros((rows, 1, 3 * keypoints + axes)))
-
-    def before(self, blank: Float[Array, "rows 1 features"]) -> State:
-        """What is carried after so many blank frames as matter."""
-        rows, _, features = blank.shape
-        widths = [features] + [self.width] * self.blocks
-        state: State = tuple(
+        widths = [3 * keypoints + axes] + [self.width] * self.blocks
+        state = tuple(
             jnp.zeros((rows, 2 * 3**i, width), self.dtype) for i, width in enumerate(widths)
         )
+        blank = jnp.zeros((rows, 1, keypoints, 3)), jnp.zeros((rows, 1, axes)), jnp.zeros((rows, 1))
         for _ in range(sum(self.context)):
-            state, _ = self.next(state, blank, jnp.zeros((rows, 1)))
+            state, _ = self.step(state, *blank)
         return state
 
     def step(
@@ -195,14 +181,6 @@ class Convolution(nn.Module):
         seen: Float[Array, "rows 1"],
     ) -> tuple[State, Float[Array, "rows 1 joints 3"]]:
         """The next frame, and the state after it: the last inputs of every tapped layer."""
-        return self.next(
-            state, jnp.concatenate([features.reshape(*seen.shape, -1), where], axis=-1), seen
-        )
-
-    def next(
-        self, state: State, x: Float[Array, "rows 1 features"], seen: Float[Array, "rows 1"]
-    ) -> tuple[State, Float[Array, "rows 1 joints 3"]]:
-        """`step` for a frame of any features."""
         kept = []
 
         def taps(x: Array, layer: int) -> tuple[Array, ...]:
@@ -210,12 +188,13 @@ class Convolution(nn.Module):
             kept.append(past[:, 1:])
             return past[:, :1], past[:, 3**layer : 3**layer + 1], past[:, -1:]
 
-        joints = self._through(x, seen, taps, 2, False, False)
+        joints = self._through(features, where, seen, taps, 2, False, False)
         return tuple(kept), joints
 
     def _through(
         self,
-        x: Float[Array, "rows time features"],
+        features: Float[Array, "rows time keypoints 3"],
+        where: Float[Array, "rows time axes"],
         seen: Float[Array, "rows time"],
         taps: Callable[[Array, int], tuple[Array, ...]],
         own: int,
@@ -228,6 +207,7 @@ class Convolution(nn.Module):
             x = nn.relu(self.norm[i](by_row(self.dense[i], x), mask, update_statistics))
             return self.drop[i](x, deterministic=not dropout)
 
+        x = jnp.concatenate([features.reshape(*features.shape[:2], -1), where], axis=-1)
         for block in range(self.blocks + 1):
             tapped = taps(x, block)
             if tapped[own].shape[1] < seen.shape[1]:

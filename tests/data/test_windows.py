@@ -140,3 +140,34 @@ def test_a_point_that_one_of_two_frames_lacks_is_the_nearer_frame_s(data):
 def test_clips_that_have_the_rate_stay_as_they_are(data):
     same = windows.at_rate(data, 30.0)
     jax.tree.map(np.testing.assert_array_equal, same.poses, data.poses)
+
+
+def test_a_share_of_the_clips_is_of_every_group(tmp_path):
+    """What two shares split has no clip in common, whole clips, and some of each group."""
+    records = []
+    for group, count in (("walk", 7), ("jump", 1), ("box", 3)):
+        for i in range(count):
+            record = scenes.record(f"{group}_{i}", frames=3, seed=i)
+            identity = dataclasses.replace(record.identity, group=group)
+            records.append(record._replace(identity=identity))
+    writer.write(tmp_path / "set", "scene", {"train": records}, description="")
+    data = poses.load([tmp_path / "set"], "train")
+    assert windows.some(data, 0.0, 1.0) is data
+
+    def names(low, high):
+        found = windows.some(data, low, high)
+        clips = [identity.clip for identity in windows.identities(found)]
+        assert sorted(clips * 3) == sorted(identity.clip for identity in found.identities)
+        assert [len(frames) for frames in windows.clips(found.poses)] == [3] * len(clips)
+        taken_ = found.poses.take(jnp.arange(found.poses.size))
+        for clip, frame in zip(found.identities, np.asarray(taken_.labels.joints), strict=True):
+            of_clip = [i for i, other in enumerate(data.identities) if other.clip == clip.clip]
+            whole = np.asarray(data.poses.labels.joints)[of_clip]
+            assert np.any(np.all(whole == frame, axis=(1, 2)))
+        return set(clips)
+
+    few, others = names(0.0, 0.1), names(0.1, 1.0)
+    assert sorted(name.split("_")[0] for name in few) == ["box", "jump", "walk"]
+    assert not few & others
+    assert len(few | others) == 11
+    assert names(0.1, 0.55) < others

@@ -196,6 +196,43 @@ def test_supervised_counts_valid_joints_of_seeing_views():
     assert counts == {"pose": 3 * 15 + 2 * 16, "root": 3 + 2}
 
 
+def test_semisupervised_is_both_each_on_its_own_stream():
+    """Terms are those of the two methods on the stream of each; statistics follow both."""
+    main, few = scenes.batch(size=6, views=3), scenes.batch(size=4, views=3, seed=5)
+    method = make("semisupervised")
+    variables = trained(method, main)
+    group = method.groups[0]
+    names = tuple(name for name in group.terms if name not in OVER_TIME)
+    group = dataclasses.replace(group, terms=names)
+
+    def call(variables, batch, key, mode):
+        over = jax.vmap(
+            lambda batch: method.terms(variables, batch, key, jnp.int32(0), group=group, mode=mode),
+            axis_name=BATCH_AXIS,
+        )
+        out, aux = over(jax.tree.map(lambda x: x[None], batch))
+        return jax.tree.map(lambda x: x[0], (out, aux.collections))
+
+    run = jax.jit(call, static_argnums=3)
+    batch = {"main": main, "labelled": few}
+    found, _ = run(variables, batch, jax.random.key(0), Mode())
+    views, _ = terms(make("multiview"), variables, main)
+    labels, _ = terms(make("supervised"), variables, few)
+    expected = {**views, **{f"labelled_{name}": term for name, term in labels.items()}}
+    assert found.keys() == expected.keys()
+    for name, term in expected.items():
+        np.testing.assert_allclose(found[name], term, rtol=1e-5)
+
+    training = Mode(update_statistics=True)
+    _, after = run(variables, batch, jax.random.key(0), training)
+    _, first = terms(make("multiview"), variables, main, training)
+    _, second = terms(make("supervised"), {**variables, **first}, few, training)
+    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(second), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    with pytest.raises(MethodError, match="a stream `labelled` beside `main`"):
+        terms(method, variables, main)
+
+
 def test_multiview_refuses_one_view_and_differing_joint_sets():
     clip = scenes.batch(views=1)
     method = make("multiview")
