@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from configs import h36m_mv
 
 EXACT = {"on": True, "exact": True, "sigma_px": 0.3, "doubt": 2.0}
-DETECTED = {"on": True, "exact": False, "sigma_px": 5.0, "correlation": 0.9, "doubt": 2.0}
+DETECTED = {"on": True, "exact": False, "sigma_px": 5.0, "doubt": 2.0, "rounds": 2}
 
 
 def get_config(argument: str = "") -> ConfigDict:

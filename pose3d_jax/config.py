@@ -153,10 +153,10 @@ FIT: Keys = {
     "on": (FLAG, False),
     "sigma_px": (POSITIVE, 0.3),  # of the keypoints' errors
     "exact": (FLAG, False),  # keypoints are without error: joints end on their rays
-    "correlation": (FRACTION, 0.0),  # of a keypoint's error with that of the frame before
-    "doubt": (POSITIVE, 1.0),  # factor on the errors that the method made in training
-    "alike": (POSITIVE, 10.0),  # frames over which its errors are much the same
-    "rounds": (_whole(1, 10), 1),  # the second lifts the points of what the first has fitted
+    "correlation": (FRACTION, 0.0),  # of a keypoint's error with that 1/30 s before
+    "doubt": (POSITIVE, 1.0),  # sigma of the method's errors, in mean errors in training
+    "alike": (POSITIVE, 1 / 3),  # seconds over which they are much the same
+    "rounds": (_whole(1, 10), 1),  # all but the first begin from the fitted points, lifted anew
 }
 EVALUATION: Keys = {
     "validation": (TEXT, "validation"),  # "" = none

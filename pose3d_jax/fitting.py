@@ -27,6 +27,7 @@ from pose3d_jax.data.poses import PoseData
 from pose3d_jax.errors import UserError
 from pose3d_jax.posterior import Bones
 from pose3d_jax.schema import Observations, Prediction
+from pose3d_jax.skeleton import Skeleton
 
 # Frames that are solved for together, and that neighbours share: long enough to see every limb
 # from several sides.
@@ -60,10 +61,10 @@ class Settings(NamedTuple):
 
     sigma_px: float = 0.3  # of the keypoints' errors
     exact: bool = False  # keypoints are without error: joints end on their rays
-    correlation: float = 0.0  # of a keypoint's error with that of the frame before
+    correlation: float = 0.0  # of a keypoint's error with that a thirtieth of a second before
     doubt: float = 1.0  # standard deviation of its errors, in mean errors in training
-    alike: float = 10.0  # frames over which its errors are much the same
-    rounds: int = 1  # how often what was fitted is shown to the lifter as if it had been seen
+    alike: float = 1 / 3  # seconds over which they are much the same
+    rounds: int = 1  # before each but the first, the points of what was fitted are lifted anew
 
 
 @struct.dataclass
@@ -108,7 +109,7 @@ def _rigid(
     joints: Float[np.ndarray, "frames joints 3"],
     valid: Any,
     clips: Sequence[range],
-    skeleton: Any,
+    skeleton: Skeleton,
 ) -> tuple[Bones, Float[np.ndarray, "pairs"]]:
     """The bones and other pairs of joints whose distance stays; and how much each varies."""
     first, second = np.triu_indices(skeleton.size, 1)
@@ -125,15 +126,11 @@ def _rigid(
     spread = np.sqrt(np.sum(variances, axis=0) / np.maximum(total, 1))
     spread = np.where(total > 0, spread, np.inf)
     bones = {tuple(sorted(bone)) for bone in skeleton.bones}
-    pairs = [
-        (int(a), int(b))
-        for a, b, s in zip(first, second, spread, strict=True)
-        if s < _RIGID or (int(a), int(b)) in bones
-    ]
-    index = {(int(a), int(b)): i for i, (a, b) in enumerate(zip(first, second, strict=True))}
-    found = np.array([spread[index[pair]] for pair in pairs])
-    found = np.clip(found, posterior.BONE, 10 * posterior.BONE)
-    return tuple(pairs), found.astype(np.float32)
+    bone = [pair in bones for pair in zip(first.tolist(), second.tolist(), strict=True)]
+    held = (spread < _RIGID) | bone
+    pairs = tuple(zip(first[held].tolist(), second[held].tolist(), strict=True))
+    varies = np.clip(spread[held], posterior.BONE, 10 * posterior.BONE)
+    return pairs, varies.astype(np.float32)
 
 
 def fit_in_rounds(
@@ -173,8 +170,12 @@ def fit_split(data: PoseData, predicted: Prediction, body: Body, settings: Setti
     observations = jax.tree.map(np.asarray, data.poses.observations)
     root = data.joint_skeleton.root
     found = np.array(predicted.joints, np.float32)
-    solve = functools.partial(_solve, body=body, settings=settings, exact=settings.exact, root=root)
-    for clip in windows.clips(data.poses):
+    solve = functools.partial(_solve, body=body, exact=settings.exact, root=root)
+    for clip, identity in zip(windows.clips(data.poses), windows.identities(data), strict=True):
+        by_frame = settings._replace(
+            correlation=settings.correlation ** (30 / identity.fps),
+            alike=max(1.0, settings.alike * identity.fps),
+        )
         at = slice(clip.start, clip.stop)
         own, lifted = jax.tree.map(lambda x, at=at: x[at], (observations, found))
         length = PIECE if len(clip) > PIECE else -(-len(clip) // _STEP) * _STEP
@@ -182,7 +183,9 @@ def fit_split(data: PoseData, predicted: Prediction, body: Body, settings: Setti
         for first in pieces.firsts(len(clip), PIECE, OVERLAP):
             seen, inside = pieces.cut(own, first, length)
             frame = np.minimum(first + np.arange(length), len(clip) - 1)
-            parts.append({"joints": np.asarray(solve(seen, lifted[frame], inside))})
+            parts.append(
+                {"joints": np.asarray(solve(seen, lifted[frame], inside, settings=by_frame))}
+            )
         found[at] = pieces.join(parts, len(clip), PIECE, OVERLAP)["joints"]
     return dataclasses.replace(predicted, joints=found)
 

@@ -33,6 +33,13 @@ def test_the_same_experiment_may_go_on(claimed):
         pass
 
 
+def test_what_an_older_version_did_not_know_is_no_difference(claimed):
+    now = changed(config={**EXPERIMENT["config"], "extra": 1})
+    workdir.check(claimed, now, complete=lambda config: {"extra": 1, **config})
+    with pytest.raises(WorkdirError, match="extra 2 -> 1"):
+        workdir.check(claimed, now, complete=lambda config: {"extra": 2, **config})
+
+
 def test_a_fresh_directory_is_anyones(tmp_path):
     workdir.check(tmp_path, EXPERIMENT)
     workdir.check(tmp_path / "none", EXPERIMENT)
