@@ -98,7 +98,7 @@ def run(
     sets = {name: data.poses for name, data in streams.items()}
     state = _initial_state(config, method, phases, phases[0], sets)
     if not checkpoint.exists(directory) and config["init"]["workdir"]:
-        learnt = warmstart.learnt(config["init"], method, main)
+        learnt = warmstart.learnt(config["init"], method, info, main)
         state = warmstart.begin(state, learnt, config["init"]["into"])
     _check_phases(method, phases, state)
     loaded = {**streams, **({"validation": validation} if validation else {}), **tests}

@@ -20,12 +20,12 @@ from pose3d_jax.state import TrainState
 _MEANING = ("root_depth", "reach", "centred")
 
 
-def learnt(settings: Mapping[str, Any], method: Method, data: PoseData) -> Variables:
+def learnt(settings: Mapping[str, Any], method: Method, info: Info, data: PoseData) -> Variables:
     """What `config.init` takes from another run's latest checkpoint, under its new names.
 
     Args:
       settings: `config.init`.
-      method: that of the run to come.
+      method, info: those of the run to come.
       data: any split, in windows of one frame.
 
     Raises `CheckpointError` for a checkpoint that cannot be read or knows other joint sets, and
@@ -34,7 +34,6 @@ def learnt(settings: Mapping[str, Any], method: Method, data: PoseData) -> Varia
     directory = Path(settings["workdir"])
     metadata = checkpoint.read_metadata(directory)
     metadata = {**metadata, "config": complete(metadata["config"])}
-    info: Info = getattr(method, "info")  # noqa: B009
     own = {
         "keypoint_skeleton": info.keypoint_skeleton.name,
         "joint_skeleton": info.joint_skeleton.name,
