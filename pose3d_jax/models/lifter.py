@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pose3d_jax.models import rays
-from pose3d_jax.models.layers import HE, NEAR_ZERO, BatchNorm, Dense, Dropout, by_row
+from pose3d_jax.models.layers import HE, NEAR_ZERO, BatchNorm, Dense, Dropout
 
 
 class Lifter(nn.Module):
@@ -58,14 +58,17 @@ class Lifter(nn.Module):
         flat = sight.relative.reshape(*points.shape[:-2], -1)
         x = jnp.concatenate([flat, sight.where, confidence], axis=-1)
 
+        # One axis of rows throughout: see `layers.by_row`.
+        x, mask = x.reshape(-1, x.shape[-1]), sight.seen.reshape(-1)
+
         def layer(x: Array) -> Array:
-            x = by_row(Dense(self.width, dtype=self.dtype, kernel_init=HE), x)
-            x = nn.relu(BatchNorm()(x, sight.seen, update_statistics))
+            x = Dense(self.width, dtype=self.dtype, kernel_init=HE)(x)
+            x = nn.relu(BatchNorm()(x, mask, update_statistics))
             return Dropout(self.dropout)(x, deterministic=not dropout)
 
         x = layer(x)
         for _ in range(self.blocks):
             x = x + layer(layer(x))
-        raw = by_row(Dense(3 * self.joints, dtype=self.dtype, kernel_init=NEAR_ZERO), x)
+        raw = Dense(3 * self.joints, dtype=self.dtype, kernel_init=NEAR_ZERO)(x)
         raw = raw.astype(points.dtype).reshape(*points.shape[:-2], self.joints, 3)
         return rays.place(raw, sight, root=self.root, root_depth=self.root_depth, reach=self.reach)
