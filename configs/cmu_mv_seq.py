@@ -34,11 +34,7 @@ SIZES = {
     "b": {"width": 512, "blocks": 8},
 }
 REPORT = {"width": 512, "blocks": 2, "dropout": 0.5, "positions": False, "centred": False}
-# Chosen on the validation split.
-FITS = {
-    "clean": {"on": True, "exact": True, "sigma_px": 0.3, "doubt": 2.0},
-    "typical": {"on": True, "exact": False, "sigma_px": 2.0, "doubt": 2.0, "rounds": 2},
-}
+FITS = {"clean": recipes.fit(), "typical": recipes.fit(2.0)}
 # At most, in a clip: half as much again as in the noise of that name.
 DISTURBANCES = {
     "clean": {},
@@ -50,17 +46,17 @@ def get_config(argument: str = "") -> ConfigDict:
     given = arguments(
         argument,
         network=("lifter", *NETWORKS),
-        size=tuple(SIZES),
+        size=("", *SIZES),
         causal=False,
         noise=tuple(FITS),
         variant=("tuned", "report"),
         tiny=False,
     )
     tiny, report = given.tiny, given.variant == "report"
-    if report and "network" in argument:
+    if report and given.network != "lifter":
         raise ConfigError("the config's argument network: variant=report has its own; leave it out")
     network = "transformer" if report else given.network
-    if "size" in argument and network != "attention":
+    if given.size and network != "attention":
         raise ConfigError(f"the config's argument size: network={network} has none; leave it out")
     if given.causal and network == "lifter":
         raise ConfigError("the config's argument causal: say network=convolution, too")
@@ -79,7 +75,7 @@ def get_config(argument: str = "") -> ConfigDict:
             config.evaluation.fit = dict(FITS[given.noise])
             return config
         settings, window = NETWORKS[network]
-        own = SIZES[given.size] if network == "attention" else {}
+        own = SIZES[given.size or "xs"] if network == "attention" else {}
         config.method.update({"network": network, **settings, **own, **(REPORT if report else {})})
         if given.causal:
             config.method.causal = True  # of convolutions; another network refuses it

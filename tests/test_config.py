@@ -109,6 +109,7 @@ def test_completed_config_survives_json_and_completion():
             {"evaluation.fit": {"on": True, "exact": True}, "evaluation.noise": "mild"},
             r"points under the noise mild are not exact",
         ),
+        ({"streams.main.clips": [0.5, 0.2]}, r"clips is \[0.5, 0.2\]; it must be a list of two"),
         ({"init": {"run": "x"}}, r"config.init: 'run' is unknown"),
         ({"data": 3}, r"config.data is 3; it must hold keys"),
         ({"seed": max}, r"plain data"),

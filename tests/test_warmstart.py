@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict
 
 from configs import cmu_mv, cmu_mv_seq, cmu_supervised
 from data_prep import synthetic
-from pose3d_jax import adapt, evaluate, train
+from pose3d_jax import adapt, checkpoint, evaluate, train
 from pose3d_jax.checkpoint import CheckpointError
 from pose3d_jax.config import ConfigError
 
@@ -66,6 +66,22 @@ def test_weights_that_do_not_fit_are_refused(data, lifter, tmp_path, init, metho
     with pytest.raises((ConfigError, CheckpointError), match=message):
         train.run(further(data, lifter[0], init, **method), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_older_version_s_checkpoint_has_the_defaults_of_newer_settings(lifter, monkeypatch):
+    workdir, _ = lifter
+    read = checkpoint.read_metadata
+
+    def older(directory):
+        metadata = read(directory)
+        for phase in metadata["config"]["phases"]:
+            del phase["disturbance"]
+        del metadata["config"]["init"], metadata["config"]["evaluation"]["fit"]
+        return metadata
+
+    now = evaluate.restore(workdir).metadata
+    monkeypatch.setattr(checkpoint, "read_metadata", older)
+    assert evaluate.restore(workdir).metadata == now
 
 
 def test_a_lifter_s_clips_are_fitted_at_evaluation(data, lifter):
