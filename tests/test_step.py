@@ -47,6 +47,36 @@ def test_gradient_step_has_the_closed_form():
     assert metrics["offset/error"][1] == valid.sum()
 
 
+@dataclasses.dataclass(frozen=True)
+class Shown(toys.Toy):
+    """Tells how much each stream's joints have moved from those that it had."""
+
+    def terms(self, variables, batch, key, step, *, group, mode):
+        terms, aux = super().terms(variables, batch, key, step, group=group, mode=mode)
+        found = {name: (clip.labels.joints.sum(), jnp.ones(())) for name, clip in batch.items()}
+        return terms, aux._replace(diagnostics=found)
+
+
+def test_augmentation_is_of_the_labelled_stream_too_by_a_draw_of_its_own():
+    def moved(clip, key):
+        labels = clip.labels
+        labels = dataclasses.replace(
+            labels, joints=labels.joints + jax.random.normal(key, (1,) * 4)
+        )
+        return dataclasses.replace(clip, labels=labels)
+
+    same = ClipStream(clips(8))
+    streams = {"main": same, "labelled": same, "prior": same}
+    size, found = same.clips.labels.joints.size, {}
+    for name, augment in (("plain", None), ("augmented", moved)):
+        _, metrics = train(Shown(), phase({"error": 1.0}, augment=augment), streams, 1)
+        found[name] = {stream: metrics[f"offset/{stream}"][0] for stream in streams}
+    shift = {s: (found["augmented"][s] - found["plain"][s]) / size for s in streams}
+    assert abs(shift["prior"]) < 1e-6
+    assert min(abs(shift["main"]), abs(shift["labelled"])) > 1e-3
+    assert abs(shift["main"] - shift["labelled"]) > 1e-3
+
+
 METHODS = {
     "supervised": (toys.Toy(), {"error": 1.0}),
     "critic": (toys.Adversarial(), {"wasserstein": 1.0, "fool": 1.0}),
