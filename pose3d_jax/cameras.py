@@ -4,6 +4,7 @@ Camera axes: x right, y down, z forward. Pixels: (x, y), the origin at the centr
 pixel. *Normalised* points are undistorted image points on the plane z = 1 of the camera frame.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -51,10 +52,17 @@ def batched(function: Callable) -> Callable:
     """Lifts `function(camera, point)` to cameras `[*batch]` and points `[*batch, joints, C]`."""
 
     def apply(camera: Camera, points: Float[Array, "*batch joints axes"]) -> Array:
-        mapped = jax.vmap(function, in_axes=(None, 0))
-        for _ in range(points.ndim - 2):
-            mapped = jax.vmap(mapped)
-        return mapped(camera, points)
+        # One axis of cameras: every further map would trace the whole function anew.
+        batch = points.shape[:-2]
+
+        def rows(x: Leaf) -> Leaf:
+            if x.shape[: len(batch)] != batch:
+                raise ValueError(f"cameras {x.shape} do not match points {points.shape}")
+            return x.reshape(math.prod(batch), *x.shape[len(batch) :])
+
+        mapped = jax.vmap(jax.vmap(function, in_axes=(None, 0)))
+        found = mapped(jax.tree.map(rows, camera), rows(points))
+        return found.reshape(*batch, *found.shape[1:])
 
     return apply
 
@@ -86,6 +94,7 @@ def distort(camera: Camera, point: Float[Array, "2"]) -> Float[Array, "2"]:
     return jnp.stack([x * radial + dx, y * radial + dy])
 
 
+@jax.jit  # its loop, traced anew for every axis of every use, was most of a step's tracing
 def undistort(camera: Camera, point: Float[Array, "2"]) -> Float[Array, "2"]:
     """Inverse of `distort`, by Newton's method; exact derivatives in the point and the camera.
 

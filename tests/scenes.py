@@ -44,13 +44,16 @@ def people(size: int, frames: int = 1, seed: int = 0) -> np.ndarray:
     return (place + rng.uniform(-0.5, 0.5, (size, frames, 17, 3))).astype(np.float32)
 
 
+_project = jax.jit(cam.batched(cam.project))
+
+
 def film(joints: np.ndarray, camera: Camera) -> Observations:
     """Exact observations `[*batch, V, ...]` of joints `[*batch, J, 3]` by cameras `[V]`."""
     batch = joints.shape[:-2]
     views = camera.focal.shape[0]
     cameras = jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, *x.shape)), camera)
     world = jnp.repeat(jnp.asarray(joints)[..., None, :, :], views, axis=-3)
-    keypoints = cam.batched(cam.project)(cameras, world)
+    keypoints = _project(cameras, world)
     return Observations(keypoints, jnp.ones(keypoints.shape[:-1]), cameras)
 
 

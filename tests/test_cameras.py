@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from pose3d_jax import cameras as cam
 from pose3d_jax.cameras import Camera, batched
+from tests import scenes
 
 LENSES = {
     "none": [0.0, 0, 0, 0, 0],
@@ -232,3 +233,11 @@ def test_batched_is_a_loop_over_cameras_and_points(function, axes):
         assert_allclose(
             result[t, v, j], one(cameras[3 * t + v], points[t, v, j]), rtol=1e-5, atol=1e-5
         )
+
+
+def test_cameras_of_other_leading_axes_than_the_points_are_refused():
+    """As many, but in another order: they would be paired wrongly."""
+    clip = scenes.batch(size=2, views=3)
+    swapped = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), clip.observations.cameras)
+    with pytest.raises(ValueError, match="do not match points"):
+        cam.batched(cam.project)(swapped, jnp.zeros((2, 1, 3, 17, 3)))
