@@ -1,4 +1,4 @@
-"""CMU-MV v1 without 3D labels, from clips rather than single frames.
+"""CMU-MV v1, from clips rather than single frames; without 3D labels unless asked.
 
     python -m data_prep.cmu --positions cmu_positions_30fps.npz --output data/cmu_mv_v1
     python -m pose3d_jax.main --config=configs/cmu_mv_seq.py --workdir=runs/cmu_mv_seq
@@ -8,15 +8,16 @@ and smooth motion (evaluation.fit): a run of that config needs no training anew,
 `--mode=evaluate --workdir=runs/cmu_mv --config=configs/cmu_mv_seq.py`.
 
 Arguments, behind a colon and apart by commas: `noise=typical` (trained and tested on noisy 2D
-points), `network=convolution`, `transformer` or `attention` (without the fit), `size=xs`, `s`, `m`
-or `b` (of attention), `causal` (convolutions that see the past alone, for streams),
+points), `labels` (trained on 3D labels), `network=convolution`, `transformer` or `attention`
+(without the fit), `size=xs`, `s`, `m` or `b` (of attention), `causal` (convolutions that see the
+past alone, for streams), `pretrained` (on masked motion for the first third of the epochs),
 `variant=report` (the transformer and the schedule of "3D Pose Estimation Using 2D Supervision"),
 `tiny` (a few steps of a small network, for tests). Results: docs/results.md.
 """
 
 from ml_collections import ConfigDict
 
-from configs import cmu_mv
+from configs import cmu_mv, cmu_supervised
 from pose3d_jax import recipes
 from pose3d_jax.config import ConfigError, arguments
 
@@ -48,6 +49,8 @@ def get_config(argument: str = "") -> ConfigDict:
         network=("lifter", *NETWORKS),
         size=("", *SIZES),
         causal=False,
+        labels=False,
+        pretrained=False,
         noise=tuple(FITS),
         variant=("tuned", "report"),
         tiny=False,
@@ -60,17 +63,22 @@ def get_config(argument: str = "") -> ConfigDict:
         raise ConfigError(f"the config's argument size: network={network} has none; leave it out")
     if given.causal and network == "lifter":
         raise ConfigError("the config's argument causal: say network=convolution, too")
-    config = cmu_mv.get_config("tiny" if tiny else "")
+    if report and (given.labels or given.pretrained):
+        raise ConfigError("the config's argument variant: report has no labels or pre-training")
+    if given.pretrained and network == "lifter":
+        raise ConfigError("the config's argument pretrained: a lifter sees one frame; say network=")
+    base = cmu_supervised if given.labels else cmu_mv
+    config = base.get_config("tiny" if tiny else "")
     config.name = "cmu_mv_seq_report" if report else "cmu_mv_seq"
-    config.phases = (
-        recipes.report(30, cmu_mv.REPORT, tiny)
-        if report
-        else recipes.tuned(30, cmu_mv.TUNED, tiny, other_people=True)
-    )
+    if report:
+        config.phases = recipes.report(30, cmu_mv.REPORT, tiny)
+    if given.pretrained:
+        weights = config.phases[0]["weights"]
+        config.phases = recipes.pretrained(30, weights, tiny, other_people=True)
     config.evaluation.noise = given.noise
     with config.unlocked():
         for phase in config.phases:
-            phase.update({"disturbance": dict(DISTURBANCES[given.noise])})
+            phase.setdefault("disturbance", dict(DISTURBANCES[given.noise]))
         if network == "lifter":
             config.evaluation.fit = dict(FITS[given.noise])
             return config

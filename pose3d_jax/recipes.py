@@ -6,7 +6,7 @@ from typing import Any
 Phases = tuple[dict[str, Any], ...]
 
 
-def report(epochs: int, weights: Mapping[str, float], tiny: bool = False) -> Phases:
+def report(epochs: int | float, weights: Mapping[str, float], tiny: bool = False) -> Phases:
     """The schedule of "3D Pose Estimation Using 2D Supervision" (CMU 16-824 report).
 
     Adam 3e-4; with dropout until half-time, then the whole network in inference mode: the "dropout
@@ -25,7 +25,7 @@ def report(epochs: int, weights: Mapping[str, float], tiny: bool = False) -> Pha
 
 
 def tuned(
-    epochs: int, weights: Mapping[str, float], tiny: bool = False, *, other_people: bool
+    epochs: int | float, weights: Mapping[str, float], tiny: bool = False, *, other_people: bool
 ) -> Phases:
     """Clips filmed anew, a falling rate, inference mode for the last fifth: docs/results.md.
 
@@ -65,6 +65,25 @@ def tuned(
     )
 
 
+def pretrained(
+    epochs: int | float, weights: Mapping[str, float], tiny: bool = False, *, other_people: bool
+) -> Phases:
+    """A third of the epochs on noisy and masked motion, then `tuned`.
+
+    What is shown is hidden in part and moved, what is to come out is not: masked pre-training as in
+    Zhu et al., "MotionBERT: A Unified Perspective on Learning Human Motion Representations" (ICCV
+    2023), of 2D motion by reprojection or of 3D motion, as the weights say.
+    """
+    fine = tuned(2 * epochs / 3, weights, tiny, other_people=other_people)
+    masked = {
+        **fine[0],
+        **_length(epochs / 3, tiny),
+        "learning_rate": 1e-3,
+        "disturbance": {"sigma_px": 3.0, "joints": 0.4, "frames": 0.3},
+    }
+    return (masked, *fine)
+
+
 def fit(sigma_px: float | None = None) -> dict[str, Any]:
     """`config.evaluation.fit` for keypoints that err by so much; None: that do not err at all.
 
@@ -75,5 +94,5 @@ def fit(sigma_px: float | None = None) -> dict[str, Any]:
     return {"on": True, "exact": False, "sigma_px": sigma_px, "doubt": 2.0, "rounds": 2}
 
 
-def _length(epochs: float, tiny: bool) -> dict[str, int | float]:
+def _length(epochs: int | float, tiny: bool) -> dict[str, int | float]:
     return {"length_steps": 3} if tiny else {"length_epochs": epochs}

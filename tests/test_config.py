@@ -25,7 +25,7 @@ def load(path, argument=None):
 
 
 def example():
-    return load(FILES[0]).copy_and_resolve_references()
+    return load(ROOT / "configs" / "cmu_mv.py").copy_and_resolve_references()
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,8 @@ def example():
         ("network=convolution,size=s", "network=convolution has none"),
         ("causal", "say network=convolution"),
         ("noise=hard", "noise: 'hard' is unknown"),
+        ("variant=report,labels", "report has no labels"),
+        ("pretrained", "a lifter sees one frame"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(argument, message):
@@ -44,9 +46,8 @@ def test_arguments_that_do_not_go_together_are_refused(argument, message):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_config_is_whole_and_makes_its_method(path):
-    arguments = {"demo": ("multiview", "supervised-tiny")}.get(
-        path.stem, (None, "tiny", "variant=report")
-    )
+    own = {"demo": ("multiview", "supervised-tiny"), "cmu_fused": (None, "tiny,noise=typical")}
+    arguments = own.get(path.stem, (None, "tiny", "variant=report"))
     if path.stem.startswith(("h36m", "humaneva")):
         arguments += ("views=2,detections=cpn_ft_h36m_dbb",)
     if path.stem.startswith("h36m"):
@@ -58,6 +59,17 @@ def test_every_config_is_whole_and_makes_its_method(path):
         assert phases[1].first_step == phases[0].steps
         # Every key stands in the file, so that a flag can set it.
         assert set(load(path, argument)) == set(configs.TOP)
+
+
+def test_pre_training_is_on_masked_motion_and_what_follows_is_not():
+    config = load(ROOT / "configs" / "cmu_mv_seq.py", "labels,pretrained,network=attention")
+    method = methods.create(config.method.to_dict(), Info(H36M, H36M))
+    masked, *fine = phases_of(configs.complete(config), method, steps_per_epoch=10)
+    assert masked.disturb.args[0].joints > 0
+    assert masked.disturb.args[0].frames > 0
+    assert all(phase.disturb is None for phase in fine)
+    assert [phase.steps for phase in (masked, *fine)] == [100, 160, 40]
+    assert config.method.name == "supervised"
 
 
 def test_a_benchmark_config_does_what_its_arguments_say():
