@@ -2,7 +2,7 @@
 
 Arguments that differ by device carry a leading device axis. Every device holds the whole data set
 and takes its own part of the same global batch, so that the number of devices changes the speed and
-nothing else (except for the draws of dropout and augmentation).
+nothing else (except for the draws of dropout, augmentation and what is hidden).
 """
 
 from collections.abc import Callable, Mapping

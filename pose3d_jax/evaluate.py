@@ -174,6 +174,7 @@ def leave(
         "fingerprint": restored.fingerprint,
         "noise": restored.config["evaluation"]["noise"],
         "evaluation": restored.config["evaluation"],
+        "data": restored.config["data"],
         "splits": tables,
         "config": metadata["config"],
         **(more or {}),

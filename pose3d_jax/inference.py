@@ -144,9 +144,12 @@ def _mirrored(observations: Observations, info: Info) -> Observations:
     points = normalised_points(observations)[..., order, :].at[..., 0].multiply(-1.0)
     cameras = observations.cameras
     zeros = jax.tree.map(jnp.zeros_like, cameras)
+    # The cameras' x axes are reversed, and the world's.
+    rotation = cameras.rotation.at[..., 0, 1:].multiply(-1.0).at[..., 1:, 0].multiply(-1.0)
     ideal: Camera = dataclasses.replace(
         zeros,
-        rotation=cameras.rotation,
+        rotation=rotation,
+        translation=cameras.translation.at[..., 0].multiply(-1.0),
         focal=jnp.ones_like(cameras.focal),
         tangential=cameras.tangential,
         size=cameras.size,

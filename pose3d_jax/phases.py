@@ -81,6 +81,7 @@ def _phase(
             dropout=settings["dropout"],
             update_statistics=settings["statistics"] == "batch",
             frozen=tuple(settings["frozen"]),
+            training=True,
         ),
         weights=weights,
         optimizer=_optimizer(settings["optimizer"], f"{where}.optimizer"),

@@ -75,7 +75,7 @@ def begin(state: TrainState, learnt: Variables, into: str) -> TrainState:
             said = [str(shape) if shape is not None else "absent" for shape in shapes]
             raise ConfigError(
                 f"config.init: {name} is {said[0]} in this network, {said[1]} in the checkpoint; "
-                f"give both the same method settings, or correct init.part and init.into"
+                f"give both the same method and settings, or correct init.part and init.into"
             )
     variables = unflatten_dict({**fresh, **jax.tree.map(jnp.asarray, found)})
     average = None if state.average is None else jax.tree.map(jnp.copy, variables)

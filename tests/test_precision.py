@@ -99,10 +99,10 @@ def test_products_are_found_wherever_they_hide():
     assert len(products(*GEOMETRY["look_at"][:1], *GEOMETRY["look_at"][1])) == 1
 
 
-def training(precision, optimizer=None, **mode):
-    """A step of the label-free method on a small scene: function, state and streams."""
+def training(precision, optimizer=None, name="multiview", **mode):
+    """A step of a label-free method on a small scene: function, state and streams."""
     method = methods.create(
-        {"name": "multiview", "width": 32}, Info(scenes.H36M, scenes.H36M, precision=precision)
+        {"name": name, "width": 32}, Info(scenes.H36M, scenes.H36M, precision=precision)
     )
     phase_ = phase(
         {"self": 1.0, "cross": 1.0, "consistency": 0.1},
@@ -117,24 +117,30 @@ def training(precision, optimizer=None, **mode):
     return run, replicate(state, 1), streams
 
 
-def dense(found):
+LAYERS = {"multiview": 6, "fused": 8}
+
+
+def dense(found, name):
     """Those of a step's products that are a dense layer's, forward or backward, and the others."""
     two = [all(len(v.aval.shape) == 2 for v in product.invars) for product in found]
     split = [[p for p, is_dense in zip(found, two, strict=True) if is_dense == d] for d in (1, 0)]
-    assert len(split[0]) == 6 + 5 + 6  # forward; of the input (not the first's); of the weights
+    # Forward; of the input, but for the first one; of the weights.
+    assert len(split[0]) == 3 * LAYERS[name] - 1
     return split
 
 
-def test_float32_step_has_every_product_at_the_highest_precision():
-    found = products(*training("float32", dropout=True))
-    dense(found)
+@pytest.mark.parametrize("name", LAYERS)
+def test_float32_step_has_every_product_at_the_highest_precision(name):
+    found = products(*training("float32", name=name, dropout=True))
+    dense(found, name)
     assert all(map(is_highest, found))
     assert all(types(product) == {"float32"} for product in found)
 
 
-def test_bfloat16_step_has_its_dense_layers_and_nothing_else_in_bfloat16():
-    run, state, streams = training("bfloat16", dropout=True)
-    layers, others = dense(products(run, state, streams))
+@pytest.mark.parametrize("name", LAYERS)
+def test_bfloat16_step_has_its_dense_layers_and_nothing_else_in_bfloat16(name):
+    run, state, streams = training("bfloat16", name=name, dropout=True)
+    layers, others = dense(products(run, state, streams), name)
     assert all(types(product) == {"bfloat16"} for product in layers)
     assert others  # the batch statistics
     assert all(is_highest(p) and types(p) == {"float32"} for p in others)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from configs import cmu_mv, cmu_mv_seq, cmu_supervised
+from configs import cmu_fused, cmu_mv, cmu_mv_seq, cmu_supervised
 from data_prep import synthetic
 from pose3d_jax import adapt, checkpoint, evaluate, train
 from pose3d_jax.checkpoint import CheckpointError
@@ -24,6 +24,8 @@ def experiment(module, data, argument="tiny"):
     config.data.path = str(data)
     config.evaluation.test = ("test",)
     config.evaluation.references = ()
+    for phase in config.phases:
+        phase.pop("augmentation", None)  # quicker to compile, and not what is tested
     return config
 
 
@@ -100,3 +102,14 @@ def test_a_lifter_s_clips_are_fitted_at_evaluation(data, lifter):
     assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(rows["multiview_fitted"]["p1"]))
     with pytest.raises(ConfigError, match=r"fit: what was adapted is not fitted"):
         adapt.run(workdir, given)
+
+
+def test_a_network_of_all_views_is_evaluated_with_those_that_there_are(data, tmp_path):
+    config = experiment(cmu_fused, data)
+    config.phases = config.phases[:1]
+    metrics = train.run(config, tmp_path / "run")
+    assert set(metrics["splits"]["test"]["rows"]) == {"fused", "triangulation", "mean_pose"}
+    config.data.views = (0, 2)
+    fewer = evaluate.run(tmp_path / "run", config)
+    assert list(fewer["data"]["views"]) == [0, 2]
+    assert fewer["splits"]["test"]["rows"].keys() == metrics["splits"]["test"]["rows"].keys()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pose3d_jax.methods.base import Info, Method, MethodError
+from pose3d_jax.methods.fused import Fused
 from pose3d_jax.methods.multiview import MultiView
 from pose3d_jax.methods.semisupervised import SemiSupervised
 from pose3d_jax.methods.supervised import Supervised
@@ -16,6 +17,7 @@ METHODS: dict[str, type] = {
     "supervised": Supervised,
     "multiview": MultiView,
     "semisupervised": SemiSupervised,
+    "fused": Fused,
 }
 
 

@@ -52,6 +52,7 @@ class Mode:
     dropout: bool = False
     update_statistics: bool = False
     frozen: tuple[str, ...] = ()  # paths without updates; they use running statistics
+    training: bool = False  # neither an evaluation nor an adaptation to what is to be predicted
 
     def statistics(self, module: str) -> bool:
         """Whether `module` normalises by, and updates from, the batch's statistics."""

@@ -1,4 +1,4 @@
-"""What the methods that lift each view on its own have in common: the network and `predict`."""
+"""What the methods that lift views have in common: the network and `predict`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -34,7 +34,10 @@ NETWORKS: Mapping[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class SingleViewLifting:
-    """A network applied to every view by itself; methods add `groups` and `terms`."""
+    """A network applied to every view by itself, unless a method tells it of others.
+
+    Methods add `groups` and `terms`.
+    """
 
     info: Info
     network: str = "lifter"  # of NETWORKS
@@ -66,7 +69,12 @@ class SingleViewLifting:
 
     @property
     def model(self) -> Lifter | SequenceLifter:
-        """The network, made from the settings and the skeletons."""
+        """The network that is trained."""
+        return self.view_model
+
+    @property
+    def view_model(self) -> Lifter | SequenceLifter:
+        """The network that lifts a view, made from the settings and the skeletons."""
         keypoints, joints = self.info.keypoint_skeleton, self.info.joint_skeleton
         root_name = joints.joints[joints.root]
         placed: dict[str, Any] = {
@@ -99,35 +107,47 @@ class SingleViewLifting:
     @property
     def context(self) -> tuple[int, int]:
         """See `base.context_of`."""
-        model = self.model
+        model = self.view_model
         return model.trunk.context if isinstance(model, SequenceLifter) else (0, 0)
+
+    def inputs(
+        self, observations: Observations, key: Key[Array, ""] | None = None
+    ) -> tuple[Any, ...]:
+        """What the network is called with: points on the plane z = 1 and confidences.
+
+        `[B, T, V, keypoints, ...]`; with a key, what it is shown in training.
+        """
+        del key
+        return normalised_points(observations), observations.confidence
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
         """See `Method.init`."""
-        observations = batch["main"].observations
         variables = self.model.init(
             key,
-            normalised_points(observations),
-            observations.confidence,
+            *self.inputs(batch["main"].observations),
             dropout=False,
             update_statistics=False,
         )
         return {collection: {"lifter": tree} for collection, tree in variables.items()}
 
     def lift(
-        self, variables: Variables, observations: Observations, key: Key[Array, ""], mode: Mode
+        self,
+        variables: Variables,
+        observations: Observations,
+        key: Key[Array, ""],
+        mode: Mode,
     ) -> tuple[Float[Array, "batch lifted views joints 3"], Variables]:
         """Camera-frame joints, metres, and the mutable collections after the call.
 
         Of the frames without their context: see `lifted`.
         """
+        shown_key, dropout_key = jax.random.split(key)
         joints, collections = self.model.apply(
             self._own(variables),
-            normalised_points(observations),
-            observations.confidence,
+            *self.inputs(observations, shown_key if mode.training else None),
             dropout=mode.dropout,
             update_statistics=mode.statistics("lifter"),
-            rngs={"dropout": key},
+            rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )
         return joints, {collection: {"lifter": tree} for collection, tree in collections.items()}

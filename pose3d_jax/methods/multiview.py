@@ -51,10 +51,14 @@ class MultiView(SingleViewLifting):
         keypoints, joints = self.info.keypoint_skeleton, self.info.joint_skeleton
         if keypoints != joints:
             raise MethodError(
-                f"method multiview compares reprojected joints with keypoints, but the joints are "
-                f"{joints.name} and the keypoints {keypoints.name}; set data.joint_skeleton to "
+                f"method {self._name} compares reprojected joints with keypoints, but the joints "
+                f"are {joints.name} and the keypoints {keypoints.name}; set data.joint_skeleton to "
                 f"{keypoints.name} or convert the keypoints when the data is prepared"
             )
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__.lower()
 
     def terms(
         self,
@@ -69,7 +73,7 @@ class MultiView(SingleViewLifting):
         """See `Method.terms`. Raises `MethodError` for fewer than two views."""
         observations = batch["main"].observations
         if observations.confidence.shape[-2] < 2:
-            raise MethodError("method multiview needs at least 2 views; the data has 1")
+            raise MethodError(f"method {self._name} needs at least 2 views; the data has 1")
         need_frames(group, {"motion": 2, "bones": 2, "smooth": 3}, batch, self.context)
         joints, collections = self.lift(variables, shown(batch), key, mode)
         observations = self.lifted(observations)

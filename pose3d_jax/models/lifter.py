@@ -46,17 +46,20 @@ class Lifter(nn.Module):
         self,
         points: Float[Array, "*views keypoints 2"],
         confidence: Float[Array, "*views keypoints"],
+        extra: Float[Array, "*views features"] | None = None,
         *,
         dropout: bool,
         update_statistics: bool,
     ) -> Float[Array, "*views joints 3"]:
         """Normalised points and confidences to camera-frame joints, metres.
 
-        Views without any visible point leave the batch statistics alone.
+        Views without any visible point leave the batch statistics alone. `extra` is what else the
+        network is told.
         """
         sight = rays.look(points, confidence, self.keypoint_root, centred=self.centred)
         flat = sight.relative.reshape(*points.shape[:-2], -1)
-        x = jnp.concatenate([flat, sight.where, confidence], axis=-1)
+        told = [] if extra is None else [extra.astype(flat.dtype)]
+        x = jnp.concatenate([flat, sight.where, confidence, *told], axis=-1)
 
         # One axis of rows throughout: see `layers.by_row`.
         x, mask = x.reshape(-1, x.shape[-1]), sight.seen.reshape(-1)

@@ -35,6 +35,7 @@ def look(
     points: Float[Array, "*views keypoints 2"],
     confidence: Float[Array, "*views keypoints"],
     root: int | None,
+    stand_in: Float[Array, "*views 2"] | None = None,
     *,
     centred: bool,
 ) -> Sight:
@@ -45,6 +46,7 @@ def look(
       confidence: 0 where a point is missing.
       root: its index among the keypoints, or None where they have no such point; then, and where it
         is missing, the mean of the visible points stands for it.
+      stand_in: where a view that sees nothing is taken to look; by default along its axis.
       centred: turn the camera so that the root lies on its axis, divide points by their spread
         about it, multiply its depth by it. What is seen then depends neither on where in the image
         a person is nor on how far away, but for perspective (compare Yu et al., "PCLs:
@@ -53,6 +55,8 @@ def look(
     seen = (confidence > 0).astype(points.dtype)
     any_seen = seen.max(axis=-1)
     point, point_seen = _root_point(points, seen, root)
+    if stand_in is not None:
+        point = jnp.where(any_seen[..., None] > 0, point, stand_in)
     if not centred:
         # About unit scale: a person of 1.7 m at 4 m spans 0.4 on the normalised plane.
         relative = 4.0 * (points - point[..., None, :]) * seen[..., None]
@@ -65,6 +69,25 @@ def look(
     relative = relative / spread[..., None]
     centre = jnp.zeros_like(point)
     return Sight(relative, size, any_seen, centre, point_seen, _SPREAD / spread, turn)
+
+
+def nearest_seen(
+    points: Float[Array, "*views time keypoints 2"],
+    confidence: Float[Array, "*views time keypoints"],
+    root: int | None,
+) -> Float[Array, "*views time 2"]:
+    """The root's point, as `look` finds it, of the nearest frame in which anything is seen.
+
+    The origin where nothing ever is.
+    """
+    seen = (confidence > 0).astype(points.dtype)
+    point, _ = _root_point(points, seen, root)
+    frame = jnp.arange(seen.shape[-2])
+    away = jnp.abs(frame[:, None] - frame[None])
+    blank = seen.max(axis=-1)[..., None, :] == 0
+    away = jnp.broadcast_to(away, (*blank.shape[:-2], *away.shape))
+    nearest = jnp.argmin(jnp.where(blank, 2 * len(frame), away), axis=-1)
+    return jnp.take_along_axis(point, nearest[..., None], axis=-2)
 
 
 def place(

@@ -18,7 +18,7 @@ class SequenceLifter(nn.Module):
     """A temporal network that is shown each frame, and whose root is placed, as `Lifter`'s.
 
     Attributes:
-      trunk: `(features [rows, T, K, 3], where [rows, T, 1 or 2], seen [rows, T], dropout=...,
+      trunk: `(features [rows, T, K, 3], where [rows, T, axes], seen [rows, T], dropout=...,
         update_statistics=...)` to `[rows, T', joints, 3]`; `rows` are the views of all clips.
         Features are x, y and confidence; see `rays.Sight`. Its `context` is how many frames fewer
         come out, at the beginning and at the end.
@@ -39,6 +39,7 @@ class SequenceLifter(nn.Module):
         self,
         points: Float[Array, "batch time views keypoints 2"],
         confidence: Float[Array, "batch time views keypoints"],
+        extra: Float[Array, "batch time views features"] | None = None,
         *,
         dropout: bool,
         update_statistics: bool,
@@ -46,7 +47,7 @@ class SequenceLifter(nn.Module):
         """Normalised points and confidences to camera-frame joints, metres.
 
         Frames without any visible point get a pose, too, but leave the batch statistics alone. The
-        frames of the trunk's `context` get none.
+        frames of the trunk's `context` get none. `extra` is what else the network is told.
         """
         batch, time, views = points.shape[:3]
         before, after = self.trunk.context
@@ -54,8 +55,12 @@ class SequenceLifter(nn.Module):
         def rows(x: Array) -> Array:  # [B, T, V, ...] -> [B V, T, ...]
             return jnp.moveaxis(x, 2, 1).reshape(batch * views, time, *x.shape[3:])
 
-        def trunk(*inputs: Array) -> Array:
-            return self.trunk(*inputs, dropout=dropout, update_statistics=update_statistics)
+        def trunk(features: Array, where: Array, seen: Array) -> Array:
+            if extra is not None:
+                where = jnp.concatenate([where, rows(extra).astype(where.dtype)], axis=-1)
+            return self.trunk(
+                features, where, seen, dropout=dropout, update_statistics=update_statistics
+            )
 
         joints = self._lift(rows(points), rows(confidence), slice(before, time - after), trunk)
         return jnp.moveaxis(joints.reshape(batch, views, *joints.shape[1:]), 1, 2)
@@ -88,7 +93,10 @@ class SequenceLifter(nn.Module):
         lifted: slice,
         trunk: Callable[..., Array],
     ) -> Float[Array, "rows lifted joints 3"]:
-        sight = rays.look(points, confidence, self.keypoint_root, centred=self.centred)
+        stand_in = None
+        if self.trunk.context == (0, 0):  # otherwise it would depend on what else is lifted
+            stand_in = rays.nearest_seen(points, confidence, self.keypoint_root)
+        sight = rays.look(points, confidence, self.keypoint_root, stand_in, centred=self.centred)
         features = jnp.concatenate([sight.relative, confidence[..., None]], axis=-1)
         raw = trunk(features, sight.where, sight.seen)
         return rays.place(

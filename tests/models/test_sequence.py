@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pose3d_jax.models import rays
 from pose3d_jax.models.attention import Attention, JointAttention, Transformer, sines
 from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.models.sequence import Convolution, SequenceLifter
@@ -97,10 +98,24 @@ def test_without_positions_the_report_s_transformer_sees_a_set_of_frames():
     for positions in (False, True):
         trunk = Transformer(17, width=16, blocks=2, dropout=0.0, positions=positions)
         lift, points, seen = made(trunk)
+        seen = jnp.ones_like(seen)  # where nothing is seen, the neighbours say where to look
         same = np.allclose(
             lift(points[:, order], seen[:, order]), lift(points, seen)[:, order], atol=1e-4
         )
         assert same == (not positions)
+
+
+def test_a_frame_that_sees_nothing_looks_where_the_nearest_one_did():
+    points = jnp.asarray(RNG.uniform(-0.3, 0.3, (2, 5, 17, 2)), jnp.float32)
+    seen = jnp.zeros((2, 5, 17)).at[0, 0].set(1.0).at[0, 4, 3:].set(0.5)
+    found = np.asarray(rays.nearest_seen(points, seen, 0))
+    first, last = points[0, 0, 0], points[0, 4, 3:].mean(axis=0)  # the others, without its root
+    np.testing.assert_allclose(found[0, [0, 1]], [first, first], atol=1e-6)
+    np.testing.assert_allclose(found[0, [3, 4]], [last, last], atol=1e-6)
+    np.testing.assert_array_equal(found[1], 0.0)
+    sight = rays.look(points, seen, 0, rays.nearest_seen(points, seen, 0), centred=True)
+    np.testing.assert_allclose(sight.turn[0, 1], sight.turn[0, 0], atol=1e-6)
+    assert np.abs(sight.turn[0, 1] - np.eye(3)).max() > 1e-3
 
 
 def test_attention_is_flax_s_own():
