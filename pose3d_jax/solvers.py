@@ -19,7 +19,7 @@ _LEAST_DAMPING, _MOST_DAMPING = 1e-7, 1e7
 def levenberg_marquardt(
     model: Callable[[Unknowns, Int[Array, ""]], tuple[Cost, Propose]],
     start: Unknowns,
-    steps: int,
+    steps: int | Int[Array, ""],
     damping: float = 1e-4,
 ) -> Unknowns:
     """What `steps` damped Gauss-Newton steps make of `start`.

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose
@@ -57,24 +57,28 @@ def rosenbrock(at):
 
 
 @jax.jit
-def descend(start):
-    """The costs after more and more steps down Rosenbrock's valley, and where they lead."""
-    model = gauss_newton(rosenbrock)
-    found = [start] + [levenberg_marquardt(model, start, steps) for steps in (1, 2, 4, 8, 100)]
-    return jnp.stack([jnp.sum(rosenbrock(at) ** 2) for at in found]), found[-1]
+def descend(start, steps):
+    """Where so many steps lead down Rosenbrock's valley: one program, so that more go the same way."""
+    return levenberg_marquardt(gauss_newton(rosenbrock), start, steps)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.floats(-3, 3), st.floats(-3, 3))
+@example(-1.456011651404351, 3.0)  # where programs of 2 and of 4 steps differ by rounding
 def test_rosenbrock_never_gets_worse(x, y):
-    costs, _ = descend({"x": jnp.float32(x), "y": jnp.float32(y)})
-    assert np.all(np.diff(costs) <= 0)
+    start = {"x": jnp.float32(x), "y": jnp.float32(y)}
+    found = [descend(start, steps) for steps in (0, 1, 2, 4, 8, 100)]
+    x, y = (np.array([at[axis] for at in found], np.float64) for axis in "xy")
+    costs = (10 * (y - x**2)) ** 2 + (1 - x) ** 2
+    # By how much float32's cost errs: its first residual is 10 times a difference of large numbers.
+    rounding = 2 * EPS * (np.sqrt(costs) * 10 * (np.abs(y) + x**2) + costs)
+    assert np.all(costs[1:] <= costs[:-1] + rounding[1:] + rounding[:-1])
 
 
 # Not from everywhere in so few steps: the valley is long.
 @pytest.mark.parametrize(("x", "y"), [(-1.2, 1.0), (2.0, -2.0), (0.0, 0.0)])
 def test_rosenbrock_is_solved(x, y):
-    _, found = descend({"x": jnp.float32(x), "y": jnp.float32(y)})
+    found = descend({"x": jnp.float32(x), "y": jnp.float32(y)}, 100)
     assert_allclose([found["x"], found["y"]], 1.0, atol=1e-3)
 
 
