@@ -11,7 +11,8 @@
 `settings` the tuned ones with one thing changed, `labels` the tuned ones with 3D labels of a tenth
 of the clips of each group, and ever more clips without any (as many steps for all), `networks` the
 temporal ones on as many frames as the lifter gets. All start from
-`configs/cmu_mv.py:variant=report`, with 10 epochs at width 512, label-free but for `labels`.
+`configs/cmu_mv.py:variant=report`, with 10 epochs (`--epochs`) at width 512, label-free but for
+`labels`.
 A run that is there already, whole or cut, is taken up where it is; the test splits stay unread.
 Prints validation P1 over frames and groups, P2 and acceleration error over frames, mean and range
 of the seeds, draws the curves of P1 (OUT/STUDY.png; not of a part of a study, `--only`), and ends
@@ -209,7 +210,8 @@ def _network(name: str, window: int | None = None, **settings: Any) -> Change:
 def _pretrained(config: ConfigDict) -> None:
     """Masked motion for the first third of the epochs."""
     weights = config.phases[0]["weights"]
-    config.phases = recipes.pretrained(EPOCHS, weights, other_people=True)
+    epochs = sum(phase["length_epochs"] for phase in config.phases)
+    config.phases = recipes.pretrained(epochs, weights, other_people=True)
 
 
 NETWORKS: Study = {
@@ -238,7 +240,9 @@ STUDIES: dict[str, Study] = {
 }
 
 
-def config_of(changes: tuple[Change, ...], data: str, seed: int, quick: bool) -> ConfigDict:
+def config_of(
+    changes: tuple[Change, ...], data: str, seed: int, quick: bool, epochs: int = EPOCHS
+) -> ConfigDict:
     """The experiment of one variant and seed, judged on validation."""
     config = cmu_mv.get_config("variant=report,tiny" if quick else "variant=report")
     config.seed = seed
@@ -247,7 +251,7 @@ def config_of(changes: tuple[Change, ...], data: str, seed: int, quick: bool) ->
         config.method.width = WIDTH
     for phase in config.phases:
         phase.pop("length_steps", None)
-        phase["length_epochs"] = (0.01 if quick else EPOCHS) / len(config.phases)
+        phase["length_epochs"] = (0.01 if quick else epochs) / len(config.phases)
     for change in changes:
         change(config)
     if quick:
@@ -259,7 +263,9 @@ def config_of(changes: tuple[Change, ...], data: str, seed: int, quick: bool) ->
     return config
 
 
-def run(study: Study, data: str, out: Path, seeds: int, quick: bool) -> dict[str, dict[str, list]]:
+def run(
+    study: Study, data: str, out: Path, seeds: int, quick: bool, epochs: int = EPOCHS
+) -> dict[str, dict[str, list]]:
     """Errors on validation by variant, seed by seed: columns of the table, and P1's curves."""
     columns = ("frames", "groups", "p2", "acceleration")
     print(f"{'mean (range of the seeds)':<40}{'P1, mm':>22}{'P1, groups':>22}", end="")
@@ -271,7 +277,7 @@ def run(study: Study, data: str, out: Path, seeds: int, quick: bool) -> dict[str
         name = "".join(c if c.isalnum() or c == "." else "_" for c in variant).strip("_")
         for seed in range(seeds):
             directory = out / name / str(seed)
-            metrics = train.run(config_of(changes, data, seed, quick), directory)
+            metrics = train.run(config_of(changes, data, seed, quick, epochs), directory)
             row = metrics["splits"]["validation"]["rows"][metrics["method"]]
             of["frames"].append(1000 * row["p1"]["frames"])
             of["groups"].append(1000 * row["p1"]["groups"])
@@ -308,6 +314,7 @@ def main() -> None:
     parser.add_argument("--data", default="data/cmu_mv_v1", help="CMU-MV v1, prepared")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="(not of labels, in steps)")
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="these of its variants")
     parser.add_argument("--quick", action="store_true", help="a few steps, two variants")
     args = parser.parse_args()
@@ -320,7 +327,7 @@ def main() -> None:
     if args.quick:
         seeds = 1
         study = {name: study[name] for name in (next(iter(study)), list(study)[-1])}
-    found = run(study, args.data, args.out / args.study, seeds, args.quick)
+    found = run(study, args.data, args.out / args.study, seeds, args.quick, args.epochs)
     if not args.only:
         drawn(found).savefig(args.out / f"{args.study}.png", dpi=150)
     print(json.dumps({"ablation": {"study": args.study, "variants": found}}))

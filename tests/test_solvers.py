@@ -58,7 +58,7 @@ def rosenbrock(at):
 
 @jax.jit
 def descend(start, steps):
-    """Where so many steps lead down Rosenbrock's valley: one program, so that more go the same way."""
+    """Where so many steps lead down Rosenbrock's valley: one program for any number of them."""
     return levenberg_marquardt(gauss_newton(rosenbrock), start, steps)
 
 
