@@ -79,6 +79,8 @@ class Prediction:
 
     joints: Leaf  # [batch, time, views, joints, 3]
     samples: Leaf = None  # [samples, batch, time, views, joints, 3], where a method draws them
+    # [batch, time, views, joints, 3, 3] metres^2, of each joint about the root, where known
+    covariance: Leaf = None
     space: str = struct.field(pytree_node=False, default="absolute")
 
 

@@ -219,6 +219,17 @@ def need_frames(
             )
 
 
+def need_one_joint_set(info: Info, name: str) -> None:
+    """Raises `MethodError` where the joints of the method `name` are not the keypoints."""
+    keypoints, joints = info.keypoint_skeleton, info.joint_skeleton
+    if keypoints != joints:
+        raise MethodError(
+            f"method {name} compares reprojected joints with keypoints, but the joints "
+            f"are {joints.name} and the keypoints {keypoints.name}; set data.joint_skeleton to "
+            f"{keypoints.name} or convert the keypoints when the data is prepared"
+        )
+
+
 def normalised_points(
     observations: Observations,
 ) -> Float[Array, "batch time views keypoints 2"]:

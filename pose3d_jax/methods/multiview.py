@@ -10,7 +10,13 @@ from pose3d_jax import cameras as cam
 from pose3d_jax import losses
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables, view_seen
-from pose3d_jax.methods.lifting import SingleViewLifting, need_frames, normalised_points, shown
+from pose3d_jax.methods.lifting import (
+    SingleViewLifting,
+    need_frames,
+    need_one_joint_set,
+    normalised_points,
+    shown,
+)
 from pose3d_jax.schema import Observations
 from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.triangulate import triangulate
@@ -48,13 +54,7 @@ class MultiView(SingleViewLifting):
     def __post_init__(self) -> None:
         """The 2D and 3D joint sets must be the same: reprojections are compared with keypoints."""
         super().__post_init__()
-        keypoints, joints = self.info.keypoint_skeleton, self.info.joint_skeleton
-        if keypoints != joints:
-            raise MethodError(
-                f"method {self._name} compares reprojected joints with keypoints, but the joints "
-                f"are {joints.name} and the keypoints {keypoints.name}; set data.joint_skeleton to "
-                f"{keypoints.name} or convert the keypoints when the data is prepared"
-            )
+        need_one_joint_set(self.info, self._name)
 
     @property
     def _name(self) -> str:

@@ -16,6 +16,7 @@ from pose3d_jax.geometry import HIGHEST, safe_divide
 
 # Root mean square distance from the root, on the normalised plane, of a person at 4 m.
 _SPREAD = 0.13
+_NEAREST = 0.3  # metres, of a joint on its ray
 
 
 @struct.dataclass
@@ -28,6 +29,8 @@ class Sight:
     point: Leaf  # [*views, 2] the root's point, in the turned camera
     point_seen: Leaf  # [*views, 1] whether it is the root's own
     far: Leaf  # [*views, 1] the factor on the root's depth
+    points: Leaf  # [*views, keypoints, 2] in the turned camera, on its plane z = 1; 0 where missing
+    visible: Leaf  # [*views, keypoints] 1 where a point is there
     turn: Leaf  # [*views, 3, 3] the camera's rotation, or None
 
 
@@ -61,14 +64,15 @@ def look(
         # About unit scale: a person of 1.7 m at 4 m spans 0.4 on the normalised plane.
         relative = 4.0 * (points - point[..., None, :]) * seen[..., None]
         far = jnp.ones_like(point_seen)
-        return Sight(relative, point, any_seen, point, point_seen, far, None)
+        there = points * seen[..., None]
+        return Sight(relative, point, any_seen, point, point_seen, far, there, seen, None)
     turn = _towards(point)
-    relative = _turned(turn, points) * seen[..., None]
-    spread = jnp.where(any_seen[..., None] > 0, _spread(relative, seen), _SPREAD)
+    turned = _turned(turn, points) * seen[..., None]
+    spread = jnp.where(any_seen[..., None] > 0, _spread(turned, seen), _SPREAD)
     size = jnp.log(spread / _SPREAD)
-    relative = relative / spread[..., None]
-    centre = jnp.zeros_like(point)
-    return Sight(relative, size, any_seen, centre, point_seen, _SPREAD / spread, turn)
+    relative = turned / spread[..., None]
+    centre, far = jnp.zeros_like(point), _SPREAD / spread
+    return Sight(relative, size, any_seen, centre, point_seen, far, turned, seen, turn)
 
 
 def nearest_seen(
@@ -115,6 +119,38 @@ def place(
     sideways = offsets[..., root, :2] * (1.0 - sight.point_seen)
     on_ray = on_ray.at[..., :2].add(sideways)
     joints = (on_ray[..., None, :] + offsets).at[..., root, :].set(on_ray)
+    if sight.turn is None:
+        return joints
+    return jnp.einsum("...ji,...nj->...ni", sight.turn, joints, precision=HIGHEST)
+
+
+def place_on_rays(
+    raw: Float[Array, "*views joints 3"],
+    sight: Sight,
+    *,
+    root: int,
+    root_depth: float,
+    reach: float,
+    depth_known: bool = False,
+) -> Float[Array, "*views joints 3"]:
+    """As `place`, with every joint that is seen on the ray of its own point.
+
+    The joints are the keypoints. Of a joint that is seen only the depth is taken from `raw`; its
+    projection is its point, exactly, as long as it is in front of the camera. With `depth_known`
+    the root is at `root_depth` times `sight.far`: where nothing tells how large a person is, the
+    spread of the points says how far away.
+    """
+    offsets = reach * jnp.tanh(raw)
+    bias = jnp.log(jnp.expm1(root_depth))
+    known, said = jnp.full_like(sight.far, root_depth), jax.nn.softplus(raw[..., root, 2:] + bias)
+    depth = sight.far * (known if depth_known else said)
+    at_root = depth * jnp.concatenate([sight.point, jnp.ones_like(depth)], axis=-1)
+    # Where the root's own point is missing, it may leave the ray of its stand-in sideways.
+    at_root = at_root.at[..., :2].add(offsets[..., root, :2] * (1.0 - sight.point_seen))
+    at_root, offsets = at_root[..., None, :], offsets.at[..., root, :].set(0.0)
+    away = jnp.maximum(depth + offsets[..., 2], _NEAREST)[..., None]
+    on_rays = away * jnp.concatenate([sight.points, jnp.ones_like(away)], axis=-1)
+    joints = jnp.where(sight.visible[..., None] > 0, on_rays, at_root + offsets)
     if sight.turn is None:
         return joints
     return jnp.einsum("...ji,...nj->...ni", sight.turn, joints, precision=HIGHEST)

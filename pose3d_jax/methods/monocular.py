@@ -1,0 +1,91 @@
+"""What the methods that know one view of a person at a time have in common: its points on rays.
+
+No rig is known and, without labels, no size: a pose is up to scale, its root as far away as a
+person of a usual size would be who is seen as large.
+"""
+
+import dataclasses
+from typing import TypeVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pose3d_jax.cameras import MIN_DEPTH
+from pose3d_jax.geometry import HIGHEST, safe_divide, safe_norm
+from pose3d_jax.methods.base import Info
+from pose3d_jax.methods.lifting import need_one_joint_set, normalised_points, setting
+from pose3d_jax.models import rays
+from pose3d_jax.schema import Clip, Observations
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Monocular:
+    """Settings of a network that lifts each view by itself; methods add `groups` and the rest."""
+
+    info: Info
+    width: int = setting(1024, least=1, below=100_000)
+    blocks: int = setting(2, least=0, below=1000)
+    root_depth: float = setting(4.0, above=0)  # metres
+    reach: float = setting(1.5, above=0)  # metres
+
+    def __post_init__(self) -> None:
+        """The 2D and 3D joint sets must be the same: joints lie on the rays of keypoints."""
+        need_one_joint_set(self.info, type(self).__name__.lower())
+
+    @property
+    def root(self) -> int:
+        """Index of the root joint."""
+        return self.info.joint_skeleton.root
+
+    def look(
+        self,
+        points: Float[Array, "*views keypoints 2"],
+        confidence: Float[Array, "*views keypoints"],
+    ) -> rays.Sight:
+        """What the networks are shown of normalised points: see `rays.look`."""
+        return rays.look(points, confidence, self.root, centred=True)
+
+    def see(self, observations: Observations) -> rays.Sight:
+        """What the networks are shown of observations `[B, T, V, ...]`."""
+        return self.look(normalised_points(observations), observations.confidence)
+
+    def place(
+        self, raw: Float[Array, "*views joints 3"], sight: rays.Sight, *, depth_known: bool
+    ) -> Float[Array, "*views joints 3"]:
+        """Camera-frame joints of what a network said of a sight: see `rays.place_on_rays`."""
+        return rays.place_on_rays(
+            raw,
+            sight,
+            root=self.root,
+            root_depth=self.root_depth,
+            reach=self.reach,
+            depth_known=depth_known,
+        )
+
+
+def turned(
+    joints: Float[Array, "*views joints 3"], rotation: Float[Array, "*views 3 3"], root: int
+) -> Float[Array, "*views joints 3"]:
+    """Poses turned about their root, which stays where it is."""
+    centre = joints[..., root : root + 1, :]
+    return centre + jnp.einsum("...ij,...nj->...ni", rotation, joints - centre, precision=HIGHEST)
+
+
+def seen_from_here(joints: Float[Array, "*views joints 3"]) -> Float[Array, "*views joints 2"]:
+    """Camera-frame joints on the plane z = 1; depths are held at `cameras.MIN_DEPTH` or more."""
+    return joints[..., :2] / jnp.maximum(joints[..., 2:], MIN_DEPTH)
+
+
+def sized(
+    joints: Float[Array, "*views joints 3"], root: int
+) -> tuple[Float[Array, "*views joints 3"], Float[Array, "*views 1 1"]]:
+    """Poses about their root in sizes of their own, and those: root mean square distances from it.
+
+    Metres in, metres out for the sizes.
+    """
+    relative = joints - joints[..., root : root + 1, :]
+    count = relative.shape[-2] - 1
+    size = safe_norm(relative.reshape(*relative.shape[:-2], -1))[..., None, None] / count**0.5
+    return safe_divide(relative, jnp.broadcast_to(size, relative.shape)), size
