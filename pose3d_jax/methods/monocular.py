@@ -5,7 +5,6 @@ person of a usual size would be who is seen as large.
 """
 
 import dataclasses
-from typing import TypeVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -15,9 +14,7 @@ from pose3d_jax.geometry import HIGHEST, safe_divide, safe_norm
 from pose3d_jax.methods.base import Info
 from pose3d_jax.methods.lifting import need_one_joint_set, normalised_points, setting
 from pose3d_jax.models import rays
-from pose3d_jax.schema import Clip, Observations
-
-T = TypeVar("T")
+from pose3d_jax.schema import Observations
 
 
 @dataclasses.dataclass(frozen=True)
