@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 from scipy.special import gammaincinv
 
@@ -66,6 +67,26 @@ def n_mpjpe(
         jnp.sum(weight * prediction * truth), jnp.sum(weight * prediction * prediction)
     )
     return mpjpe_absolute(scale * prediction, truth, valid)
+
+
+def stress(
+    prediction: Float[Array, "joints 3"],
+    truth: Float[Array, "joints 3"],
+    valid: Float[Array, "joints"],
+) -> Float[Array, ""]:
+    """By how much the distances between each two valid joints differ, metres.
+
+    The mean absolute difference, as in Novotny et al., "C3DPO" (ICCV 2019), section 5, after the
+    prediction is scaled so that its distances fit the true ones by least squares (there, sizes are
+    given). It sees neither a rotation nor a reflection, and so no depth of the wrong sign. 0 with
+    fewer than two valid joints.
+    """
+    first, second = np.triu_indices(len(prediction), 1)
+    found, wanted = (safe_norm(pose[first] - pose[second]) for pose in (prediction, truth))
+    weight = valid[first] * valid[second]
+    found, wanted = (jnp.where(weight > 0, distances, 0.0) for distances in (found, wanted))
+    scale = safe_divide(jnp.sum(weight * found * wanted), jnp.sum(weight * found * found))
+    return _mean(jnp.abs(scale * found - wanted), weight)
 
 
 def mpjpe_report(
@@ -138,6 +159,7 @@ METRICS: Mapping[str, tuple[Callable[..., Array], str]] = {
     "p1": (mpjpe, "root_relative"),
     "p2": (lambda prediction, truth, valid, _: p_mpjpe(prediction, truth, valid), "up_to_scale"),
     "n_mpjpe": (n_mpjpe, "up_to_scale"),
+    "stress": (lambda prediction, truth, valid, _: stress(prediction, truth, valid), "up_to_scale"),
     "absolute": (
         lambda prediction, truth, valid, _: mpjpe_absolute(prediction, truth, valid),
         "absolute",

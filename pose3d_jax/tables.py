@@ -13,6 +13,7 @@ NAMES = {
     "p1": "P1",
     "p2": "P2",
     "n_mpjpe": "N-MPJPE",
+    "stress": "stress",
     "absolute": "absolute",
     "mpjpe_report": "MPJPE (report)",
 }

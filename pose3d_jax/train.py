@@ -153,9 +153,9 @@ def run(
                 every = settings["every_epochs"] * epoch
                 due = done // every > before // every or done == total
                 if validation is not None and due:
-                    p1 = _validate(method, info, state, validation, lifting)
-                    scalars["validation/p1"] = p1
-                    bar.set_postfix_str(f"validation P1 {p1:.4f} m")
+                    metric, error = _validate(method, info, state, validation, lifting)
+                    scalars[f"validation/{metric}"] = error
+                    bar.set_postfix_str(f"validation {metric.upper()} {error:.4f} m")
                 if log is not None:
                     log.write(done, scalars)
                 stop = hosts.any_of(bool(signals.received)) and done < total
@@ -228,12 +228,13 @@ def _enter_phase(method: Method, phase: Phase, state: TrainState, devices: int) 
 
 def _validate(
     method: Method, info: Info, state: TrainState, data: PoseData, settings: inference.Settings
-) -> float:
-    """Frame mean of P1, metres."""
+) -> tuple[str, float]:
+    """Frame mean of P1, or of P2 where predictions have no size, metres, and which it is."""
     variables = unreplicate(state.evaluated)
     predicted = inference.predict_split(method, info, variables, data, settings)
     errors, mask = scoring.score(info, data, predicted, settings.batch_size, rows=None)
-    return float(errors["method"]["p1"][mask].mean(dtype=np.float64))
+    metric = next(name for name in ("p1", "p2") if name in errors["method"])
+    return metric, float(errors["method"][metric][mask].mean(dtype=np.float64))
 
 
 def _check_finite(

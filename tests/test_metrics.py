@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
+from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
@@ -54,6 +55,7 @@ def reference(prediction, truth):
         "p1": mean_norm(p - t),
         "p2": mean_norm(np.sum(turned * ct) / np.sum(cp * cp) * turned - ct),
         "n_mpjpe": mean_norm(np.sum(p * t) / np.sum(p * p) * p - t),
+        "stress": np.abs(pdist(p) @ pdist(t) / (pdist(p) @ pdist(p)) * pdist(p) - pdist(t)).mean(),
         "absolute": mean_norm(prediction - truth),
         "mpjpe_report": mean_norm(report),
         "pck": within(150),
@@ -80,6 +82,9 @@ def test_known_answers():
     assert_allclose(metrics.mpjpe(doubled, truth, valid, 0), 3 / 4)
     assert_allclose(metrics.n_mpjpe(doubled, truth, valid, 0), 0.0, atol=1e-6)
     assert_allclose(metrics.p_mpjpe(doubled, truth, valid), 0.0, atol=1e-6)
+    # On a line, distances (1, 1, 2) for (1, 2, 3): 9 / 6 of them are off by (1/2, 1/2, 0).
+    line, longer = f32([[0, 0, 0], [1, 0, 0], [2, 0, 0]]), f32([[0, 0, 1], [0, 0, 0], [0, 0, -2]])
+    assert_allclose(metrics.stress(line, longer, valid[:3]), 1 / 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -135,6 +140,17 @@ def test_n_mpjpe_ignores_scale_and_translation(scale, shift):
     prediction, truth = poses(2)
     moved = errors(scale * prediction + shift, truth)
     assert_allclose(moved["n_mpjpe"], errors(prediction, truth)["n_mpjpe"], atol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(vectors(3), st.floats(0.2, 5), vectors(5))
+def test_stress_ignores_a_similarity_and_a_reflection(vector, scale, shift):
+    prediction, truth = poses(1)
+    mirrored = prediction * [1.0, 1.0, -1.0]
+    moved = scale * Rotation.from_rotvec(vector).apply(mirrored) + shift
+    assert_allclose(errors(moved, truth)["stress"], errors(prediction, truth)["stress"], atol=1e-5)
+    of_truth = scale * Rotation.from_rotvec(vector).apply(truth * [1.0, 1.0, -1.0]) + shift
+    assert errors(of_truth, truth)["stress"] < 1e-5
 
 
 @settings(deadline=None, max_examples=40)
@@ -198,9 +214,9 @@ def test_scored_needs_the_root_and_one_more():
 @pytest.mark.parametrize(
     ("space", "names"),
     [
-        ("absolute", ["p1", "p2", "n_mpjpe", "absolute", "mpjpe_report", "pck", "auc"]),
-        ("root_relative", ["p1", "p2", "n_mpjpe", "pck", "auc"]),
-        ("up_to_scale", ["p2", "n_mpjpe"]),
+        ("absolute", ["p1", "p2", "n_mpjpe", "stress", "absolute", "mpjpe_report", "pck", "auc"]),
+        ("root_relative", ["p1", "p2", "n_mpjpe", "stress", "pck", "auc"]),
+        ("up_to_scale", ["p2", "n_mpjpe", "stress"]),
     ],
 )
 def test_metrics_that_need_more_than_the_space_are_left_out(space, names):
@@ -532,5 +548,5 @@ def test_a_level_is_a_share(level):
 
 
 def test_clip_metrics_are_not_among_those_of_a_pose():
-    names = ["p1", "p2", "n_mpjpe", "absolute", "mpjpe_report", "pck", "auc"]
+    names = ["p1", "p2", "n_mpjpe", "stress", "absolute", "mpjpe_report", "pck", "auc"]
     assert list(metrics.METRICS) == names

@@ -138,9 +138,11 @@ def test_the_text_table_has_every_number_under_its_heading():
     text = report.table([Run("multiview", _metrics())])
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "cmu_mv_v1 · test · 1,234 frames, 5 clips" in text
-    assert "multiview 45.4 51.3 55.4 – 65.4 – 75.4 – 85.4 – 1.23 2.00 91.2 93.4 – – – –" in lines
-    assert "triangulation 8.1 – 18.1 – 28.1 – 38.1 – 48.1 –" + 8 * " –" in lines
-    assert "mean pose 170.0 – 180.0 – 190.0 – – – 210.0 –" + 8 * " –" in lines
+    assert (
+        "multiview 45.4 51.3 55.4 – 65.4 – – – 75.4 – 85.4 – 1.23 2.00 91.2 93.4 – – – –" in lines
+    )
+    assert "triangulation 8.1 – 18.1 – 28.1 – – – 38.1 – 48.1 –" + 8 * " –" in lines
+    assert "mean pose 170.0 – 180.0 – 190.0 – – – – – 210.0 –" + 8 * " –" in lines
     assert "Walking 1,200 46.4 10.0 200.0 – – –" in lines
     assert [f"by {kind}" in text for kind in ("action", "subject", "group")] == [True] * 3
     blocks = [block.splitlines()[1:] for block in text.split("\n\n")[1:]]
@@ -151,7 +153,7 @@ def test_the_text_table_has_every_number_under_its_heading():
 def test_runs_share_a_table_in_which_the_lowest_is_bold(tmp_path):
     runs = [Run("slow", _metrics(0.05)), Run("good", _metrics(0.03))]
     page, _ = _written(tmp_path, runs)
-    rows = {row[0]: row[1:] for row in reversed(page.rows) if row and len(row) == 19}
+    rows = {row[0]: row[1:] for row in reversed(page.rows) if row and len(row) == 21}
     assert list(reversed(rows)) == ["", "slow", "good", "triangulation", "mean pose"]
     assert rows["slow"][:2] == ["50.0", "*51.3*"]  # a draw: both
     assert rows["good"][:2] == ["*30.0*", "*51.3*"]
@@ -167,14 +169,14 @@ def test_a_single_method_has_nothing_to_be_bold_against(tmp_path):
 def test_baselines_that_differ_are_shown_for_each_run(tmp_path):
     runs = [Run("a", _metrics()), Run("b", _metrics(triangulation=0.02))]
     page, _ = _written(tmp_path, runs)
-    labels = [row[0] for row in page.rows if len(row) == 19]
+    labels = [row[0] for row in page.rows if len(row) == 21]
     assert labels[1:] == ["a", "b", "triangulation (a)", "triangulation (b)", "mean pose"]
 
 
 def test_other_data_of_the_same_name_have_a_table_of_their_own(tmp_path):
     runs = [Run("a", _metrics()), Run("b", _metrics(fingerprint="cd"))]
     page, _ = _written(tmp_path, runs)
-    labels = [row[0] for row in page.rows if len(row) == 19]
+    labels = [row[0] for row in page.rows if len(row) == 21]
     assert labels == [*["", "a", "triangulation", "mean pose"], *["", "b"], *labels[2:4]]
 
 
@@ -235,7 +237,7 @@ def test_all_text_is_escaped(tmp_path):
 def test_runs_of_one_name_are_told_apart(tmp_path):
     runs = [Run("mv", _metrics(), [{"step": 1, "train/loss": x}]) for x in (1.0, 2.0)]
     page, _ = _written(tmp_path, runs)
-    assert [row[0] for row in page.rows if len(row) == 19][1:3] == ["mv", "mv (2)"]
+    assert [row[0] for row in page.rows if len(row) == 21][1:3] == ["mv", "mv (2)"]
 
 
 def test_no_run_is_an_error(tmp_path):
