@@ -127,7 +127,9 @@ def schedule(
     """A number, or `{kind, start, stop, period_*}`, as a function of the step within its phase.
 
     Kinds: `linear`, `cosine` (half a cosine) and `exponential`, from `start` to `stop` over the
-    period (by default the phase's `steps`) and `stop` from then on.
+    period (by default the phase's `steps`) and `stop` from then on. `cyclic` is linear over the
+    first half of each period and `stop` over the second, again and again: Fu et al., "Cyclical
+    Annealing Schedule: A Simple Approach to Mitigating KL Vanishing" (NAACL 2019).
     """
     if not isinstance(value, Mapping):
         check(value, RATE, where)
@@ -142,11 +144,14 @@ def schedule(
         "linear": lambda x: start + (stop - start) * x,
         "cosine": lambda x: stop + (start - stop) * 0.5 * (1 + jnp.cos(jnp.pi * x)),
         "exponential": lambda x: start * (stop / start) ** x,
+        "cyclic": lambda x: start + (stop - start) * jnp.minimum(2 * (x % 1.0), 1.0),
     }
     choice(value["kind"], shapes, f"{where}.kind")
     if value["kind"] == "exponential" and (start <= 0 or stop <= 0):
         raise ConfigError(f"{where}: an exponential schedule needs start and stop above 0")
     shape = shapes[value["kind"]]
+    if value["kind"] == "cyclic":
+        return lambda step: shape(step / period)
     return lambda step: shape(jnp.clip(step / period, 0.0, 1.0))
 
 

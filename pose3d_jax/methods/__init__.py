@@ -12,12 +12,14 @@ from pose3d_jax.methods.fused import Fused
 from pose3d_jax.methods.multiview import MultiView
 from pose3d_jax.methods.semisupervised import SemiSupervised
 from pose3d_jax.methods.supervised import Supervised
+from pose3d_jax.methods.variational import Variational
 
 METHODS: dict[str, type] = {
     "supervised": Supervised,
     "multiview": MultiView,
     "semisupervised": SemiSupervised,
     "fused": Fused,
+    "variational": Variational,
 }
 
 

@@ -83,14 +83,14 @@ class MultiView(SingleViewLifting):
         terms = {}
         if {"self", "cross"} & set(group.terms):
             error = over_frames(losses.reprojection)(observations.cameras, joints, points)
-            same, other, _ = _pair_weights(observations)
+            same, other, _ = pair_weights(observations)
             terms["self"] = losses.weighted_term(error, same)
             terms["cross"] = losses.weighted_term(error, other)
         if {"pose", "motion"} & set(group.terms):
-            placed, found = _at_seen_root(observations, joints, self.info.joint_skeleton.root)
+            placed, found = at_seen_root(observations, joints, self.info.joint_skeleton.root)
             seen = over_frames(losses.projected)(observations.cameras, placed)
             wanted = jnp.broadcast_to(points[:, :, None], seen.shape)
-            same, other, _ = _pair_weights(observations)
+            same, other, _ = pair_weights(observations)
             weight = (same + other) * found
             terms["pose"] = losses.weighted_term(losses.distance(seen, wanted), weight)
             steps = [x[:, 1:] - x[:, :-1] for x in (seen, wanted)]
@@ -98,7 +98,7 @@ class MultiView(SingleViewLifting):
             terms["motion"] = losses.weighted_term(losses.distance(*steps), both)
         if "consistency" in group.terms:
             error = over_frames(losses.consistency)(observations.cameras, joints)
-            terms["consistency"] = losses.weighted_term(error, _pair_weights(observations)[2])
+            terms["consistency"] = losses.weighted_term(error, pair_weights(observations)[2])
         if "symmetry" in group.terms:
             error = losses.asymmetry(joints, self.info.joint_skeleton)
             seen = jnp.broadcast_to(view_seen(observations.confidence)[..., None], error.shape)
@@ -126,7 +126,7 @@ def over_time(
     }
 
 
-def _at_seen_root(
+def at_seen_root(
     observations: Observations, joints: Float[Array, "batch time views joints 3"], root: int
 ) -> tuple[Float[Array, "batch time views joints 3"], Float[Array, "batch time 1 1 1"]]:
     """Each view's pose with its root where all views see it, and whether two or more do."""
@@ -144,7 +144,7 @@ def _at_seen_root(
     return relative + in_views, found[..., None, None]
 
 
-def _pair_weights(
+def pair_weights(
     observations: Observations,
 ) -> tuple[Float[Array, "batch time views views joints"], ...]:
     """Weights `[B, T, from, to, J]` of the self, cross and consistency errors.

@@ -1,0 +1,64 @@
+"""CMU-MV v1: lifting as a distribution, a conditional VAE of 3D poses given one view's points.
+
+    python -m data_prep.cmu --positions cmu_positions_30fps.npz --output data/cmu_mv_v1
+    python -m pose3d_jax.main --config=configs/cmu_vae.py --workdir=runs/cmu_vae
+
+Arguments, behind a colon and apart by commas: `kind=dense`, `convolution` or `graph` (of encoder
+and decoder), `supervision=labels` or `reprojection` (2D points of calibrated views alone),
+`annealing=warmup` or `cyclic` (of the divergence's weight), `noise=typical` (trained and tested on
+noisy 2D points), `tiny` (a few steps of a small network, for tests). Results: docs/results.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cmu_mv, cmu_mv_seq
+from pose3d_jax import recipes
+from pose3d_jax.config import arguments
+
+EPOCHS = 10
+SUPERVISION = {
+    "labels": {"pose": 1.0, "root": 1.0},
+    "reprojection": {"reprojection": 1.0},
+}
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    given = arguments(
+        argument,
+        kind=("dense", "convolution", "graph"),
+        supervision=tuple(SUPERVISION),
+        annealing=("warmup", "cyclic"),
+        noise=tuple(cmu_mv_seq.DISTURBANCES),
+        tiny=False,
+    )
+    config = cmu_mv.get_config("tiny" if given.tiny else "")
+    config.name = "cmu_vae"
+    config.method = ConfigDict(
+        {
+            "name": "variational",
+            "kind": given.kind,
+            "width": 32 if given.tiny else 512,
+            "blocks": 2,
+            "latent": 4 if given.tiny else 16,
+            "samples": 3 if given.tiny else 50,
+            "free_bits": 0.0,
+            "root_depth": 4.0,
+            "reach": 1.5,
+        }
+    )
+    config.init = ConfigDict({})
+    config.streams.main.joints = "labels" if given.supervision == "labels" else "dlt"
+    weights = SUPERVISION[given.supervision]
+    first, last = recipes.tuned(EPOCHS, weights, given.tiny, other_people=True)
+    # The divergence's weight, beta, rises to 1 in the first epochs, once or again and again.
+    rise = {"start": 0.0, "stop": 1.0, "period_epochs": 0.01 if given.tiny else 2.0}
+    kind = "linear" if given.annealing == "warmup" else "cyclic"
+    first["weights"] = {**weights, "kl": {"kind": kind, **rise}}
+    last["weights"] = {**weights, "kl": 1.0}
+    config.phases = (first, last)
+    for phase in config.phases:
+        phase["disturbance"] = dict(cmu_mv_seq.DISTURBANCES[given.noise])
+    config.evaluation.noise = given.noise
+    config.evaluation.references = ()
+    config.evaluation.every_epochs = 5
+    return config

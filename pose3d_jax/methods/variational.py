@@ -1,0 +1,284 @@
+"""Lifting as a distribution: a conditional variational auto-encoder of 3D poses given 2D ones."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from pose3d_jax import bounds, losses
+from pose3d_jax import cameras as cam
+from pose3d_jax.geometry import HIGHEST
+from pose3d_jax.losses import Term
+from pose3d_jax.methods.base import (
+    Aux,
+    Batch,
+    Group,
+    MethodError,
+    Mode,
+    Variables,
+)
+from pose3d_jax.methods.lifting import normalised_points, setting, shown
+from pose3d_jax.methods.monocular import Monocular
+from pose3d_jax.methods.multiview import at_seen_root, pair_weights
+from pose3d_jax.models import rays
+from pose3d_jax.models.vae import KINDS, ConditionalVAE, Trunk
+from pose3d_jax.schema import Clip, Observations, Prediction
+
+_UNIT = 0.5  # metres: poses about their root are shown to the encoder in these
+
+
+@dataclasses.dataclass(frozen=True)
+class Variational(Monocular):
+    """A conditional VAE p(pose | points) (Sohn et al., NeurIPS 2015), view by view.
+
+    What z does not say is how far a joint is from where the decoder has it: by a distance that
+    falls off as exp(-d / s), with a scale s per joint that is learnt. So the reconstruction is the
+    mean per-joint position error, weighed in nats, and beta = 1 is the evidence lower bound.
+
+    Terms, in nats per pose: `pose` (reconstruction, given z from the encoder), `kl` (divergence of
+    the encoder's z from N(0, I); `free_bits`: see `kl_divergence`), `generated` (as `pose`, given z
+    from N(0, I): the hybrid objective of Sohn et al., eq. 6), and `reprojection`, which takes the
+    place of `pose` where there are no labels: what all calibrated views see of the joints, moved to
+    where they see the root together; the encoder then sees the stream's `joints`, which are
+    triangulated (`streams.main.joints = "dlt"`). `root` is that of `supervised`, metres.
+
+    `predict` gives `samples` hypotheses, their mean, and the covariance of each joint about the
+    root.
+    """
+
+    kind: str = "dense"  # of vae.KINDS
+    latent: int = setting(16, least=1, below=10_000)
+    samples: int = setting(50, least=2, below=100_000)
+    free_bits: float = setting(0.0, least=0)  # nats
+    groups: tuple[Group, ...] = (
+        Group("vae", ("vae",), ("pose", "kl", "root", "generated", "reprojection")),
+    )
+
+    def __post_init__(self) -> None:
+        """Raises `MethodError` for a kind that there is not, and for two joint sets."""
+        super().__post_init__()
+        if self.kind not in KINDS:
+            raise MethodError(f"no kind is named {self.kind!r}; there are {', '.join(KINDS)}")
+
+    @property
+    def model(self) -> ConditionalVAE:
+        """Encoder and decoder."""
+        trunk: dict[str, Any] = {
+            "kind": self.kind,
+            "skeleton": self.info.joint_skeleton,
+            "width": self.width,
+            "blocks": self.blocks,
+            "dtype": jnp.dtype(self.info.precision),
+        }
+        return ConditionalVAE(
+            Trunk(**trunk), Trunk(**trunk), self.info.joint_skeleton.size, self.latent
+        )
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
+        """See `Method.init`."""
+        seen = _features(self.see(batch["main"].observations))
+        pose = jnp.zeros((*seen.points.shape[:-1], 4))
+        latent = jnp.zeros((*seen.where.shape[:-1], self.latent))
+
+        def both(model: ConditionalVAE) -> None:
+            model.encode(seen.points, pose, seen.where, seen.mask, False)
+            model.decode(seen.points, latent, seen.where, seen.mask, False)
+
+        variables = self.model.init(key, method=both)
+        return {collection: {"vae": tree} for collection, tree in variables.items()}
+
+    def terms(
+        self,
+        variables: Variables,
+        batch: Batch,
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+        *,
+        group: Group,
+        mode: Mode,
+    ) -> tuple[dict[str, Term], Aux]:
+        """See `Method.terms`."""
+        clip = batch["main"]
+        sight = self.see(shown(batch))
+        seen = _features(sight)
+        truth, valid = self._truth(clip)
+        update = mode.statistics("vae")
+        noise_key, prior_key = jax.random.split(key)
+
+        def explain(model: ConditionalVAE) -> tuple[Array, ...]:
+            pose = _rows(self._shown_pose(truth, valid, sight))
+            mean, log_variance = model.encode(seen.points, pose, seen.where, seen.mask, update)
+            noise = jax.random.normal(noise_key, mean.shape)
+            latent = mean + jnp.exp(log_variance / 2) * noise
+            raw = model.decode(seen.points, latent, seen.where, seen.mask, update)
+            return raw, mean, log_variance, model.log_scale
+
+        (raw, mean, log_variance, log_scale), collections = self._apply(variables, explain)
+        views = sight.seen.shape[2]
+        joints = self.place(_views(raw, views), sight, depth_known=False)
+        count = valid.any(axis=-1) * sight.seen  # of poses
+        divergence = bounds.kl_divergence(mean, log_variance)
+        freed = bounds.free_bits(divergence, seen.mask, self.free_bits)
+        terms = {
+            "pose": self._likelihood(joints, truth, valid, log_scale, count),
+            "kl": losses.weighted_term(freed, seen.mask),
+            "root": self._root_error(joints, truth, valid * sight.seen[..., None]),
+        }
+        if "generated" in group.terms:
+            latent = jax.random.normal(prior_key, mean.shape)
+            now = {**variables, **collections}
+            made = self._place_latent(now, sight, latent)
+            terms["generated"] = self._likelihood(made, truth, valid, log_scale, count)
+        if "reprojection" in group.terms:
+            terms["reprojection"] = self._reprojection(clip.observations, joints, log_scale)
+        # A dimension that z is not told of has none: posterior collapse (Bowman et al., 2016).
+        nats = (jnp.sum(divergence * seen.mask[..., None]), jnp.sum(seen.mask))
+        return {name: terms[name] for name in group.terms}, Aux(collections, {"nats": nats})
+
+    def predict(
+        self, variables: Variables, observations: Observations, key: Key[Array, ""] | None = None
+    ) -> Prediction:
+        """See `Method.predict`: the mean of the hypotheses, and they."""
+        sight = self.see(observations)
+        rows, time = _features(sight).mask.shape
+        key = jax.random.key(0) if key is None else key
+        latent = jax.random.normal(key, (self.samples, rows, time, self.latent))
+        samples = jax.lax.map(lambda z: self._place_latent(variables, sight, z), latent)
+        mean = jnp.mean(samples, axis=0)
+        scale = jnp.exp(variables["params"]["vae"]["log_scale"])
+        return Prediction(
+            joints=mean,
+            samples=samples,
+            covariance=spread(samples, self.root) + own_covariance(scale, self.root),
+            space="absolute",
+        )
+
+    def _apply(self, variables: Variables, function: Any) -> tuple[Any, Variables]:
+        own = {collection: tree["vae"] for collection, tree in variables.items()}
+        out, collections = self.model.apply(own, method=function, mutable=["batch_stats"])
+        return out, {collection: {"vae": tree} for collection, tree in collections.items()}
+
+    def _place_latent(
+        self, variables: Variables, sight: rays.Sight, latent: Float[Array, "rows time latent"]
+    ) -> Float[Array, "batch time views joints 3"]:
+        """The poses that z stands for, in evaluation mode."""
+        seen = _features(sight)
+
+        def decode(model: ConditionalVAE) -> Array:
+            return model.decode(seen.points, latent, seen.where, seen.mask, False)
+
+        raw, _ = self._apply(variables, decode)
+        return self.place(_views(raw, sight.seen.shape[2]), sight, depth_known=False)
+
+    def _truth(
+        self, clip: Clip
+    ) -> tuple[Float[Array, "batch time views joints 3"], Float[Array, "batch time views joints"]]:
+        """Camera-frame joints of the labels, metres, and which there are; none without the root."""
+        labels, observations = clip.labels, clip.observations
+        views = observations.confidence.shape[2]
+        world = jnp.repeat(labels.joints[:, :, None], views, axis=2)
+        truth = cam.batched(cam.to_camera)(observations.cameras, world)
+        valid = jnp.repeat(labels.joints_valid[:, :, None], views, axis=2)
+        return truth, valid * valid[..., self.root : self.root + 1]
+
+    def _shown_pose(
+        self,
+        truth: Float[Array, "batch time views joints 3"],
+        valid: Float[Array, "batch time views joints"],
+        sight: rays.Sight,
+    ) -> Float[Array, "batch time views joints 4"]:
+        """What the encoder is shown of a pose: about the root, as the turned camera sees it."""
+        relative = truth - truth[..., self.root : self.root + 1, :]
+        turned = jnp.einsum("...ij,...nj->...ni", sight.turn, relative, precision=HIGHEST)
+        return jnp.concatenate([turned / _UNIT * valid[..., None], valid[..., None]], axis=-1)
+
+    def _likelihood(
+        self,
+        joints: Float[Array, "batch time views joints 3"],
+        truth: Float[Array, "batch time views joints 3"],
+        valid: Float[Array, "batch time views joints"],
+        log_scale: Float[Array, "joints"],
+        count: Float[Array, "batch time views"],
+    ) -> Term:
+        """-log p of root-relative joints, per pose: density exp(-d / s) / (8 pi s^3) in 3D."""
+        apart = slice(self.root, self.root + 1)
+        own, wanted = (x - x[..., apart, :] for x in (joints, truth))
+        known = (valid * count[..., None]).at[..., self.root].set(0.0)
+        log_scale = log_scale.reshape(1, 1, 1, -1)
+        away = losses.distance(own, wanted) * jnp.exp(-log_scale)
+        total, _ = losses.weighted_term(away + 3 * log_scale + math.log(8 * math.pi), known)
+        return total, jnp.sum(count)
+
+    def _root_error(
+        self,
+        joints: Float[Array, "batch time views joints 3"],
+        truth: Float[Array, "batch time views joints 3"],
+        valid: Float[Array, "batch time views joints"],
+    ) -> Term:
+        error = losses.distance(joints[..., self.root, :], truth[..., self.root, :])
+        return losses.weighted_term(error, valid[..., self.root])
+
+    def _reprojection(
+        self,
+        observations: Observations,
+        joints: Float[Array, "batch time views joints 3"],
+        log_scale: Float[Array, "joints"],
+    ) -> Term:
+        """-log p of all views' points, per pose: density exp(-d / s) / (2 pi s^2) in 2D.
+
+        On the normalised plane, where s is what it is in metres at `root_depth`. The joints are
+        moved to where the views see the root together: see `multiview`'s `pose`.
+        """
+        points = normalised_points(observations)
+        placed, found = at_seen_root(observations, joints, self.root)
+        seen = jax.vmap(jax.vmap(losses.projected))(observations.cameras, placed)
+        log_scale = (log_scale - math.log(self.root_depth)).reshape(1, 1, 1, 1, -1)
+        wanted = jnp.broadcast_to(points[:, :, None], seen.shape)
+        away = losses.distance(seen, wanted) * jnp.exp(-log_scale)
+        same, other, _ = pair_weights(observations)
+        weight = (same + other) * found
+        total, _ = losses.weighted_term(away + 2 * log_scale + math.log(2 * math.pi), weight)
+        return total, jnp.sum(weight.any(axis=(-2, -1)).astype(weight.dtype))
+
+
+class _Seen(NamedTuple):
+    """A sight as the networks take it, a row for each view of each clip."""
+
+    points: Float[Array, "rows time joints 3"]
+    where: Float[Array, "rows time others"]
+    mask: Float[Array, "rows time"]
+
+
+def _features(sight: rays.Sight) -> _Seen:
+    points = jnp.concatenate([sight.relative, sight.visible[..., None]], axis=-1)
+    return _Seen(_rows(points), _rows(sight.where), _rows(sight.seen))
+
+
+def _rows(x: Float[Array, "batch time views *rest"]) -> Float[Array, "rows time *rest"]:
+    batch, time, views, *rest = x.shape
+    return jnp.moveaxis(x, 2, 1).reshape(batch * views, time, *rest)
+
+
+def _views(
+    x: Float[Array, "rows time *rest"], views: int
+) -> Float[Array, "batch time views *rest"]:
+    rows, time, *rest = x.shape
+    return jnp.moveaxis(x.reshape(rows // views, views, time, *rest), 1, 2)
+
+
+def spread(
+    samples: Float[Array, "samples *batch joints 3"], root: int
+) -> Float[Array, "*batch joints 3 3"]:
+    """Covariance of hypotheses' joints about their root, metres squared."""
+    relative = samples - samples[..., root : root + 1, :]
+    off = relative - jnp.mean(relative, axis=0, keepdims=True)
+    return jnp.einsum("k...i,k...j->...ij", off, off, precision=HIGHEST) / (len(samples) - 1)
+
+
+def own_covariance(scale: Float[Array, "joints"], root: int) -> Float[Array, "joints 3 3"]:
+    """Covariance of the density exp(-d / s) in 3D, 4 s^2 along each axis; the root's is 0."""
+    variance = (4 * scale**2).at[root].set(0.0)
+    return variance[:, None, None] * jnp.eye(3)[None]
