@@ -263,7 +263,7 @@ def inside_ellipsoid(
     float32 cannot tell it from a singular one: its pivots are held at a ten-millionth of its mean
     variance. Raises `ValueError` for a level outside (0, 1).
     """
-    return _squared_mahalanobis(error, covariance) <= _quantile(level)
+    return _squared_mahalanobis(error, covariance) <= quantile(level)
 
 
 def coverage(
@@ -277,7 +277,7 @@ def coverage(
     (sums, count): `sums / count` are the observed shares, to be held against `levels`. See
     `inside_ellipsoid`.
     """
-    limits = jnp.array([_quantile(level) for level in levels]).reshape(-1, 1)
+    limits = jnp.array([quantile(level) for level in levels]).reshape(-1, 1)
     valid = valid.reshape(1, -1)
     inside = _squared_mahalanobis(error, covariance).reshape(1, -1) <= limits
     return jnp.sum(jnp.where(inside, valid, 0.0), axis=1), jnp.sum(valid)
@@ -337,7 +337,7 @@ def _squared_mahalanobis(
     return flat.reshape(error.shape[:-1])
 
 
-def _quantile(level: float) -> float:
+def quantile(level: float) -> float:
     """Of the chi-square distribution with 3 degrees of freedom, on the host."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; give a share between 0 and 1, such as 0.95")
