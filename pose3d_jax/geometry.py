@@ -67,6 +67,24 @@ def axis_angle_to_matrix(vector: Float[Array, "*batch 3"]) -> Float[Array, "*bat
     return quaternion_to_matrix(jnp.concatenate([w[..., None], factor[..., None] * vector], -1))
 
 
+def axes_to_matrix(axes: Float[Array, "*batch 6"]) -> Float[Array, "*batch 3 3"]:
+    """Rotation matrix of two vectors: its first two rows are what Gram and Schmidt make of them.
+
+    A continuous parametrisation of rotations, of which no three numbers are one: Zhou et al., "On
+    the Continuity of Rotation Representations in Neural Networks" (CVPR 2019), equation 15. Not a
+    rotation where the vectors are parallel, or one is 0.
+    """
+
+    def unit(vector: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
+        length = safe_norm(vector)[..., None]
+        return safe_divide(vector, jnp.broadcast_to(length, vector.shape))
+
+    first = unit(axes[..., :3])
+    second = axes[..., 3:]
+    second = unit(second - jnp.sum(first * second, axis=-1, keepdims=True) * first)
+    return jnp.stack([first, second, jnp.cross(first, second)], axis=-2)
+
+
 def similarity_align(
     source: Float[Array, "points 3"],
     target: Float[Array, "points 3"],

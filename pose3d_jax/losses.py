@@ -42,6 +42,16 @@ def distance(
     return length * u * (2 - u)
 
 
+def pseudo_huber(distance: Float[Array, "*shape"], scale: float) -> Float[Array, "*shape"]:
+    """`scale (sqrt(1 + (distance / scale)^2) - 1)`: of distances below `scale` half their square
+    over `scale`, of those far above it themselves.
+
+    Novotny et al., "C3DPO" (ICCV 2019), section 3.3.
+    """
+    squared = (distance / scale) ** 2
+    return scale * squared / (1 + jnp.sqrt(1 + squared))
+
+
 def carry(
     camera: Camera, joints: Float[Array, "views joints 3"]
 ) -> Float[Array, "views views joints 3"]:

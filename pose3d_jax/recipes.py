@@ -65,6 +65,12 @@ def tuned(
     )
 
 
+def plain(epochs: int | float, weights: Mapping[str, float], tiny: bool = False) -> Phases:
+    """`tuned`, with no clip filmed anew: where nothing but 2D points is known."""
+    phases = tuned(epochs, weights, tiny, other_people=False)
+    return tuple({k: v for k, v in phase.items() if k != "augmentation"} for phase in phases)
+
+
 def pretrained(
     epochs: int | float, weights: Mapping[str, float], tiny: bool = False, *, other_people: bool
 ) -> Phases:

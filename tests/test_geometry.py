@@ -12,6 +12,7 @@ from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 
 from pose3d_jax.geometry import (
+    axes_to_matrix,
     axis_angle_to_matrix,
     quaternion_to_matrix,
     rotate,
@@ -50,6 +51,21 @@ def test_quaternion_matches_scipy():
     q = np.random.default_rng(0).standard_normal((50, 4))
     expected = Rotation.from_quat(q, scalar_first=True).as_matrix()
     assert_allclose(quaternion_to_matrix(f32(q)), expected, atol=2e-6)
+
+
+def test_two_axes_make_a_rotation_and_those_of_a_rotation_itself():
+    axes = np.random.default_rng(0).standard_normal((50, 6))
+    found = np.asarray(axes_to_matrix(f32(axes)))
+    # QR makes the same columns but for signs; R's diagonal is to be positive.
+    q, r = np.linalg.qr(axes.reshape(50, 2, 3).swapaxes(1, 2))
+    rows = (q * np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None]).swapaxes(1, 2)
+    assert_allclose(found[:, :2], rows, atol=1e-5)
+    assert_allclose(np.linalg.det(found), 1.0, atol=1e-5)
+    rotation = Rotation.random(50, random_state=1).as_matrix()
+    again = axes_to_matrix(f32(rotation[:, :2].reshape(50, 6)))
+    assert_allclose(again, rotation, atol=1e-5)
+    gradient = jax.jacobian(axes_to_matrix)(jnp.zeros(6))
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])

@@ -100,6 +100,14 @@ def test_gradient_at_the_truth_itself_is_finite():
     assert jnp.isfinite(gradient).all()
 
 
+def test_pseudo_huber_is_a_square_and_then_a_distance():
+    distance = jnp.array([0.0, 1e-4, 3.0])
+    found = losses.pseudo_huber(distance, 0.01)
+    np.testing.assert_allclose(found, [0.0, 0.5e-6, 2.99001667], rtol=1e-3)
+    slope = jax.vmap(jax.grad(lambda d: losses.pseudo_huber(d, 0.01)))(distance)
+    np.testing.assert_allclose(slope, [0.0, 0.01, 1.0], rtol=1e-3)
+
+
 def test_rounding_alone_does_not_steer():
     """A root on its own pixel's ray is off by rounding, whose direction means nothing."""
     points = POINTS + 1e-8 * jnp.sign(jnp.sin(jnp.arange(POINTS.size) ** 2)).reshape(POINTS.shape)

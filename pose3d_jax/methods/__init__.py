@@ -10,6 +10,7 @@ import numpy as np
 from pose3d_jax.methods.base import Info, Method, MethodError
 from pose3d_jax.methods.fused import Fused
 from pose3d_jax.methods.multiview import MultiView
+from pose3d_jax.methods.nrsfm import C3DPO
 from pose3d_jax.methods.semisupervised import SemiSupervised
 from pose3d_jax.methods.supervised import Supervised
 from pose3d_jax.methods.variational import Variational
@@ -19,6 +20,7 @@ METHODS: dict[str, type] = {
     "multiview": MultiView,
     "semisupervised": SemiSupervised,
     "fused": Fused,
+    "c3dpo": C3DPO,
     "variational": Variational,
 }
 

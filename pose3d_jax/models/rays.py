@@ -15,7 +15,7 @@ from pose3d_jax.cameras import Leaf
 from pose3d_jax.geometry import HIGHEST, safe_divide
 
 # Root mean square distance from the root, on the normalised plane, of a person at 4 m.
-_SPREAD = 0.13
+SPREAD = 0.13
 _NEAREST = 0.3  # metres, of a joint on its ray
 
 
@@ -68,10 +68,10 @@ def look(
         return Sight(relative, point, any_seen, point, point_seen, far, there, seen, None)
     turn = _towards(point)
     turned = _turned(turn, points) * seen[..., None]
-    spread = jnp.where(any_seen[..., None] > 0, _spread(turned, seen), _SPREAD)
-    size = jnp.log(spread / _SPREAD)
+    spread = jnp.where(any_seen[..., None] > 0, _spread(turned, seen), SPREAD)
+    size = jnp.log(spread / SPREAD)
     relative = turned / spread[..., None]
-    centre, far = jnp.zeros_like(point), _SPREAD / spread
+    centre, far = jnp.zeros_like(point), SPREAD / spread
     return Sight(relative, size, any_seen, centre, point_seen, far, turned, seen, turn)
 
 
@@ -140,17 +140,31 @@ def place_on_rays(
     the root is at `root_depth` times `sight.far`: where nothing tells how large a person is, the
     spread of the points says how far away.
     """
-    offsets = reach * jnp.tanh(raw)
     bias = jnp.log(jnp.expm1(root_depth))
     known, said = jnp.full_like(sight.far, root_depth), jax.nn.softplus(raw[..., root, 2:] + bias)
     depth = sight.far * (known if depth_known else said)
+    return on_rays(reach * jnp.tanh(raw), depth, sight, root=root)
+
+
+def on_rays(
+    offsets: Float[Array, "*views joints 3"],
+    depth: Float[Array, "*views 1"],
+    sight: Sight,
+    *,
+    root: int,
+) -> Float[Array, "*views joints 3"]:
+    """Camera-frame joints, metres, of a root at `depth` and joints at `offsets` from it.
+
+    Offsets are along the axes of the turned camera, where a sight has one. Of a joint that is seen
+    only the depth is taken from them; see `place_on_rays`.
+    """
     at_root = depth * jnp.concatenate([sight.point, jnp.ones_like(depth)], axis=-1)
     # Where the root's own point is missing, it may leave the ray of its stand-in sideways.
     at_root = at_root.at[..., :2].add(offsets[..., root, :2] * (1.0 - sight.point_seen))
     at_root, offsets = at_root[..., None, :], offsets.at[..., root, :].set(0.0)
     away = jnp.maximum(depth + offsets[..., 2], _NEAREST)[..., None]
-    on_rays = away * jnp.concatenate([sight.points, jnp.ones_like(away)], axis=-1)
-    joints = jnp.where(sight.visible[..., None] > 0, on_rays, at_root + offsets)
+    seen = away * jnp.concatenate([sight.points, jnp.ones_like(away)], axis=-1)
+    joints = jnp.where(sight.visible[..., None] > 0, seen, at_root + offsets)
     if sight.turn is None:
         return joints
     return jnp.einsum("...ji,...nj->...ni", sight.turn, joints, precision=HIGHEST)

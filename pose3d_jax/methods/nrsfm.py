@@ -1,0 +1,229 @@
+"""Lifting as non-rigid structure from motion: one view's 2D points alone, no 3D of any kind."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from pose3d_jax import losses
+from pose3d_jax.geometry import HIGHEST, quaternion_to_matrix, safe_divide, safe_norm
+from pose3d_jax.losses import Term
+from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables
+from pose3d_jax.methods.lifting import setting
+from pose3d_jax.methods.monocular import Monocular
+from pose3d_jax.models import nrsfm as models
+from pose3d_jax.models import rays
+from pose3d_jax.schema import Observations, Prediction
+
+PROJECTIONS = ("perspective", "orthographic")
+# Of the depth at the root: nearer than that no joint is projected.
+_NEAREST = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class C3DPO(Monocular):
+    """Novotny et al., "C3DPO" (ICCV 2019): each view's points are a shape, seen by a camera.
+
+    Terms, in sizes of the pose: `reprojection` of the shape (equation 5, pseudo-Huber, of what is
+    visible) and `canonical` (equation 8: a shape turned at random must be brought back, so that no
+    two shapes are one, turned). In training, coefficients and rotation come from points that are
+    turned in the image by different angles, as in the authors' code.
+
+    Projections are of known focal length (`perspective`) or weak perspective (`orthographic`: each
+    pose at a scale of its own). The latter has no sign of depth, and the former barely: what fits
+    the points better in perspective, over the batches of training, decides.
+    """
+
+    projection: str = "perspective"
+    shapes: int = setting(10, least=1, below=1000)  # in the basis
+    turn: float = setting(22.5, least=0, below=180)  # degrees, in training
+    samples: int = setting(1, least=1, below=100)  # random rotations of a shape
+    huber: float = setting(0.01, above=0)  # sizes of the pose
+    groups: tuple[Group, ...] = (Group("c3dpo", ("c3dpo",), ("reprojection", "canonical")),)
+
+    def __post_init__(self) -> None:
+        """Raises `MethodError` for a projection that there is not, too."""
+        super().__post_init__()
+        need_projection(self.projection)
+
+    @property
+    def model(self) -> models.C3DPO:
+        """The networks, made from the settings and the skeletons."""
+        return models.C3DPO(
+            joints=self.info.joint_skeleton.size,
+            root=self.root,
+            shapes=self.shapes,
+            width=self.width,
+            blocks=self.blocks,
+            dtype=jnp.dtype(self.info.precision),
+        )
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
+        """See `Method.init`."""
+        sight = rows(self.see(batch["main"].observations))
+        variables = self.model.init(key, sight.relative, sight.where, sight.visible, update=False)
+        return {collection: {"c3dpo": tree} for collection, tree in variables.items()}
+
+    def terms(
+        self,
+        variables: Variables,
+        batch: Batch,
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+        *,
+        group: Group,
+        mode: Mode,
+    ) -> tuple[dict[str, Term], Aux]:
+        """See `Method.terms`."""
+        observations = batch.get("shown", batch["main"]).observations
+        sight = rows(self.see(observations))
+        update = mode.statistics("c3dpo")
+        turn_key, rotation_key = jax.random.split(key)
+        collections = variables
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal collections
+            out, new = self._apply(collections, *args, **kwargs)
+            collections = {**collections, **new}
+            return out
+
+        angles = jnp.zeros((2, len(sight.seen)))
+        if mode.training:
+            angles = jnp.deg2rad(self.turn) * jax.random.uniform(
+                turn_key, angles.shape, minval=-1.0, maxval=1.0
+            )
+        first = _about_axis(sight.relative, angles[0])
+        second = _about_axis(first, angles[1])
+        both = [jnp.concatenate([x, x]) for x in (sight.where, sight.visible)]
+        coefficients, rotation = call(jnp.concatenate([first, second]), *both, update=update)
+        coefficients = coefficients[len(first) :]
+        shape = call(coefficients, method="shape")
+        posed = _turned(shape, rotation[: len(first)])
+        posed = posed.at[..., :2].set(_about_axis(posed[..., :2], -angles[0]))
+
+        terms = {}
+        told = (sign_errors(posed, sight), sight.seen) if update else ()
+        sign = call(*told, method="sign")
+        if "reprojection" in group.terms:
+            off = projected(flipped(posed, sign), sight, self.projection) - sight.relative
+            error = losses.pseudo_huber(safe_norm(off), self.huber)
+            terms["reprojection"] = losses.weighted_term(error, sight.visible)
+        if "canonical" in group.terms:
+            shape, seen = (jnp.concatenate([x] * self.samples) for x in (shape, sight.seen))
+            random = quaternion_to_matrix(jax.random.normal(rotation_key, (len(shape), 4)))
+            back = call(_turned(shape, random), seen, update=update, method="canonicalise")
+            error = losses.pseudo_huber(safe_norm(back - shape), self.huber)
+            weight = jnp.broadcast_to(seen[:, None], error.shape)
+            terms["canonical"] = losses.weighted_term(error, weight)
+        new = {name: tree for name, tree in collections.items() if name != "params"}
+        return {name: terms[name] for name in group.terms}, Aux(new, {})
+
+    def predict(
+        self, variables: Variables, observations: Observations, key: Key[Array, ""] | None = None
+    ) -> Prediction:
+        """See `Method.predict`; deterministic, whatever the key."""
+        del key
+        sight = self.see(observations)
+        flat = rows(sight)
+        (coefficients, rotation), _ = self._apply(
+            variables, flat.relative, flat.where, flat.visible, update=False
+        )
+        shape, _ = self._apply(variables, coefficients, method="shape")
+        sign, _ = self._apply(variables, method="sign")
+        posed = flipped(_turned(shape, rotation), sign)
+        return Prediction(placed(posed, sight, self.root, self.root_depth), space="up_to_scale")
+
+    def _apply(self, variables: Variables, *args: Any, **kwargs: Any) -> tuple[Any, Variables]:
+        """What the networks give, and their statistics after the call."""
+        own = {collection: tree["c3dpo"] for collection, tree in variables.items()}
+        out, new = self.model.apply(own, *args, mutable=["batch_stats"], **kwargs)
+        return out, {collection: {"c3dpo": tree} for collection, tree in new.items()}
+
+
+def need_projection(name: str) -> None:
+    """Raises `MethodError` for a projection that there is not."""
+    if name not in PROJECTIONS:
+        raise MethodError(f"no projection is named {name!r}; there are {', '.join(PROJECTIONS)}")
+
+
+def rows(sight: rays.Sight) -> rays.Sight:
+    """A sight of views `[rows]`."""
+    axes = sight.seen.ndim
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[axes:]), sight)
+
+
+def flipped(
+    posed: Float[Array, "rows joints 3"], sign: Float[Array, ""] | float
+) -> Float[Array, "rows joints 3"]:
+    """Poses with the sign of their depths changed where it is -1."""
+    return posed.at[..., 2].multiply(sign)
+
+
+def projected(
+    posed: Float[Array, "rows joints 3"], sight: rays.Sight, projection: str
+) -> Float[Array, "rows joints 2"]:
+    """Where a turned camera sees poses about their root, in sizes of the pose: `Sight.relative`.
+
+    Where the root itself is not seen, what is stands for it, as it does in the sight: the best
+    translation in closed form.
+    """
+    points = posed[..., :2]
+    if projection == "perspective":
+        # The root's depth is 1 / spread sizes of the pose, spread being that on the plane z = 1.
+        spread = (rays.SPREAD / sight.far)[..., None]
+        points = points / jnp.maximum(1 + spread * posed[..., 2:], _NEAREST)
+    return points - _stand_in(points, sight)
+
+
+def sign_errors(posed: Float[Array, "rows joints 3"], sight: rays.Sight) -> Float[Array, "rows 2"]:
+    """Mean squared errors of the perspective projection of poses as they are, and turned round."""
+    posed = jax.lax.stop_gradient(posed)
+
+    def error(sign: float) -> Float[Array, "rows"]:
+        off = projected(flipped(posed, sign), sight, "perspective") - sight.relative
+        squares = jnp.sum(off**2, axis=-1) * sight.visible
+        return safe_divide(jnp.sum(squares, axis=-1), jnp.sum(sight.visible, axis=-1))
+
+    return jnp.stack([error(1.0), error(-1.0)], axis=-1)
+
+
+def placed(
+    posed: Float[Array, "rows joints 3"], sight: rays.Sight, root: int, root_depth: float
+) -> Float[Array, "*views joints 3"]:
+    """Camera-frame joints of poses in sizes of the pose: see `rays.on_rays`.
+
+    The root is at `root_depth` metres, times the sight's factor.
+    """
+    posed = posed.reshape(*sight.seen.shape, *posed.shape[1:])
+    aside = _stand_in(posed[..., :2], sight)[..., 0, :]
+    offsets = (
+        (root_depth * rays.SPREAD * posed).at[..., root, :2].set(-root_depth * rays.SPREAD * aside)
+    )
+    return rays.on_rays(offsets, root_depth * sight.far, sight, root=root)
+
+
+def _stand_in(
+    points: Float[Array, "*views joints 2"], sight: rays.Sight
+) -> Float[Array, "*views 1 2"]:
+    """The mean of the points that are seen where the root is not, else 0."""
+    seen = sight.visible[..., None]
+    total = jnp.sum(points * seen, axis=-2)
+    mean = safe_divide(total, jnp.broadcast_to(jnp.sum(seen, axis=-2), total.shape))
+    return (mean * (1.0 - sight.point_seen))[..., None, :]
+
+
+def _turned(
+    shape: Float[Array, "rows joints 3"], rotation: Float[Array, "rows 3 3"]
+) -> Float[Array, "rows joints 3"]:
+    return jnp.einsum("rij,rnj->rni", rotation, shape, precision=HIGHEST)
+
+
+def _about_axis(
+    points: Float[Array, "rows joints 2"], angle: Float[Array, "rows"]
+) -> Float[Array, "rows joints 2"]:
+    """Points turned about the origin, radians."""
+    c, s = jnp.cos(angle)[:, None], jnp.sin(angle)[:, None]
+    x, y = points[..., 0], points[..., 1]
+    return jnp.stack([c * x - s * y, s * x + c * y], axis=-1)
