@@ -82,7 +82,7 @@ def measure(
     """
     total: dict[str, np.ndarray] = {}
     for clip, key, real in _batches(data, window, stride, batch_size):
-        terms = _measure(method, info, variables, clip, key, jnp.asarray(real), scale)
+        terms = _measure(method, info, variables, clip, key, jnp.asarray(real), jnp.float32(scale))
         for name, term in terms.items():
             total[name] = total.get(name, 0.0) + np.array(term, np.float64)
     return {name: float(value / max(count, 1e-12)) for name, (value, count) in total.items()}
@@ -152,7 +152,7 @@ def _measure(
     clip: Clip,
     key: Key[Array, ""],
     real: Float[Array, "batch 1 1 1"],
-    scale: float,
+    scale: Float[Array, ""],
 ) -> dict[str, Term]:
     root = info.joint_skeleton.root
     truth, valid = _truth(clip, info)
@@ -195,7 +195,7 @@ def _measure(
     return {
         **{name: (jnp.sum(x * poses), jnp.sum(poses)) for name, x in per_pose.items()},
         **{name: (jnp.sum(x * joints), jnp.sum(joints)) for name, x in per_joint.items()},
-        "reprojection_px": (jnp.sum(away * seen * real[None]), len(samples) * jnp.sum(seen * real)),
+        "reprojection_px": (jnp.sum(away * seen * real), jnp.sum(seen * real)),
     }
 
 
@@ -219,7 +219,7 @@ def _reprojection(
     samples: Float[Array, "samples batch time views joints 3"],
     info: Info,
 ) -> tuple[Array, Array]:
-    """Pixels between hypotheses and keypoints `[K, B, T, V, J]`, and which keypoints there are."""
+    """Pixels between hypotheses and keypoints `[B, T, V, J]`, and which keypoints there are."""
 
     def pixels(camera: cam.Camera, point: Array) -> Array:
         return cam.to_pixels(camera, cam.perspective(point))
@@ -229,4 +229,4 @@ def _reprojection(
     seen = (observations.confidence > 0).astype(samples.dtype)
     project = lambda joints: cam.batched(pixels)(observations.cameras, joints)  # noqa: E731
     projected = jax.lax.map(project, samples)
-    return safe_norm(projected - observations.keypoints[None]), seen
+    return jnp.mean(safe_norm(projected - observations.keypoints[None]), axis=0), seen
