@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from pose3d_jax import (
     checkpoint,
+    collapse,
     fitting,
     hosts,
     inference,
@@ -31,7 +32,7 @@ from pose3d_jax import (
 from pose3d_jax import config as configs
 from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.methods.base import Info, Method, Variables, context_of
+from pose3d_jax.methods.base import Info, Method, Variables, context_of, view_seen
 from pose3d_jax.phases import phase_before, phases_of
 from pose3d_jax.runs import read_runs, sealed
 from pose3d_jax.schema import Clip, Prediction
@@ -159,6 +160,10 @@ def leave(
         shown = shown or examples(restored, split, title, predicted)
         named = {title if row == "method" else row: metric for row, metric in errors.items()}
         tables[split] = scoring.summarise(named, mask, data)
+        seen = view_seen(data.poses.observations.confidence)
+        tables[split]["collapse"] = collapse.check(
+            jnp.asarray(alone.joints), seen, restored.info.joint_skeleton.root
+        )
         clips[split] = scoring.by_clip(named, mask, data)
     metadata = restored.metadata
     first = next(iter(restored.splits))

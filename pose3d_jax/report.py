@@ -33,6 +33,7 @@ def table(runs: Sequence[Run]) -> str:
     for split in tables.splits(distinct(runs, taken=tables.taken(runs))):
         blocks += [
             tables.headline(split).text(),
+            *tables.collapses(split),
             *(part.text() for part in tables.breakdowns(split)),
         ]
     return "\n\n".join(blocks) + "\n"
@@ -49,6 +50,7 @@ def write_html(path: str | Path, runs: Sequence[Run], title: str) -> None:
     colours = figures.palette(run.name for run in runs)
     splits = tables.splits(runs)
     parts = [*(tables.headline(split).html() for split in splits), viewer.note(_LEGEND)]
+    parts += [viewer.note(line) for split in splits for line in tables.collapses(split)]
     parts += [viewer.section("Runs"), _facts(runs).html()]
     if any("adaptation" in run.metrics for run in runs):
         parts += [viewer.section("Adaptation"), _adaptations(runs).html()]

@@ -114,6 +114,18 @@ def splits(runs: Sequence[Run]) -> list[Split]:
     return splits
 
 
+def collapses(split: Split) -> list[str]:
+    """A line on each run whose predictions have collapsed: see `collapse.check`."""
+    runs = {entry.run.name: split.of(entry).get("collapse", {}) for entry in split.entries}
+    return [
+        f"{name} has collapsed ({found['verdict']}) on {split.title}: its depths vary "
+        f"{found['relief']:.2g} times as much as its widths (variances; about 1 for people who are "
+        f"seen from all around)"
+        for name, found in runs.items()
+        if found.get("verdict", "none") != "none"
+    ]
+
+
 def _digits(row: Mapping[str, Mapping[str, float | None]]) -> str:
     return str({m: [millimetres(v.get(k)) for k in ("frames", "groups")] for m, v in row.items()})
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from pose3d_jax.methods.adversarial import Kudo
 from pose3d_jax.methods.base import Info, Method, MethodError
+from pose3d_jax.methods.chen import Chen
 from pose3d_jax.methods.fused import Fused
 from pose3d_jax.methods.multiview import MultiView
 from pose3d_jax.methods.nrsfm import C3DPO
+from pose3d_jax.methods.repnet import RepNet
 from pose3d_jax.methods.semisupervised import SemiSupervised
 from pose3d_jax.methods.supervised import Supervised
 from pose3d_jax.methods.variational import Variational
@@ -21,6 +24,9 @@ METHODS: dict[str, type] = {
     "semisupervised": SemiSupervised,
     "fused": Fused,
     "c3dpo": C3DPO,
+    "chen": Chen,
+    "kudo": Kudo,
+    "repnet": RepNet,
     "variational": Variational,
 }
 

@@ -1,0 +1,25 @@
+"""CMU-MV v1, 2D poses of single views and 3D poses that belong to none of them: RepNet."""
+
+from ml_collections import ConfigDict
+
+from configs import cmu_kudo
+
+WEIGHTS = {
+    "fake": 1.0,
+    "real": 1.0,
+    "penalty": 10.0,
+    "fool": 1.0,
+    "reproject": 10.0,
+    "camera": 1.0,
+}
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    config = cmu_kudo.get_config(argument)
+    config.name = "cmu_repnet"
+    config.method.name = "repnet"
+    del config.method["elevation"]
+    config.streams.prior = dict(config.streams.main)
+    for phase in config.phases:
+        phase["weights"] = dict(WEIGHTS)
+    return config

@@ -1,0 +1,97 @@
+"""Critics of 2D and 3D poses, and the networks that they teach; none has a batch norm, so that what
+a critic says of one pose does not depend on others (its gradient penalty is of single poses)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from pose3d_jax.geometry import HIGHEST
+from pose3d_jax.models.layers import HE, NEAR_ZERO, Dense
+from pose3d_jax.skeleton import Skeleton
+
+
+class Residual(nn.Module):
+    """A dense layer and residual blocks of two, leaky, without normalisation.
+
+    The lifter of Martinez et al. (ICCV 2017) as Wandt and Rosenhahn (CVPR 2019) have it.
+    """
+
+    width: int
+    blocks: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*rows features"]) -> Float[Array, "*rows width"]:
+        """Features to as many as the network is wide."""
+        rows = x.reshape(-1, x.shape[-1])
+
+        def layer(x: Array) -> Array:
+            return nn.leaky_relu(Dense(self.width, kernel_init=HE)(x), 0.2)
+
+        y = layer(rows)
+        for _ in range(self.blocks):
+            y = y + layer(layer(y))
+        return y.reshape(*x.shape[:-1], self.width)
+
+
+class Regressor(nn.Module):
+    """Features to numbers that are near zero at first."""
+
+    outputs: int
+    width: int
+    blocks: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*rows features"]) -> Float[Array, "*rows outputs"]:
+        """See the class."""
+        return Dense(self.outputs, kernel_init=NEAR_ZERO)(Residual(self.width, self.blocks)(x))
+
+
+class Critic(nn.Module):
+    """One number for what it is shown: the larger, the more like the data."""
+
+    width: int
+    blocks: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*rows features"]) -> Float[Array, "*rows"]:
+        """See the class."""
+        return Dense(1)(Residual(self.width, self.blocks)(x))[..., 0]
+
+
+class BoneCritic(nn.Module):
+    """A critic of 3D poses with two ways in, joints and kinematic chain space.
+
+    Wandt and Rosenhahn, "RepNet" (CVPR 2019), section 3.3.
+    """
+
+    skeleton: Skeleton
+    width: int
+    blocks: int
+
+    @nn.compact
+    def __call__(self, joints: Float[Array, "*rows joints 3"]) -> Float[Array, "*rows"]:
+        """Poses of about unit size to one number each."""
+        chain = kinematic_chain_space(joints, self.skeleton)
+        above = np.triu_indices(chain.shape[-1])  # it is symmetric
+        bones = Residual(self.width, self.blocks)(chain[..., above[0], above[1]])
+        pose = Residual(self.width, self.blocks)(joints.reshape(*joints.shape[:-2], -1))
+        both = nn.leaky_relu(Dense(self.width // 4, kernel_init=HE)(_joined(bones, pose)), 0.2)
+        return Dense(1)(both)[..., 0]
+
+
+def kinematic_chain_space(
+    joints: Float[Array, "*rows joints 3"], skeleton: Skeleton
+) -> Float[Array, "*rows bones bones"]:
+    """Inner products of a pose's bones, square units: their squared lengths on the diagonal.
+
+    Wandt and Rosenhahn, "RepNet" (CVPR 2019), equations 5 to 7: B = X C with a matrix C that takes
+    differences of joints along bones, and psi = B^T B. Bones in the order of `Skeleton.bones`.
+    """
+    parents, children = np.array(skeleton.bones).T
+    bones = joints[..., children, :] - joints[..., parents, :]
+    return jnp.einsum("...bi,...ci->...bc", bones, bones, precision=HIGHEST)
+
+
+def _joined(*parts: Array) -> Array:
+    return jnp.concatenate(parts, axis=-1)
