@@ -51,7 +51,8 @@ def get_config(argument: str = "") -> ConfigDict:
     weights = SUPERVISION[given.supervision]
     first, last = recipes.tuned(EPOCHS, weights, given.tiny, other_people=True)
     # The divergence's weight, beta, rises to 1 in the first epochs, once or again and again.
-    rise = {"start": 0.0, "stop": 1.0, "period_epochs": 0.01 if given.tiny else 2.0}
+    period = {"period_steps": 2} if given.tiny else {"period_epochs": 2.0}
+    rise = {"start": 0.0, "stop": 1.0, **period}
     kind = "linear" if given.annealing == "warmup" else "cyclic"
     first["weights"] = {**weights, "kl": {"kind": kind, **rise}}
     last["weights"] = {**weights, "kl": 1.0}

@@ -93,6 +93,7 @@ _SHARES = Kind(
 POSITIVE = _number("above 0", lambda value: value > 0)
 AMOUNT = _number("of at least 0", lambda value: value >= 0)
 FRACTION = _number("of at least 0 and below 1", lambda value: 0 <= value < 1)
+SHARE = _number("of 0 to 1", lambda value: 0 <= value <= 1)
 ANGLE = _number("of at least 0 and below 90, degrees", lambda value: 0 <= value < 90)
 # What a schedule holds is checked where it is built.
 RATE = Kind(f"{AMOUNT.text}, or a schedule", lambda x: TABLE.fits(x) or AMOUNT.fits(x))
@@ -133,6 +134,7 @@ AUGMENTATION: Keys = {
 DISTURBANCE: Keys = {
     "sigma_px": (AMOUNT, 0.0),
     **dict.fromkeys(("outliers", "missing", "swaps", "joints", "frames"), (FRACTION, 0.0)),
+    "occluded": (SHARE, 0.0),
 }
 PHASE: Keys = {
     "length_epochs": (_or_none(POSITIVE), None),  # one of the two; an epoch passes the main stream

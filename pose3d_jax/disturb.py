@@ -6,15 +6,18 @@ dice; this one runs on the device, and every clip draws how much of it it suffer
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from pose3d_jax import cameras as cam
 from pose3d_jax import noise
 from pose3d_jax.geometry import safe_norm
-from pose3d_jax.schema import Clip, Observations
+from pose3d_jax.occlusion import radii, self_occluded
+from pose3d_jax.schema import Clip, Labels, Observations
 from pose3d_jax.skeleton import Skeleton
 
 
@@ -25,7 +28,10 @@ class Disturbance:
     `sigma_px`, `outliers`, `missing` and `swaps` are those of `noise.Noise`; `joints` and `frames`
     are the shares of keypoints (in each frame by itself) and of whole frames of a view that are
     hidden: masked pre-training, as in Zhu et al., "MotionBERT: A Unified Perspective on Learning
-    Human Motion Representations" (ICCV 2023).
+    Human Motion Representations" (ICCV 2023). `occluded` is the share of the joints hidden from a
+    view by the person's own body that is hidden from the network, too, as in Cheng et al.,
+    "Occlusion-Aware Networks for 3D Human Pose Estimation in Video" (ICCV 2019): see `occlusion`.
+    It takes the stream's 3D joints, which are the keypoints.
     """
 
     sigma_px: float = 0.0
@@ -34,6 +40,7 @@ class Disturbance:
     swaps: float = 0.0
     joints: float = 0.0
     frames: float = 0.0
+    occluded: float = 0.0
 
     @property
     def errs(self) -> bool:
@@ -51,8 +58,37 @@ def disturb(
     stay as they are.
     """
     keys = jax.random.split(key, len(clip.recording))
+    observations = clip.observations
+    if settings.occluded:
+        observations = jax.vmap(functools.partial(_hide_occluded, settings.occluded, skeleton))(
+            observations, clip.labels, jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1)
+        )
     one = lambda observations, key: _one(settings, skeleton, fps, observations, key)  # noqa: E731
-    return dataclasses.replace(clip, observations=jax.vmap(one)(clip.observations, keys))
+    return dataclasses.replace(clip, observations=jax.vmap(one)(observations, keys))
+
+
+def _hide_occluded(
+    share: float,
+    skeleton: Skeleton,
+    observations: Observations,
+    labels: Labels,
+    key: Key[Array, ""],
+) -> Observations:
+    """A share of what each view does not see for the person's own body, drawn from 0 on."""
+    views = observations.confidence.shape[1]
+    world = jnp.repeat(labels.joints[:, None], views, axis=1)
+    joints = cam.batched(cam.to_camera)(observations.cameras, world)
+    thick = jnp.asarray(radii(skeleton))
+    behind = jax.vmap(jax.vmap(lambda pose: self_occluded(pose, skeleton, thick)))(joints)
+    known = (labels.joints_valid.min(axis=-1) > 0)[:, None, None]  # bones need both their ends
+    amount_key, joints_key = jax.random.split(key)
+    drawn = share * jax.random.uniform(amount_key)
+    there = ~(jax.random.bernoulli(joints_key, drawn, behind.shape) & behind & known)
+    return dataclasses.replace(
+        observations,
+        keypoints=jnp.where(there[..., None], observations.keypoints, 0.0),
+        confidence=jnp.where(there, observations.confidence, 0.0),
+    )
 
 
 def _one(

@@ -89,7 +89,7 @@ def _phase(
         reset_optimizer=settings["optimizer_state"] == "reset",
         average_decay=float(settings["average_decay"]),
         augment=_augmentation(settings["augmentation"], method, f"{where}.augmentation"),
-        disturb=_disturbance(settings["disturbance"], method, fps),
+        disturb=_disturbance(settings["disturbance"], method, fps, f"{where}.disturbance"),
     )
 
 
@@ -107,11 +107,19 @@ def _augmentation(settings: Mapping[str, Any], method: Any, where: str) -> Augme
     return functools.partial(augment, augmentation, joints)
 
 
-def _disturbance(settings: Mapping[str, Any], method: Any, fps: float) -> Augment | None:
+def _disturbance(
+    settings: Mapping[str, Any], method: Any, fps: float, where: str
+) -> Augment | None:
     """What becomes of what networks are shown; None where nothing is on."""
     disturbance = Disturbance(**settings)
     if disturbance == Disturbance():
         return None
+    keypoints, joints = method.info.keypoint_skeleton, method.info.joint_skeleton
+    if disturbance.occluded and keypoints != joints:
+        raise ConfigError(
+            f"{where}.occluded: what a body hides is told from joints ({joints.name}), not "
+            f"keypoints ({keypoints.name}); give data with one joint set, or leave it out"
+        )
     # A frame by itself has errors of any rate.
     return functools.partial(disturb, disturbance, method.info.keypoint_skeleton, fps or 30.0)
 

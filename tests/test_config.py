@@ -49,6 +49,7 @@ def test_every_config_is_whole_and_makes_its_method(path):
     noisy = ("fused", "kudo", "repnet", "chen", "vae", "c3dpo")  # single variants, on noise or not
     own: dict[str, tuple] = {f"cmu_{name}": (None, "tiny,noise=typical") for name in noisy}
     own["demo"] = ("multiview", "supervised-tiny")
+    own["cmu_occluded"] = (None, "labels,tiny")
     arguments = own.get(path.stem, (None, "tiny", "variant=report"))
     if path.stem.startswith(("h36m", "humaneva")):
         arguments += ("views=2,detections=cpn_ft_h36m_dbb",)
@@ -198,6 +199,13 @@ def test_schedules_go_from_start_to_stop_and_stay(kind, quarter):
     over_time = schedule(value, 60, 20, "here")
     values = [float(over_time(jnp.int32(step))) for step in (0, 10, 40, 99)]
     assert values == pytest.approx([1.0, quarter, stop, stop], abs=1e-6)
+
+
+def test_a_cyclic_schedule_rises_again_and_again():
+    value = {"kind": "cyclic", "start": 0.0, "stop": 1.0, "period_steps": 8}
+    over_time = schedule(value, 60, 20, "here")
+    values = [float(over_time(jnp.int32(step))) for step in (0, 2, 4, 7, 8, 10, 20)]
+    assert values == pytest.approx([0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0])
 
 
 def test_a_schedule_without_a_period_takes_the_phase():

@@ -10,6 +10,7 @@ import pytest
 from pose3d_jax import noise
 from pose3d_jax.disturb import Disturbance, disturb
 from pose3d_jax.noise import Noise
+from pose3d_jax.occlusion import radii, self_occluded
 from tests import scenes
 
 CLIP = scenes.batch(size=2, views=3, frames=400)
@@ -126,3 +127,24 @@ def test_errors_of_a_faster_camera_change_less_from_frame_to_frame(monkeypatch):
 
     assert correlation(30.0) == pytest.approx(0.9, abs=0.02)
     assert correlation(60.0) == pytest.approx(0.9**0.5, abs=0.02)
+
+
+def test_what_the_body_hides_is_hidden_from_the_network_by_a_share():
+    """All of it where each clip draws its whole share; nothing else, and the truth is as it was."""
+    found = shown(occluded=1.0)
+    truth = (
+        np.einsum(
+            "btvij,btkj->btvki", np.asarray(BEFORE.cameras.rotation), np.asarray(CLIP.labels.joints)
+        )
+        + np.asarray(BEFORE.cameras.translation)[..., None, :]
+    )
+    thick = jnp.asarray(radii(scenes.H36M))
+    one = jax.jit(jax.vmap(lambda pose: self_occluded(pose, scenes.H36M, thick)))
+    behind = np.asarray(one(truth.reshape(-1, 17, 3))).reshape(found.confidence.shape)
+    hidden = np.asarray(found.confidence) == 0
+    assert behind.any()
+    assert not (hidden & ~behind).any()
+    share = [hidden[i].sum() / behind[i].sum() for i in range(2)]
+    assert min(share) > 0
+    assert max(share) < 1
+    assert share[0] != share[1]
