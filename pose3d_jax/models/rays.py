@@ -142,7 +142,7 @@ def place_on_rays(
     """
     bias = jnp.log(jnp.expm1(root_depth))
     known, said = jnp.full_like(sight.far, root_depth), jax.nn.softplus(raw[..., root, 2:] + bias)
-    depth = sight.far * (known if depth_known else said)
+    depth = jnp.maximum(sight.far * (known if depth_known else said), _NEAREST)
     return on_rays(reach * jnp.tanh(raw), depth, sight, root=root)
 
 
