@@ -154,11 +154,11 @@ class Variational(Monocular):
         latent = jax.random.normal(key, (self.samples, rows, time, self.latent))
         samples = jax.lax.map(lambda z: self._place_latent(variables, sight, z), latent)
         mean = jnp.mean(samples, axis=0)
-        scale = jnp.exp(variables["params"]["vae"]["log_scale"])
+        own = own_covariance(jnp.exp(variables["params"]["vae"]["log_scale"]), self.root)
         return Prediction(
             joints=mean,
             samples=samples,
-            covariance=spread(samples, self.root) + own_covariance(scale, self.root),
+            covariance=spread(samples, self.root) + own[None, None, None],
             space="absolute",
         )
 
