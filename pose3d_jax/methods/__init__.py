@@ -11,6 +11,7 @@ from pose3d_jax.methods.adversarial import Kudo
 from pose3d_jax.methods.base import Info, Method, MethodError
 from pose3d_jax.methods.chen import Chen
 from pose3d_jax.methods.fused import Fused
+from pose3d_jax.methods.multimodal import Multimodal
 from pose3d_jax.methods.multiview import MultiView
 from pose3d_jax.methods.nrsfm import C3DPO
 from pose3d_jax.methods.repnet import RepNet
@@ -26,6 +27,7 @@ METHODS: dict[str, type] = {
     "c3dpo": C3DPO,
     "chen": Chen,
     "kudo": Kudo,
+    "multimodal": Multimodal,
     "repnet": RepNet,
     "variational": Variational,
 }

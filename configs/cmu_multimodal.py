@@ -1,0 +1,67 @@
+"""CMU-MV v1: a VAE of 2D pose, heatmap and 3D pose on one latent; any of them from any other.
+
+    python -m data_prep.cmu --positions cmu_positions_30fps.npz --output data/cmu_mv_v1
+    python -m pose3d_jax.main --config=configs/cmu_multimodal.py --workdir=runs/cmu_multimodal
+
+Arguments, behind a colon and apart by commas: `fusion=product` (MVAE) or `mixture` (MMVAE),
+`modalities=all`, `points` or `heatmap` (beside the 3D pose), `corruption=independent` or `same` (of
+2D pose and heatmap), `tiny` (a few steps of a small network, for tests). The method corrupts what
+it observes itself: see methods/multimodal.py. The four criteria: benchmarks/multimodal.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cmu_mv
+from pose3d_jax.config import arguments
+
+EPOCHS = 2
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    given = arguments(
+        argument,
+        fusion=("product", "mixture"),
+        modalities=("all", "points", "heatmap"),
+        corruption=("independent", "same"),
+        tiny=False,
+    )
+    observed = "points,heatmap" if given.modalities == "all" else given.modalities
+    config = cmu_mv.get_config("tiny" if given.tiny else "")
+    config.name = "cmu_multimodal"
+    config.method = ConfigDict(
+        {
+            "name": "multimodal",
+            "fusion": given.fusion,
+            "modalities": f"{observed},pose",
+            "given": observed,
+            "width": 32 if given.tiny else 256,
+            "blocks": 2,
+            "shared": 4 if given.tiny else 24,
+            "private": 2 if given.tiny else 8,
+            "samples": 3 if given.tiny else 20,
+            "subsets": 1,
+            "draws": 1,
+            "absent": 0.0,
+            "cells": 4 if given.tiny else 8,
+            "corruption": given.corruption,
+            "root_depth": 4.0,
+            "reach": 1.5,
+        }
+    )
+    config.init = ConfigDict({})
+    config.streams.main.joints = "labels"
+    config.streams.main.batch_size = 16 if given.tiny else 32
+    # No clip is filmed anew: in so few epochs none is seen often, corrupted as before.
+    config.phases = (
+        {
+            **({"length_steps": 3} if given.tiny else {"length_epochs": EPOCHS}),
+            "weights": {"bound": 1.0},
+            "optimizer": {"name": "adam"},
+            "dropout": True,
+            "statistics": "batch",
+            "learning_rate": {"kind": "cosine", "start": 1e-3, "stop": 1e-5},
+        },
+    )
+    config.evaluation.references = ()
+    config.evaluation.every_epochs = EPOCHS
+    return config

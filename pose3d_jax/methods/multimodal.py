@@ -1,0 +1,460 @@
+"""Lifting as one of several tasks of a multimodal VAE: 2D pose, heatmap and 3D pose on one latent.
+
+Each view of each frame is a row by itself. Its crop is exact, as if from a detector of people (the
+sight of `rays.look`, `centred`); what the crop shows is not: see `Corruption`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from pose3d_jax import bounds, experts, heatmaps, losses
+from pose3d_jax import cameras as cam
+from pose3d_jax.experts import Experts
+from pose3d_jax.geometry import HIGHEST, safe_norm
+from pose3d_jax.losses import Term
+from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables
+from pose3d_jax.methods.lifting import setting, shown
+from pose3d_jax.methods.monocular import Monocular
+from pose3d_jax.methods.variational import own_covariance, spread
+from pose3d_jax.models import rays
+from pose3d_jax.models.multimodal import MultimodalVAE
+from pose3d_jax.schema import Clip, Observations, Prediction
+
+MODALITIES = ("points", "heatmap", "pose")  # what their values are: see `Seen`
+FUSIONS = ("product", "mixture")
+_EXTENT = 2.4  # from the root to the middle of a heatmap's outermost cells, in sizes of the pose
+_UNIT = 0.5  # metres: poses about their root are shown to their encoder in these
+_SCALES = {"points": 0.2, "pose": 0.1}  # initial: sizes, metres
+
+
+class Seen(NamedTuple):
+    """A modality's rows.
+
+    `values` are points `[rows, joints, 2]` in sizes of the pose about its root, heatmaps `[rows,
+    joints, cells, cells]`, or joints `[rows, joints, 3]` about their root, metres, as the camera
+    turned to the root sees them; 0 where not `there`.
+    """
+
+    values: Float[Array, "rows joints *axes"]
+    there: Float[Array, "rows joints"]
+
+
+class Corruption(NamedTuple):
+    """What befell a modality: places are moved, all together and each, and some joints are hidden.
+
+    In sizes of the pose; by the draw alone, whether or not the observations have the joint.
+    """
+
+    shift: Float[Array, "rows 2"]  # of all joints together, as of a crop that is not quite right
+    noise: Float[Array, "rows joints 2"]  # of each joint by itself
+    hidden: Float[Array, "rows joints"]  # 1 behind an occluder, a disc somewhere on the body
+
+
+@dataclasses.dataclass(frozen=True)
+class Multimodal(Monocular):
+    """A VAE of several modalities on one latent: MVAE (a product of experts) or MMVAE (a mixture).
+
+    The modalities are the 2D pose, a heatmap of it, and the 3D pose; all have a part z of the
+    latent in common and one of their own. The 2D pose and the heatmap show the same points, each
+    corrupted by draws of its own, or by the same with `corruption="same"` (the control in which
+    there is nothing to be gained from having both). Data are exact: the method corrupts what it
+    observes itself, in training as in `predict`, by the key that it is given. That is part of the
+    task's definition, and the same for all rows that are compared.
+
+    The term `bound`, in nats per row, is minus `experts.subsampled_elbo`, summed over the subsets
+    (`fusion="product"`), or minus the mean over experts of `experts.stratified_bound`. 2D and 3D
+    joints are explained by a distance that falls off as exp(-d / s), s per joint and learnt; a
+    heatmap counts as `counts` draws from it, each of a cell; which joints a modality has, by a
+    Bernoulli each (of the 3D pose: given). `absent` is the share of training rows in which a
+    modality is missing, each by itself; rows without labels have no 3D pose.
+
+    `predict` lifts from the modalities named in `given`: `samples` hypotheses, their mean, and the
+    covariance of each joint about the root. Joints are about a root that is on its ray at the depth
+    at which a person of usual size would be seen as large (`space` is `root_relative`).
+    """
+
+    modalities: str = "points,heatmap,pose"  # that there are at all
+    given: str = "points,heatmap"  # to `predict`
+    fusion: str = "product"  # of FUSIONS
+    shared: int = setting(24, least=1, below=10_000)
+    private: int = setting(8, least=1, below=10_000)
+    samples: int = setting(20, least=2, below=100_000)
+    subsets: int = setting(1, least=0, below=100)  # random ones, of a product
+    draws: int = setting(1, least=1, below=1000)  # of each expert, of a mixture
+    absent: float = setting(0.0, least=0, below=1)
+    cells: int = setting(8, least=2, below=1000)  # of a heatmap, across
+    blur: float = setting(0.6, above=0)  # cells: sigma of a heatmap's peaks
+    counts: float = setting(30.0, above=0)
+    corruption: str = "independent"  # or "same"
+    shift: float = setting(0.1, least=0)  # standard deviations, sizes of the pose
+    noise: float = setting(0.06, least=0)
+    occluded: float = setting(0.7, least=0)  # share of rows with an occluder
+    radius: float = setting(0.8, least=0)  # of it, sizes of the pose
+    groups: tuple[Group, ...] = (Group("multimodal", ("multimodal",), ("bound",)),)
+
+    def __post_init__(self) -> None:
+        """Raises `MethodError` for what there is not, and for two joint sets."""
+        super().__post_init__()
+        if self.fusion not in FUSIONS:
+            raise MethodError(f"no fusion is named {self.fusion!r}; there are {', '.join(FUSIONS)}")
+        if self.corruption not in ("independent", "same"):
+            raise MethodError(
+                f"no corruption is named {self.corruption!r}; there are independent, same"
+            )
+        for name in _names(self.modalities):
+            if name not in MODALITIES:
+                raise MethodError(
+                    f"no modality is named {name!r}; there are {', '.join(MODALITIES)}"
+                )
+        if "pose" not in self.names:
+            raise MethodError("modalities must hold pose, which is what is predicted")
+        for name in _names(self.given):
+            if name == "pose" or name not in self.names:
+                raise MethodError(
+                    f"given holds {name!r}; `predict` can be given what is observed of modalities: "
+                    f"{', '.join(n for n in self.names if n != 'pose')}"
+                )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities that there are, in the order of `MODALITIES`."""
+        return tuple(name for name in MODALITIES if name in _names(self.modalities))
+
+    @property
+    def model(self) -> MultimodalVAE:
+        """Encoders and decoders."""
+        joints = self.info.joint_skeleton.size
+        sizes = {"points": 3 * joints, "heatmap": (self.cells**2 + 1) * joints, "pose": 3 * joints}
+        return MultimodalVAE(
+            sizes={name: sizes[name] for name in self.names},
+            scales={name: _SCALES[name] for name in self.names if name in _SCALES},
+            joints=joints,
+            shared=self.shared,
+            private=self.private,
+            width=self.width,
+            blocks=self.blocks,
+            dtype=jnp.dtype(self.info.precision),
+        )
+
+    # ---------------------------------------------------------------------- what there is to see
+
+    def corruptions(
+        self, places: Float[Array, "rows joints 2"], key: Key[Array, ""]
+    ) -> dict[str, Corruption]:
+        """Of the 2D pose and of the heatmap of these exact places."""
+        rows, joints = places.shape[:2]
+
+        def drawn(key: Key[Array, ""]) -> Corruption:
+            shift, noise, occluder, at, off = jax.random.split(key, 5)
+            number = jax.random.randint(at, (rows,), 0, joints)
+            centre = jnp.take_along_axis(places, number[:, None, None], axis=1)
+            centre = centre + 0.5 * self.radius * jax.random.normal(off, (rows, 1, 2))
+            close = safe_norm(places - centre) < self.radius
+            there = jax.random.bernoulli(occluder, self.occluded, (rows, 1))
+            return Corruption(
+                self.shift * jax.random.normal(shift, (rows, 2)),
+                self.noise * jax.random.normal(noise, (rows, joints, 2)),
+                (close & there).astype(places.dtype),
+            )
+
+        first, second = jax.random.split(key)
+        return {
+            "points": drawn(first),
+            "heatmap": drawn(first if self.corruption == "same" else second),
+        }
+
+    def observe(self, sight: rays.Sight, key: Key[Array, ""]) -> dict[str, Seen]:
+        """The modalities that are observed, of a sight `[B, T, V]`, corrupted by the key."""
+        places, visible = rows_of(sight.relative), rows_of(sight.visible)
+        found = {}
+        for name, corruption in self.corruptions(places, key).items():
+            there = visible * (1 - corruption.hidden)
+            moved = places + corruption.shift[:, None] + corruption.noise
+            values = moved if name == "points" else self.heatmap(moved)
+            mask = there.reshape(*there.shape, *[1] * (values.ndim - 2))
+            found[name] = Seen(values * mask, there)
+        return {name: found[name] for name in self.names if name in found}
+
+    def heatmap(
+        self, places: Float[Array, "*rows joints 2"]
+    ) -> Float[Array, "*rows joints cells cells"]:
+        """A heatmap of places in sizes of the pose."""
+        across = (self.cells - 1) / 2
+        points = (places / _EXTENT + 1) * across
+        return heatmaps.render(points, (self.cells, self.cells), self.blur)
+
+    def peaks(self, heatmap: Float[Array, "*rows joints cells cells"]) -> Array:
+        """Where heatmaps have their mean, in sizes of the pose `[*rows, joints, 2]`."""
+        across = (self.cells - 1) / 2
+        return (heatmaps.expected(heatmap) / across - 1) * _EXTENT
+
+    def labelled(self, clip: Clip, sight: rays.Sight) -> Seen:
+        """The 3D pose, from labels."""
+        labels, observations = clip.labels, clip.observations
+        views = observations.confidence.shape[2]
+        world = jnp.repeat(labels.joints[:, :, None], views, axis=2)
+        joints = cam.batched(cam.to_camera)(observations.cameras, world)
+        valid = jnp.repeat(labels.joints_valid[:, :, None], views, axis=2)
+        valid = valid * valid[..., self.root : self.root + 1] * sight.seen[..., None]
+        relative = joints - joints[..., self.root : self.root + 1, :]
+        turned = jnp.einsum("...ij,...nj->...ni", sight.turn, relative, precision=HIGHEST)
+        return Seen(rows_of(turned * valid[..., None]), rows_of(valid))
+
+    # ---------------------------------------------------------------------- training
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
+        """See `Method.init`."""
+        sight = self.see(batch["main"].observations)
+        seen = {**self.observe(sight, key), "pose": self.labelled(batch["main"], sight)}
+        mask = jnp.ones(len(seen["pose"].there))
+        latents = (jnp.zeros((len(mask), size)) for size in (self.shared, self.private))
+        z, w = latents
+
+        def both(model: MultimodalVAE) -> None:
+            for name in self.names:
+                model.encode(name, _features(name, seen[name]), mask, False)
+                model.decode(name, z, w, mask, False)
+
+        variables = self.model.init(key, method=both)
+        return {collection: {"multimodal": tree} for collection, tree in variables.items()}
+
+    def terms(
+        self,
+        variables: Variables,
+        batch: Batch,
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+        *,
+        group: Group,
+        mode: Mode,
+    ) -> tuple[dict[str, Term], Aux]:
+        """See `Method.terms`."""
+        observe_key, absent_key, bound_key = jax.random.split(key, 3)
+        sight = self.see(shown(batch))
+        seen = {**self.observe(sight, observe_key), "pose": self.labelled(batch["main"], sight)}
+        seen = self._without(seen, absent_key if mode.training else None)
+        update = mode.statistics("multimodal")
+
+        def explain(model: MultimodalVAE) -> tuple[Array, ...]:
+            known = self._encode(model, seen, update)
+
+            def likelihood(number: int, z: Array, w: Array) -> Array:
+                name = self.names[number]
+                draws, rows = z.shape[:2]
+                mask = jnp.broadcast_to(known.there[number][None], (draws, rows)).reshape(-1)
+                z, w = (x.reshape(draws * rows, -1) for x in (z, w))
+                said = model.decode(name, z, w, mask, update).reshape(draws, rows, -1)
+                scale = model.log_scales.get(name)
+                return jax.vmap(lambda x: self._likelihood(name, x, seen[name], scale))(said)
+
+            if self.fusion == "product":
+                found, _ = experts.subsampled_elbo(known, likelihood, bound_key, self.subsets)
+                bound = jnp.sum(found, axis=0)
+            else:
+                each = experts.stratified_bound(known, likelihood, bound_key, self.draws)
+                bound = jnp.sum(each, axis=0) / jnp.maximum(jnp.sum(known.there, axis=0), 1.0)
+            nats = jnp.sum(bounds.kl_divergence(*known.shared), axis=-1)
+            return bound, nats, known.there
+
+        (bound, nats, there), collections = self._apply(variables, explain)
+        any_there = there.max(axis=0)
+        terms = {"bound": losses.weighted_term(-bound, any_there)}
+        # What each expert says of z; none is posterior collapse (Bowman et al., 2016).
+        told = {
+            f"nats_{name}": losses.weighted_term(nats[i], there[i])
+            for i, name in enumerate(self.names)
+        }
+        return {name: terms[name] for name in group.terms}, Aux(collections, told)
+
+    def _without(self, seen: dict[str, Seen], key: Key[Array, ""] | None) -> dict[str, Seen]:
+        """The modalities that there are, in training with a share of rows hidden."""
+        rows = len(seen["pose"].there)
+        kept = jnp.ones((len(self.names), rows))
+        if key is not None and self.absent > 0:
+            hide, which = jax.random.split(key)
+            kept = jax.random.bernoulli(hide, 1 - self.absent, kept.shape).astype(kept.dtype)
+            # One stays at least.
+            one = jax.random.randint(which, (rows,), 0, len(self.names))
+            kept = jnp.where(kept.max(axis=0) > 0, kept, jax.nn.one_hot(one, len(kept), axis=0))
+        return {
+            name: Seen(seen[name].values, seen[name].there * kept[i][:, None])
+            for i, name in enumerate(self.names)
+        }
+
+    def _encode(
+        self, model: MultimodalVAE, seen: Mapping[str, Seen], update_statistics: bool
+    ) -> Experts:
+        """What the encoders say; a modality that is not in `seen` is not there."""
+        rows = len(next(iter(seen.values())).there)
+        moments, there = [], []
+        for name in self.names:
+            if name in seen:
+                mask = seen[name].there.max(axis=-1)
+                features = _features(name, seen[name])
+                moments.append(model.encode(name, features, mask, update_statistics))
+            else:
+                mask = jnp.zeros(rows)
+                moments.append((jnp.zeros((rows, self.shared + self.private)),) * 2)
+            there.append(mask)
+        mean, log_variance = (jnp.stack(x) for x in zip(*moments, strict=True))
+        split = self.shared
+        return Experts(
+            shared=(mean[..., :split], log_variance[..., :split]),
+            private=(mean[..., split:], log_variance[..., split:]),
+            there=jnp.stack(there),
+        )
+
+    def _likelihood(
+        self,
+        name: str,
+        said: Float[Array, "rows size"],
+        seen: Seen,
+        log_scale: Float[Array, "joints"] | None,
+    ) -> Float[Array, "rows"]:
+        """log p of a modality given what its decoder said."""
+        own, logit = self._read(name, said)
+        there = seen.there
+        if name == "heatmap":
+            total = jnp.sum(seen.values, axis=(-2, -1), keepdims=True)
+            shares = seen.values / jnp.maximum(total, 1e-6)
+            found = self.counts * jnp.sum(shares * own, axis=(-2, -1))
+        else:
+            assert log_scale is not None
+            scale = log_scale[None]
+            away = losses.distance(own, seen.values) * jnp.exp(-scale)
+            # exp(-d / s) has the integral 2 pi s^2 over the plane, 8 pi s^3 over space.
+            constant = math.log(8 * math.pi if name == "pose" else 2 * math.pi)
+            found = -away - own.shape[-1] * scale - constant
+        if name == "pose":
+            there = there.at[:, self.root].set(0.0)  # where the pose is measured from
+        found = jnp.where(there > 0, found, 0.0)
+        if logit is not None:
+            found = found + jax.nn.log_sigmoid(jnp.where(there > 0, logit, -logit))
+        return jnp.sum(found, axis=-1)
+
+    def _read(self, name: str, said: Float[Array, "*rows size"]) -> tuple[Array, Array | None]:
+        """What a decoder said: values (of a heatmap the logs of its shares), whether joints are
+        there (logits; of the pose none)."""
+        said = said.reshape(*said.shape[:-1], self.info.joint_skeleton.size, -1)
+        if name == "pose":
+            joints = self.reach * jnp.tanh(said)
+            return joints - joints[..., self.root : self.root + 1, :], None
+        own, logit = said[..., :-1], said[..., -1]
+        if name == "heatmap":
+            log_shares = jax.nn.log_softmax(own, axis=-1)
+            own = log_shares.reshape(*own.shape[:-1], self.cells, self.cells)
+        return own, logit
+
+    def _apply(self, variables: Variables, function: Any) -> tuple[Any, Variables]:
+        own = {collection: tree["multimodal"] for collection, tree in variables.items()}
+        out, collections = self.model.apply(own, method=function, mutable=["batch_stats"])
+        return out, {collection: {"multimodal": tree} for collection, tree in collections.items()}
+
+    # ---------------------------------------------------------------------- inference
+
+    def encode(self, variables: Variables, seen: Mapping[str, Seen]) -> Experts:
+        """What the encoders say of the modalities that are given, in evaluation mode."""
+        found, _ = self._apply(variables, lambda model: self._encode(model, seen, False))
+        return found
+
+    def latents(
+        self, known: Experts, given: tuple[str, ...], key: Key[Array, ""], draws: int
+    ) -> tuple[Float[Array, "draws rows shared"], dict[str, Float[Array, "draws rows private"]]]:
+        """Draws of z, and of each modality's own part, from the modalities that are given.
+
+        The own part of one that is not given, or not there, is from N(0, I).
+        """
+        chosen = jnp.array([name in given for name in self.names], jnp.float32)
+        chosen = jnp.broadcast_to(chosen[:, None], known.there.shape)
+        shared_key, private_key = jax.random.split(key)
+        if self.fusion == "product":
+            z = experts.draw(experts.product(known, chosen), shared_key, draws)
+        else:
+            z = experts.from_mixture(known, chosen, shared_key, draws)
+        own = {}
+        for i, name in enumerate(self.names):
+            here = (chosen[i] * known.there[i])[:, None]
+            mean, log_variance = (x[i] * here for x in known.private)  # without it, N(0, I)
+            name_key = jax.random.fold_in(private_key, i)
+            own[name] = experts.draw((mean, log_variance), name_key, draws)
+        return z, own
+
+    def decode(
+        self,
+        variables: Variables,
+        name: str,
+        shared: Float[Array, "rows shared"],
+        private: Float[Array, "rows private"],
+    ) -> Array:
+        """The values of a modality that a latent stands for, as in `Seen`; heatmaps as shares."""
+        mask = jnp.ones(len(shared))
+        said, _ = self._apply(
+            variables, lambda model: model.decode(name, shared, private, mask, False)
+        )
+        own, _ = self._read(name, said)
+        return jnp.exp(own) if name == "heatmap" else own
+
+    def generate(
+        self,
+        variables: Variables,
+        seen: Mapping[str, Seen],
+        given: tuple[str, ...],
+        wanted: str,
+        key: Key[Array, ""],
+        draws: int,
+    ) -> Float[Array, "draws rows joints *axes"]:
+        """Draws of a modality from those that are given: see `decode`."""
+        z, own = self.latents(self.encode(variables, seen), given, key, draws)
+        return jax.lax.map(lambda latent: self.decode(variables, wanted, *latent), (z, own[wanted]))
+
+    def predict(
+        self, variables: Variables, observations: Observations, key: Key[Array, ""] | None = None
+    ) -> Prediction:
+        """See `Method.predict`: corrupted by the key, then lifted."""
+        sight = self.see(observations)
+        key = jax.random.key(0) if key is None else key
+        corrupt_key, draw_key = jax.random.split(key)
+        seen = self.observe(sight, corrupt_key)
+        given = _names(self.given)
+        found = self.generate(variables, seen, given, "pose", draw_key, self.samples)
+        turned = found.reshape(self.samples, *sight.seen.shape, -1, 3)
+        own = jnp.einsum("...ji,k...nj->k...ni", sight.turn, turned, precision=HIGHEST)
+        depth = self.root_depth * sight.far
+        centre = depth * jnp.concatenate([sight.point, jnp.ones_like(depth)], axis=-1)
+        centre = jnp.einsum("...ji,...j->...i", sight.turn, centre, precision=HIGHEST)
+        samples = own + centre[None, ..., None, :]
+        scale = jnp.exp(variables["params"]["multimodal"]["log_scale_pose"])
+        return Prediction(
+            joints=jnp.mean(samples, axis=0),
+            samples=samples,
+            covariance=spread(samples, self.root)
+            + _everywhere(own_covariance(scale, self.root), samples.ndim - 3),
+            space="root_relative",
+        )
+
+
+def rows_of(x: Float[Array, "batch time views *rest"]) -> Float[Array, "rows *rest"]:
+    """Each view of each frame as a row."""
+    return x.reshape(-1, *x.shape[3:])
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _everywhere(x: Float[Array, "joints 3 3"], axes: int) -> Array:
+    return x.reshape(*[1] * axes, *x.shape)
+
+
+def _features(name: str, seen: Seen) -> Float[Array, "rows features"]:
+    """What an encoder is shown."""
+    rows, joints = seen.there.shape
+    values = seen.values / _UNIT if name == "pose" else seen.values
+    flat = values.reshape(rows, joints, -1) * seen.there[..., None]
+    return jnp.concatenate([flat, seen.there[..., None]], axis=-1).reshape(rows, -1)
