@@ -17,8 +17,8 @@ from pose3d_jax.config import arguments
 
 EPOCHS = 10
 SUPERVISION = {
-    "labels": {"pose": 1.0, "energy": 1.0, "root": 1.0},
-    "reprojection": {"reprojection": 1.0},
+    "labels": {"pose": 1.0, "energy": 4.0, "root": 1.0},
+    "reprojection": {"reprojection": 1.0, "energy": 4.0},
 }
 
 

@@ -48,7 +48,8 @@ class Variational(Monocular):
     triangulated (`streams.main.joints = "dlt"`). `root` is that of `supervised`, metres.
 
     `predict` gives `samples` hypotheses, their mean, and the covariance of each joint about the
-    root.
+    root: theirs, without the density's own scales, which `energy` takes them to make up for. Joints
+    that are seen lie on their rays, so that it is nearly flat.
     """
 
     kind: str = "dense"  # of vae.KINDS
@@ -154,11 +155,10 @@ class Variational(Monocular):
         latent = jax.random.normal(key, (self.samples, rows, time, self.latent))
         samples = jax.lax.map(lambda z: self._place_latent(variables, sight, z), latent)
         mean = jnp.mean(samples, axis=0)
-        own = own_covariance(jnp.exp(variables["params"]["vae"]["log_scale"]), self.root)
         return Prediction(
             joints=mean,
             samples=samples,
-            covariance=spread(samples, self.root) + own[None, None, None],
+            covariance=spread(samples, self.root),
             space="absolute",
         )
 
@@ -302,8 +302,3 @@ def spread(
     off = relative - jnp.mean(relative, axis=0, keepdims=True)
     return jnp.einsum("k...i,k...j->...ij", off, off, precision=HIGHEST) / (len(samples) - 1)
 
-
-def own_covariance(scale: Float[Array, "joints"], root: int) -> Float[Array, "joints 3 3"]:
-    """Covariance of the density exp(-d / s) in 3D, 4 s^2 along each axis; the root's is 0."""
-    variance = (4 * scale**2).at[root].set(0.0)
-    return variance[:, None, None] * jnp.eye(3)[None]
