@@ -302,3 +302,9 @@ def spread(
     off = relative - jnp.mean(relative, axis=0, keepdims=True)
     return jnp.einsum("k...i,k...j->...ij", off, off, precision=HIGHEST) / (len(samples) - 1)
 
+
+
+def own_covariance(scale: Float[Array, "joints"], root: int) -> Float[Array, "joints 3 3"]:
+    """Covariance of the density exp(-d / s) in 3D, 4 s^2 along each axis; the root's is 0."""
+    variance = (4 * scale**2).at[root].set(0.0)
+    return variance[:, None, None] * jnp.eye(3)[None]

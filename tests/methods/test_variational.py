@@ -41,10 +41,16 @@ def terms(method, variables, clip, key=0, names=TERMS, mode=Mode(training=True))
     return jax.tree.map(lambda x: x[0], (out, aux))
 
 
-def test_the_density_of_a_distance_is_one_over_all_of_space():
+def test_the_density_is_one_and_has_the_covariance_that_is_stated():
+    """exp(-d / s) / (8 pi s^3), over all of space."""
     s = 0.03
-    radial = lambda d: 4 * np.pi * d**2 * np.exp(-d / s) / (8 * np.pi * s**3)  # noqa: E731
-    assert_allclose(integrate.quad(radial, 0, 3, points=[0.1])[0], 1.0, rtol=1e-6)
+    radial = lambda d, k: 4 * np.pi * d ** (2 + k) * np.exp(-d / s) / (8 * np.pi * s**3)  # noqa: E731
+    whole, _ = integrate.quad(radial, 0, 3, args=(0,), points=[0.1])
+    assert_allclose(whole, 1.0, rtol=1e-6)
+    squares, _ = integrate.quad(radial, 0, 3, args=(2,), points=[0.1])
+    found = variational.own_covariance(jnp.array([0.5, s]), root=0)
+    assert_allclose(found[1], squares / 3 * np.eye(3), rtol=1e-5)
+    assert not found[0].any()
 
 
 def test_the_spread_of_hypotheses_is_numpy_s_covariance():
