@@ -13,7 +13,16 @@ from configs import cmu_mv, cmu_mv_seq
 from pose3d_jax import recipes
 from pose3d_jax.config import arguments
 
-WEIGHTS = {"reprojection": 1.0, "canonical": 1.0}
+# From weak perspective, which finds shape and cameras, to perspective, and from much the same shape
+# to all of them.
+FIRST = {
+    "orthographic": {"kind": "linear", "start": 1.0, "stop": 0.0},
+    "perspective": {"kind": "linear", "start": 0.0, "stop": 1.0},
+    "canonical": 0.1,
+    "deformation": {"kind": "exponential", "start": 0.5, "stop": 0.005},
+    "depth": 0.1,
+}
+LAST = {"perspective": 1.0, "canonical": 0.1, "deformation": 0.005, "depth": 0.1}
 
 
 def get_config(argument: str = "") -> ConfigDict:
@@ -25,8 +34,8 @@ def get_config(argument: str = "") -> ConfigDict:
     config.method = ConfigDict(
         {
             "name": "c3dpo",
-            "projection": "perspective",
             "shapes": 10,
+            "cameras": 8,
             "width": 32 if tiny else 512,
             "blocks": 2,
             "turn": 22.5,
@@ -37,7 +46,8 @@ def get_config(argument: str = "") -> ConfigDict:
         }
     )
     config.evaluation.noise = given.noise
-    config.phases = recipes.plain(20, WEIGHTS, tiny)
+    config.phases = recipes.plain(20, FIRST, tiny)
+    config.phases[1]["weights"] = dict(LAST)
     for phase in config.phases:
         phase["disturbance"] = dict(cmu_mv_seq.DISTURBANCES[given.noise])
     return config

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from pose3d_jax import losses
 from pose3d_jax.geometry import HIGHEST, quaternion_to_matrix, safe_divide, safe_norm
 from pose3d_jax.losses import Term
-from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables
+from pose3d_jax.methods.base import Aux, Batch, Group, Mode, Variables
 from pose3d_jax.methods.lifting import setting
 from pose3d_jax.methods.monocular import Monocular
 from pose3d_jax.models import nrsfm as models
@@ -26,27 +26,33 @@ _NEAREST = 0.2
 class C3DPO(Monocular):
     """Novotny et al., "C3DPO" (ICCV 2019): each view's points are a shape, seen by a camera.
 
-    Terms, in sizes of the pose: `reprojection` of the shape (equation 5, pseudo-Huber, of what is
-    visible) and `canonical` (equation 8: a shape turned at random must be brought back, so that no
-    two shapes are one, turned). In training, coefficients and rotation come from points that are
+    Terms, in sizes of the pose: `orthographic` and `perspective`, the error of the projection
+    (section 3.3, pseudo-Huber, of what is visible) by cameras of weak perspective and of known
+    focal length; `canonical` (section 4: a shape turned at random must be brought back, so that no
+    two shapes are one, turned). In training, coefficients and camera come from points that are
     turned in the image by different angles, as in the authors' code.
 
-    Projections are of known focal length (`perspective`) or weak perspective (`orthographic`: each
-    pose at a scale of its own). The latter has no sign of depth, and the former barely: what fits
-    the points better in perspective, over the batches of training, decides.
+    Ours are two priors, without which large depths and small turns explain the points of people as
+    well as the truth does: `depth`, the squared distances from the image plane through the root,
+    and `deformation`, those of joints from where the mean shape has them. And cameras: several to
+    choose from, which begin all around the vertical; the points themselves say which.
+
+    Weak perspective has no sign of depth, and perspective barely. What fits the points better, over
+    the batches of training, decides, so that `orthographic` goes before `perspective`.
     """
 
-    projection: str = "perspective"
-    shapes: int = setting(10, least=1, below=1000)  # in the basis
+    shapes: int = setting(10, least=1, below=1000)  # in the basis, beside the mean
+    cameras: int = setting(8, least=1, below=100)  # to choose from
     turn: float = setting(22.5, least=0, below=180)  # degrees, in training
     samples: int = setting(1, least=1, below=100)  # random rotations of a shape
     huber: float = setting(0.01, above=0)  # sizes of the pose
-    groups: tuple[Group, ...] = (Group("c3dpo", ("c3dpo",), ("reprojection", "canonical")),)
-
-    def __post_init__(self) -> None:
-        """Raises `MethodError` for a projection that there is not, too."""
-        super().__post_init__()
-        need_projection(self.projection)
+    groups: tuple[Group, ...] = (
+        Group(
+            "c3dpo",
+            ("c3dpo",),
+            ("orthographic", "perspective", "canonical", "deformation", "depth"),
+        ),
+    )
 
     @property
     def model(self) -> models.C3DPO:
@@ -55,6 +61,7 @@ class C3DPO(Monocular):
             joints=self.info.joint_skeleton.size,
             root=self.root,
             shapes=self.shapes,
+            cameras=self.cameras,
             width=self.width,
             blocks=self.blocks,
             dtype=jnp.dtype(self.info.precision),
@@ -100,16 +107,26 @@ class C3DPO(Monocular):
         coefficients, rotation = call(jnp.concatenate([first, second]), *both, update=update)
         coefficients = coefficients[len(first) :]
         shape = call(coefficients, method="shape")
-        posed = _turned(shape, rotation[: len(first)])
+        # Of the cameras, the one that fits best; the points that it is to fit are given.
+        turned = dataclasses.replace(sight, relative=first)
+        posed = self._best(shape, rotation[: len(first)], turned)
         posed = posed.at[..., :2].set(_about_axis(posed[..., :2], -angles[0]))
 
         terms = {}
         told = (sign_errors(posed, sight), sight.seen) if update else ()
         sign = call(*told, method="sign")
-        if "reprojection" in group.terms:
-            off = projected(flipped(posed, sign), sight, self.projection) - sight.relative
-            error = losses.pseudo_huber(safe_norm(off), self.huber)
-            terms["reprojection"] = losses.weighted_term(error, sight.visible)
+        for projection in PROJECTIONS:
+            if projection in group.terms:
+                off = projected(flipped(posed, sign), sight, projection) - sight.relative
+                error = losses.pseudo_huber(safe_norm(off), self.huber)
+                terms[projection] = losses.weighted_term(error, sight.visible)
+        if "deformation" in group.terms:
+            error = call(coefficients, method="deformation")
+            weight = jnp.broadcast_to(sight.seen[:, None], error.shape)
+            terms["deformation"] = losses.weighted_term(error, weight)
+        if "depth" in group.terms:
+            weight = jnp.broadcast_to(sight.seen[:, None], posed.shape[:2])
+            terms["depth"] = losses.weighted_term(posed[..., 2] ** 2, weight)
         if "canonical" in group.terms:
             shape, seen = (jnp.concatenate([x] * self.samples) for x in (shape, sight.seen))
             random = quaternion_to_matrix(jax.random.normal(rotation_key, (len(shape), 4)))
@@ -132,20 +149,30 @@ class C3DPO(Monocular):
         )
         shape, _ = self._apply(variables, coefficients, method="shape")
         sign, _ = self._apply(variables, method="sign")
-        posed = flipped(_turned(shape, rotation), sign)
+        posed = flipped(self._best(shape, rotation, flat), sign)
         return Prediction(placed(posed, sight, self.root, self.root_depth), space="up_to_scale")
+
+    def _best(
+        self,
+        shape: Float[Array, "rows joints 3"],
+        cameras: Float[Array, "rows cameras 3 3"],
+        sight: rays.Sight,
+    ) -> Float[Array, "rows joints 3"]:
+        """The shape, turned by the camera that fits the points best."""
+        posed = jnp.einsum("rmij,rnj->mrni", cameras, shape, precision=HIGHEST)
+
+        def error(posed: Float[Array, "rows joints 3"]) -> Float[Array, "rows"]:
+            off = projected(posed, sight, "orthographic") - sight.relative
+            return jnp.sum(jnp.sum(off**2, axis=-1) * sight.visible, axis=-1)
+
+        best = jnp.argmin(jax.vmap(error)(posed), axis=0)
+        return jnp.take_along_axis(posed, best[None, :, None, None], axis=0)[0]
 
     def _apply(self, variables: Variables, *args: Any, **kwargs: Any) -> tuple[Any, Variables]:
         """What the networks give, and their statistics after the call."""
         own = {collection: tree["c3dpo"] for collection, tree in variables.items()}
         out, new = self.model.apply(own, *args, mutable=["batch_stats"], **kwargs)
         return out, {collection: {"c3dpo": tree} for collection, tree in new.items()}
-
-
-def need_projection(name: str) -> None:
-    """Raises `MethodError` for a projection that there is not."""
-    if name not in PROJECTIONS:
-        raise MethodError(f"no projection is named {name!r}; there are {', '.join(PROJECTIONS)}")
 
 
 def rows(sight: rays.Sight) -> rays.Sight:

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from pose3d_jax.geometry import HIGHEST, axes_to_matrix
 from pose3d_jax.models.layers import BATCH_AXIS, HE, NEAR_ZERO, BatchNorm, Dense
@@ -55,6 +55,7 @@ class C3DPO(nn.Module):
     joints: int
     root: int
     shapes: int = 10
+    cameras: int = 8
     width: int = 1024
     blocks: int = 2
     dtype: Any = jnp.float32
@@ -64,10 +65,13 @@ class C3DPO(nn.Module):
         trunk = {"width": self.width, "blocks": self.blocks, "dtype": self.dtype}
         self.factorisation = Trunk(**trunk)
         self.canonicalisation = Trunk(**trunk)
-        self.coefficients = Dense(self.shapes)
-        self.axes = Dense(6, kernel_init=NEAR_ZERO)
-        self.canonical_coefficients = Dense(self.shapes)
-        self.basis = self.param("basis", nn.initializers.normal(0.3), (self.shapes, self.joints, 3))
+        self.coefficients = Dense(self.shapes, kernel_init=NEAR_ZERO)
+        self.canonical_coefficients = Dense(self.shapes, kernel_init=NEAR_ZERO)
+        self.axes = Dense(6 * self.cameras, kernel_init=NEAR_ZERO, bias_init=_around)
+        self.log_scale = Dense(1, kernel_init=NEAR_ZERO)
+        size = (self.joints, 3)
+        self.mean = self.param("mean", nn.initializers.normal(0.3), size)
+        self.basis = self.param("basis", nn.initializers.normal(0.3), (self.shapes, *size))
         self.sign_errors = self.variable("batch_stats", "sign_errors", jnp.zeros, (2,))
 
     def __call__(
@@ -77,21 +81,27 @@ class C3DPO(nn.Module):
         visible: Float[Array, "rows joints"],
         *,
         update: bool,
-    ) -> tuple[Float[Array, "rows shapes"], Float[Array, "rows 3 3"]]:
-        """Coefficients of the shape, and the rotation that turns it into the camera."""
+    ) -> tuple[Float[Array, "rows shapes"], Float[Array, "rows cameras 3 3"]]:
+        """Coefficients of the shape, and cameras to choose from: rotations, times a scale."""
         if self.is_initializing():
             self.canonicalise(jnp.zeros((*relative.shape[:2], 3)), visible[:, 0], update=False)
         flat = relative.reshape(len(relative), -1)
         seen = visible.max(axis=-1)
         x = self.factorisation(jnp.concatenate([flat, where, visible], axis=-1), seen, update)
         x = x.astype(relative.dtype)
-        upright = jnp.array([[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]])
-        return self.coefficients(x), axes_to_matrix(self.axes(x) + upright)
+        rotation = axes_to_matrix(self.axes(x).reshape(len(x), self.cameras, 6))
+        return self.coefficients(x), jnp.exp(self.log_scale(x))[..., None, None] * rotation
 
     def shape(self, coefficients: Float[Array, "rows shapes"]) -> Float[Array, "rows joints 3"]:
         """The canonical shape, its root at the origin."""
         shape = jnp.einsum("rk,kjc->rjc", coefficients, self.basis, precision=HIGHEST)
+        shape = shape + self.mean[None]
         return shape - shape[:, self.root : self.root + 1]
+
+    def deformation(self, coefficients: Float[Array, "rows shapes"]) -> Float[Array, "rows joints"]:
+        """Squared distances of a shape's joints from those of the mean."""
+        off = self.shape(coefficients) - self.shape(jnp.zeros_like(coefficients))
+        return jnp.sum(off**2, axis=-1)
 
     def canonicalise(
         self, shape: Float[Array, "rows joints 3"], seen: Float[Array, "rows"], *, update: bool
@@ -116,3 +126,11 @@ class C3DPO(nn.Module):
             self.sign_errors.value = 0.99 * self.sign_errors.value + 0.01 * total / count
         errors = self.sign_errors.value
         return jnp.where(errors[1] < errors[0], -1.0, 1.0)
+
+
+def _around(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
+    """The first two rows of rotations about the image's vertical, all around."""
+    del key
+    angle = jnp.arange(shape[0] // 6, dtype=dtype) * (12 * jnp.pi / shape[0])
+    c, s, zero, one = jnp.cos(angle), jnp.sin(angle), jnp.zeros_like(angle), jnp.ones_like(angle)
+    return jnp.stack([c, zero, s, zero, one, zero], axis=-1).reshape(shape)
