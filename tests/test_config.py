@@ -49,6 +49,7 @@ def test_every_config_is_whole_and_makes_its_method(path):
     noisy = ("fused", "kudo", "repnet", "chen", "vae", "c3dpo")  # single variants, on noise or not
     own: dict[str, tuple] = {f"cmu_{name}": (None, "tiny,noise=typical") for name in noisy}
     own["demo"] = ("multiview", "supervised-tiny")
+    own["cmu_root"] = (None, "tiny,noise=typical")
     own["cmu_occluded"] = (None, "labels,tiny")
     arguments = own.get(path.stem, (None, "tiny", "variant=report"))
     if path.stem.startswith(("h36m", "humaneva")):
@@ -153,6 +154,8 @@ def phase(**changes):
         ({"length_steps": 0}, r"length_steps is 0; it must be None or at least 1, a whole number"),
         ({"weights": {"poze": 1.0}}, r"weights: 'poze' is unknown; did you mean 'pose'"),
         ({"statistics": "frozen"}, r"statistics is 'frozen'; it must be 'batch' or 'running'"),
+        ({"rates": {"critic": 4.0}}, r"rates: 'critic' is unknown \(known: lifter\)"),
+        ({"rates": {"lifter": 0}}, r"rates is .*; it must be a table of groups, each with"),
         ({"optimizer": {"name": "adamm"}}, r"no optimiser 'adamm'"),
         ({"optimizer": {"name": "adam", "beta": 1}}, r"no optimiser 'adam' with settings"),
         (

@@ -10,11 +10,13 @@ import numpy as np
 from pose3d_jax.methods.adversarial import Kudo
 from pose3d_jax.methods.base import Info, Method, MethodError
 from pose3d_jax.methods.chen import Chen
+from pose3d_jax.methods.distilled import DeepNRSfM, Distilled
 from pose3d_jax.methods.fused import Fused
 from pose3d_jax.methods.multimodal import Multimodal
 from pose3d_jax.methods.multiview import MultiView
 from pose3d_jax.methods.nrsfm import C3DPO
 from pose3d_jax.methods.repnet import RepNet
+from pose3d_jax.methods.root import Root
 from pose3d_jax.methods.semisupervised import SemiSupervised
 from pose3d_jax.methods.supervised import Supervised
 from pose3d_jax.methods.variational import Variational
@@ -26,9 +28,12 @@ METHODS: dict[str, type] = {
     "fused": Fused,
     "c3dpo": C3DPO,
     "chen": Chen,
+    "deep_nrsfm": DeepNRSfM,
+    "distilled": Distilled,
     "kudo": Kudo,
     "multimodal": Multimodal,
     "repnet": RepNet,
+    "root": Root,
     "variational": Variational,
 }
 

@@ -5,16 +5,18 @@ person of a usual size would be who is seen as large.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pose3d_jax import cameras as cam
 from pose3d_jax.cameras import MIN_DEPTH
 from pose3d_jax.geometry import HIGHEST, safe_divide, safe_norm
 from pose3d_jax.methods.base import Info
 from pose3d_jax.methods.lifting import need_one_joint_set, normalised_points, setting
 from pose3d_jax.models import rays
-from pose3d_jax.schema import Observations
+from pose3d_jax.schema import Clip, Observations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,3 +88,43 @@ def sized(
     count = relative.shape[-2] - 1
     size = safe_norm(relative.reshape(*relative.shape[:-2], -1))[..., None, None] / count**0.5
     return safe_divide(relative, jnp.broadcast_to(size, relative.shape)), size
+
+
+class Seen(NamedTuple):
+    """A sight as networks take it that know several frames: a row for each view of each clip."""
+
+    points: Float[Array, "rows time joints 3"]  # about the root, and 1 where visible
+    where: Float[Array, "rows time others"]
+    mask: Float[Array, "rows time"]
+
+
+def features(sight: rays.Sight) -> Seen:
+    """Of views `[B, T, V]`."""
+    points = jnp.concatenate([sight.relative, sight.visible[..., None]], axis=-1)
+    return Seen(to_rows(points), to_rows(sight.where), to_rows(sight.seen))
+
+
+def to_rows(x: Float[Array, "batch time views *rest"]) -> Float[Array, "rows time *rest"]:
+    """A row for each view of each clip."""
+    batch, time, views, *rest = x.shape
+    return jnp.moveaxis(x, 2, 1).reshape(batch * views, time, *rest)
+
+
+def to_views(
+    x: Float[Array, "rows time *rest"], views: int
+) -> Float[Array, "batch time views *rest"]:
+    """The inverse of `to_rows`."""
+    rows, time, *rest = x.shape
+    return jnp.moveaxis(x.reshape(rows // views, views, time, *rest), 1, 2)
+
+
+def truth_of(
+    clip: Clip, root: int
+) -> tuple[Float[Array, "batch time views joints 3"], Float[Array, "batch time views joints"]]:
+    """Camera-frame joints of the labels, metres, and which there are: none without the root."""
+    labels, observations = clip.labels, clip.observations
+    views = observations.confidence.shape[2]
+    world = jnp.repeat(labels.joints[:, :, None], views, axis=2)
+    truth = cam.batched(cam.to_camera)(observations.cameras, world)
+    valid = jnp.repeat(labels.joints_valid[:, :, None], views, axis=2)
+    return truth, valid * valid[..., root : root + 1]

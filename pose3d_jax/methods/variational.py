@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from pose3d_jax import bounds, losses
-from pose3d_jax import cameras as cam
 from pose3d_jax.geometry import HIGHEST
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import (
@@ -21,11 +20,11 @@ from pose3d_jax.methods.base import (
     Variables,
 )
 from pose3d_jax.methods.lifting import normalised_points, setting, shown
-from pose3d_jax.methods.monocular import Monocular
+from pose3d_jax.methods.monocular import Monocular, Seen, features, to_rows, to_views, truth_of
 from pose3d_jax.methods.multiview import at_seen_root, pair_weights
 from pose3d_jax.models import rays
 from pose3d_jax.models.vae import KINDS, ConditionalVAE, Trunk
-from pose3d_jax.schema import Clip, Observations, Prediction
+from pose3d_jax.schema import Observations, Prediction
 
 _UNIT = 0.5  # metres: poses about their root are shown to the encoder in these
 
@@ -82,7 +81,7 @@ class Variational(Monocular):
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
         """See `Method.init`."""
-        seen = _features(self.see(batch["main"].observations))
+        seen = features(self.see(batch["main"].observations))
         pose = jnp.zeros((*seen.points.shape[:-1], 4))
         latent = jnp.zeros((*seen.where.shape[:-1], self.latent))
 
@@ -106,27 +105,27 @@ class Variational(Monocular):
         """See `Method.terms`."""
         clip = batch["main"]
         sight = self.see(shown(batch))
-        seen = _features(sight)
-        truth, valid = self._truth(clip)
+        seen = features(sight)
+        truth, valid = truth_of(clip, self.root)
         update = mode.statistics("vae")
         noise_key, prior_key = jax.random.split(key)
 
         views, draws = sight.seen.shape[2], 2 if "energy" in group.terms else 0
 
         def explain(model: ConditionalVAE) -> tuple[Array, ...]:
-            pose = _rows(self._shown_pose(truth, valid, sight))
+            pose = to_rows(self._shown_pose(truth, valid, sight))
             mean, log_variance = model.encode(seen.points, pose, seen.where, seen.mask, update)
             noise = jax.random.normal(noise_key, mean.shape)
             latent = mean + jnp.exp(log_variance / 2) * noise
             drawn = jax.random.normal(prior_key, (draws, *mean.shape))
             latents = jnp.concatenate([latent, *drawn])
-            again = _Seen(*(jnp.concatenate([x] * (1 + draws)) for x in seen))
+            again = Seen(*(jnp.concatenate([x] * (1 + draws)) for x in seen))
             raw = model.decode(again.points, latents, again.where, again.mask, update)
             return raw, mean, log_variance, model.log_scale
 
         (raw, mean, log_variance, log_scale), collections = self._apply(variables, explain)
         joints, *drawn = (
-            self.place(_views(part, views), sight, depth_known=False)
+            self.place(to_views(part, views), sight, depth_known=False)
             for part in jnp.split(raw, 1 + draws)
         )
         count = valid.any(axis=-1) * sight.seen  # of poses
@@ -138,7 +137,7 @@ class Variational(Monocular):
             "root": self._root_error(joints, truth, valid * sight.seen[..., None]),
         }
         if "energy" in group.terms:
-            terms["energy"] = self._energy(*drawn, truth, valid, log_scale, count)
+            terms["energy"] = self._energy(drawn[0], drawn[1], truth, valid, log_scale, count)
         if "reprojection" in group.terms:
             terms["reprojection"] = self._reprojection(clip.observations, joints, log_scale)
         # A dimension that z is not told of has none: posterior collapse (Bowman et al., 2016).
@@ -150,7 +149,7 @@ class Variational(Monocular):
     ) -> Prediction:
         """See `Method.predict`: the mean of the hypotheses, and they."""
         sight = self.see(observations)
-        rows, time = _features(sight).mask.shape
+        rows, time = features(sight).mask.shape
         key = jax.random.key(0) if key is None else key
         latent = jax.random.normal(key, (self.samples, rows, time, self.latent))
         samples = jax.lax.map(lambda z: self._place_latent(variables, sight, z), latent)
@@ -171,24 +170,13 @@ class Variational(Monocular):
         self, variables: Variables, sight: rays.Sight, latent: Float[Array, "rows time latent"]
     ) -> Float[Array, "batch time views joints 3"]:
         """The poses that z stands for, in evaluation mode."""
-        seen = _features(sight)
+        seen = features(sight)
 
         def decode(model: ConditionalVAE) -> Array:
             return model.decode(seen.points, latent, seen.where, seen.mask, False)
 
         raw, _ = self._apply(variables, decode)
-        return self.place(_views(raw, sight.seen.shape[2]), sight, depth_known=False)
-
-    def _truth(
-        self, clip: Clip
-    ) -> tuple[Float[Array, "batch time views joints 3"], Float[Array, "batch time views joints"]]:
-        """Camera-frame joints of the labels, metres, and which there are; none without the root."""
-        labels, observations = clip.labels, clip.observations
-        views = observations.confidence.shape[2]
-        world = jnp.repeat(labels.joints[:, :, None], views, axis=2)
-        truth = cam.batched(cam.to_camera)(observations.cameras, world)
-        valid = jnp.repeat(labels.joints_valid[:, :, None], views, axis=2)
-        return truth, valid * valid[..., self.root : self.root + 1]
+        return self.place(to_views(raw, sight.seen.shape[2]), sight, depth_known=False)
 
     def _shown_pose(
         self,
@@ -269,31 +257,6 @@ class Variational(Monocular):
         return total, jnp.sum(weight.any(axis=(-2, -1)).astype(weight.dtype))
 
 
-class _Seen(NamedTuple):
-    """A sight as the networks take it, a row for each view of each clip."""
-
-    points: Float[Array, "rows time joints 3"]
-    where: Float[Array, "rows time others"]
-    mask: Float[Array, "rows time"]
-
-
-def _features(sight: rays.Sight) -> _Seen:
-    points = jnp.concatenate([sight.relative, sight.visible[..., None]], axis=-1)
-    return _Seen(_rows(points), _rows(sight.where), _rows(sight.seen))
-
-
-def _rows(x: Float[Array, "batch time views *rest"]) -> Float[Array, "rows time *rest"]:
-    batch, time, views, *rest = x.shape
-    return jnp.moveaxis(x, 2, 1).reshape(batch * views, time, *rest)
-
-
-def _views(
-    x: Float[Array, "rows time *rest"], views: int
-) -> Float[Array, "batch time views *rest"]:
-    rows, time, *rest = x.shape
-    return jnp.moveaxis(x.reshape(rows // views, views, time, *rest), 1, 2)
-
-
 def spread(
     samples: Float[Array, "samples *batch joints 3"], root: int
 ) -> Float[Array, "*batch joints 3 3"]:
@@ -301,7 +264,6 @@ def spread(
     relative = samples - samples[..., root : root + 1, :]
     off = relative - jnp.mean(relative, axis=0, keepdims=True)
     return jnp.einsum("k...i,k...j->...ij", off, off, precision=HIGHEST) / (len(samples) - 1)
-
 
 
 def own_covariance(scale: Float[Array, "joints"], root: int) -> Float[Array, "joints 3 3"]:

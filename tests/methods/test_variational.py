@@ -16,6 +16,7 @@ from pose3d_jax import cameras as cam
 from pose3d_jax import methods, train
 from pose3d_jax.methods import variational
 from pose3d_jax.methods.base import Info, MethodError, Mode
+from pose3d_jax.methods.monocular import truth_of
 from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.schema import Clip, Labels
 from pose3d_jax.skeleton import Skeleton
@@ -64,7 +65,7 @@ def test_the_spread_of_hypotheses_is_numpy_s_covariance():
 def test_reconstruction_is_minus_the_log_of_that_density():
     clip = scenes.batch(size=2, views=2)
     method = make()
-    truth, valid = method._truth(clip)
+    truth, valid = truth_of(clip, method.root)
     rng = np.random.default_rng(0)
     joints = truth + jnp.asarray(rng.normal(size=truth.shape), jnp.float32) * 0.05
     scale = rng.uniform(0.02, 0.1, 17).astype(np.float32)
@@ -81,7 +82,7 @@ def test_reconstruction_is_minus_the_log_of_that_density():
 def test_the_energy_score_of_the_truth_is_0_and_drawing_alike_is_no_gain():
     clip = scenes.batch(size=2, views=2)
     method = make()
-    truth, valid = method._truth(clip)
+    truth, valid = truth_of(clip, method.root)
     count, log_scale = jnp.ones(truth.shape[:3]), jnp.zeros(17)
     score = lambda a, b: method._energy(a, b, truth, valid, log_scale, count)[0]  # noqa: E731
     assert score(truth, truth) == 0
