@@ -1,4 +1,4 @@
-"""Divergences, bounds and experts against SciPy, closed forms and a model whose evidence is known."""
+"""Divergences, bounds and experts against SciPy, closed forms and a model of known evidence."""
 
 import jax
 import jax.numpy as jnp

@@ -75,4 +75,4 @@ def test_the_config_trains_and_finds_roots_better_than_by_the_usual_size(tmp_pat
         phase["augmentation"] = {}
     train.run(config, tmp_path / "run")
     errors = [s["train/root/root"] for s in read_run(tmp_path / "run").scalars]
-    assert errors[-1] < 0.5 * errors[0]
+    assert errors[-1] < 0.8 * errors[0]
