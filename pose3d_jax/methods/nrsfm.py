@@ -104,12 +104,12 @@ class C3DPO(Monocular):
         first = _about_axis(sight.relative, angles[0])
         second = _about_axis(first, angles[1])
         both = [jnp.concatenate([x, x]) for x in (sight.where, sight.visible)]
-        coefficients, rotation = call(jnp.concatenate([first, second]), *both, update=update)
+        coefficients, cameras = call(jnp.concatenate([first, second]), *both, update=update)
         coefficients = coefficients[len(first) :]
         shape = call(coefficients, method="shape")
         # Of the cameras, the one that fits best; the points that it is to fit are given.
         turned = dataclasses.replace(sight, relative=first)
-        posed = self._best(shape, rotation[: len(first)], turned)
+        posed = best(shape, cameras[: len(first)], turned)
         posed = posed.at[..., :2].set(_about_axis(posed[..., :2], -angles[0]))
 
         terms = {}
@@ -144,29 +144,13 @@ class C3DPO(Monocular):
         del key
         sight = self.see(observations)
         flat = rows(sight)
-        (coefficients, rotation), _ = self._apply(
+        (coefficients, cameras), _ = self._apply(
             variables, flat.relative, flat.where, flat.visible, update=False
         )
         shape, _ = self._apply(variables, coefficients, method="shape")
         sign, _ = self._apply(variables, method="sign")
-        posed = flipped(self._best(shape, rotation, flat), sign)
+        posed = flipped(best(shape, cameras, flat), sign)
         return Prediction(placed(posed, sight, self.root, self.root_depth), space="up_to_scale")
-
-    def _best(
-        self,
-        shape: Float[Array, "rows joints 3"],
-        cameras: Float[Array, "rows cameras 3 3"],
-        sight: rays.Sight,
-    ) -> Float[Array, "rows joints 3"]:
-        """The shape, turned by the camera that fits the points best."""
-        posed = jnp.einsum("rmij,rnj->mrni", cameras, shape, precision=HIGHEST)
-
-        def error(posed: Float[Array, "rows joints 3"]) -> Float[Array, "rows"]:
-            off = projected(posed, sight, "orthographic") - sight.relative
-            return jnp.sum(jnp.sum(off**2, axis=-1) * sight.visible, axis=-1)
-
-        best = jnp.argmin(jax.vmap(error)(posed), axis=0)
-        return jnp.take_along_axis(posed, best[None, :, None, None], axis=0)[0]
 
     def _apply(self, variables: Variables, *args: Any, **kwargs: Any) -> tuple[Any, Variables]:
         """What the networks give, and their statistics after the call."""
@@ -179,6 +163,22 @@ def rows(sight: rays.Sight) -> rays.Sight:
     """A sight of views `[rows]`."""
     axes = sight.seen.ndim
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[axes:]), sight)
+
+
+def best(
+    shape: Float[Array, "rows joints 3"],
+    cameras: Float[Array, "rows cameras 3 3"],
+    sight: rays.Sight,
+) -> Float[Array, "rows joints 3"]:
+    """Shapes, each turned by the one of its cameras that fits the points best."""
+    posed = jnp.einsum("rmij,rnj->mrni", cameras, shape, precision=HIGHEST)
+
+    def error(posed: Float[Array, "rows joints 3"]) -> Float[Array, "rows"]:
+        off = projected(posed, sight, "orthographic") - sight.relative
+        return jnp.sum(jnp.sum(off**2, axis=-1) * sight.visible, axis=-1)
+
+    chosen = jnp.argmin(jax.vmap(error)(posed), axis=0)
+    return jnp.take_along_axis(posed, chosen[None, :, None, None], axis=0)[0]
 
 
 def flipped(

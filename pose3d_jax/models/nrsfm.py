@@ -9,9 +9,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from pose3d_jax.geometry import HIGHEST, axes_to_matrix
+from pose3d_jax.geometry import HIGHEST, axes_to_matrix, safe_divide, safe_norm
 from pose3d_jax.models.layers import BATCH_AXIS, HE, NEAR_ZERO, BatchNorm, Dense
 
 
@@ -67,7 +67,11 @@ class C3DPO(nn.Module):
         self.canonicalisation = Trunk(**trunk)
         self.coefficients = Dense(self.shapes, kernel_init=NEAR_ZERO)
         self.canonical_coefficients = Dense(self.shapes, kernel_init=NEAR_ZERO)
-        self.axes = Dense(6 * self.cameras, kernel_init=NEAR_ZERO, bias_init=_around)
+        self.axes = Dense(
+            6 * self.cameras,
+            kernel_init=NEAR_ZERO,
+            bias_init=lambda *_: _around_vertical(self.cameras).reshape(-1),
+        )
         self.log_scale = Dense(1, kernel_init=NEAR_ZERO)
         size = (self.joints, 3)
         self.mean = self.param("mean", nn.initializers.normal(0.3), size)
@@ -120,17 +124,123 @@ class C3DPO(nn.Module):
         `errors` are of both signs, as they are and turned round; they are added to the running
         statistics, where given.
         """
-        if errors is not None and weight is not None:
-            total = jax.lax.psum(jnp.sum(errors * weight[:, None], axis=0), BATCH_AXIS)
-            count = jnp.maximum(jax.lax.psum(jnp.sum(weight), BATCH_AXIS), 1.0)
-            self.sign_errors.value = 0.99 * self.sign_errors.value + 0.01 * total / count
-        errors = self.sign_errors.value
-        return jnp.where(errors[1] < errors[0], -1.0, 1.0)
+        return _sign(self.sign_errors, errors, weight)
 
 
-def _around(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
+class Dictionaries(nn.Module):
+    """Hierarchical block-sparse coding: points to codes and camera, and codes to the shape.
+
+    Kong and Lucey, "Deep Non-Rigid Structure from Motion" (ICCV 2019), section 4: a shape is
+    `D1 a1`, its code `a1 = D2 a2`, and so on, all sparse and not negative. Points are then `D1` and
+    blocks, code times camera: each layer of the encoder is one step of block-sparse coding with the
+    same dictionary, each layer of the decoder its way back. Blocks are shrunk by their norms (the
+    authors' ReLU of their entries stands for that); the camera is made of two axes without an SVD.
+
+    Attributes:
+      joints, root: number of joints, and index of the root, which stays at the origin.
+      cameras: to choose from, the shape being turned about its vertical first.
+      sizes: of the dictionaries, from the shape's to the last code's.
+    """
+
+    joints: int
+    root: int
+    cameras: int = 8
+    sizes: tuple[int, ...] = (128, 64, 32, 16)
+
+    def setup(self) -> None:
+        """Parameters: dictionaries, thresholds there and back, and what reads the last blocks."""
+        last = self.sizes[-1]
+        lecun = nn.initializers.lecun_normal()
+        shape = self.param("dictionary_0", lecun, (self.joints * 3, self.sizes[0]))
+        self.shape_dictionary = shape.reshape(self.joints, 3, -1)
+        self.dictionaries = [
+            self.param(f"dictionary_{i + 1}", HE, size)
+            for i, size in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        ]
+        zeros = nn.initializers.zeros
+        self.there = [self.param(f"there_{i}", zeros, (size,)) for i, size in enumerate(self.sizes)]
+        self.back = [
+            self.param(f"back_{i}", zeros, (size,)) for i, size in enumerate(self.sizes[:-1])
+        ]
+        self.code = Dense(last, kernel_init=HE)
+        self.camera = Dense(1, use_bias=False)
+        self.sign_errors = self.variable("batch_stats", "sign_errors", jnp.zeros, (2,))
+
+    def __call__(
+        self, relative: Float[Array, "rows joints 2"]
+    ) -> tuple[Float[Array, "rows joints 3"], Float[Array, "rows cameras 3 3"]]:
+        """The canonical shape, and cameras to choose from: rotations."""
+        blocks = jnp.einsum("rjc,jak->rkac", relative, self.shape_dictionary, precision=HIGHEST)
+        blocks = _shrunk(blocks, self.there[0])
+        for dictionary, threshold in zip(self.dictionaries, self.there[1:], strict=True):
+            blocks = jnp.einsum("rkac,kl->rlac", blocks, dictionary, precision=HIGHEST)
+            blocks = _shrunk(blocks, threshold)
+        code = nn.relu(self.code(blocks.reshape(len(blocks), -1)))
+        axes = self.camera(jnp.moveaxis(blocks, 1, -1))[..., 0]  # [rows, 3, 2]
+        rotation = axes_to_matrix(jnp.swapaxes(axes, 1, 2).reshape(-1, 6))
+        for dictionary, threshold in zip(self.dictionaries[::-1], self.back[::-1], strict=True):
+            product = jnp.einsum("rl,kl->rk", code, dictionary, precision=HIGHEST)
+            code = nn.relu(product - threshold[None])
+        shape = jnp.einsum("rk,jak->rja", code, self.shape_dictionary, precision=HIGHEST)
+        turns = axes_to_matrix(_around_vertical(self.cameras))
+        cameras = jnp.einsum("rij,mjk->rmik", rotation, turns, precision=HIGHEST)
+        return shape - shape[:, self.root : self.root + 1], cameras
+
+    def sign(
+        self,
+        errors: Float[Array, "rows 2"] | None = None,
+        weight: Float[Array, "rows"] | None = None,
+    ) -> Float[Array, ""]:
+        """See `C3DPO.sign`."""
+        return _sign(self.sign_errors, errors, weight)
+
+
+class Depths(nn.Module):
+    """A trunk that says how deep each joint lies, in sizes of the pose."""
+
+    joints: int
+    width: int = 1024
+    blocks: int = 2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        relative: Float[Array, "rows joints 2"],
+        where: Float[Array, "rows 1"],
+        visible: Float[Array, "rows joints"],
+        *,
+        update: bool,
+    ) -> Float[Array, "rows joints"]:
+        """From what `rays.look` gives."""
+        flat = jnp.concatenate([relative.reshape(len(relative), -1), where, visible], axis=-1)
+        x = Trunk(self.width, self.blocks, self.dtype)(flat, visible.max(axis=-1), update)
+        return Dense(self.joints, kernel_init=NEAR_ZERO)(x.astype(relative.dtype))
+
+
+def _shrunk(
+    blocks: Float[Array, "rows codes 3 2"], threshold: Float[Array, "codes"]
+) -> Float[Array, "rows codes 3 2"]:
+    """Blocks made shorter by their thresholds, to 0: the proximal step of the sum of norms."""
+    size = safe_norm(blocks.reshape(*blocks.shape[:2], -1))
+    kept = nn.relu(size - threshold[None])
+    return blocks * safe_divide(kept, size)[..., None, None]
+
+
+def _sign(
+    stored: nn.Variable,
+    errors: Float[Array, "rows 2"] | None,
+    weight: Float[Array, "rows"] | None,
+) -> Float[Array, ""]:
+    if errors is not None and weight is not None:
+        total = jax.lax.psum(jnp.sum(errors * weight[:, None], axis=0), BATCH_AXIS)
+        count = jnp.maximum(jax.lax.psum(jnp.sum(weight), BATCH_AXIS), 1.0)
+        stored.value = 0.99 * stored.value + 0.01 * total / count
+    return jnp.where(stored.value[1] < stored.value[0], -1.0, 1.0)
+
+
+def _around_vertical(cameras: int) -> Float[Array, "cameras 6"]:
     """The first two rows of rotations about the image's vertical, all around."""
-    del key
-    angle = jnp.arange(shape[0] // 6, dtype=dtype) * (12 * jnp.pi / shape[0])
+    angle = jnp.arange(cameras) * (2 * jnp.pi / cameras)
     c, s, zero, one = jnp.cos(angle), jnp.sin(angle), jnp.zeros_like(angle), jnp.ones_like(angle)
-    return jnp.stack([c, zero, s, zero, one, zero], axis=-1).reshape(shape)
+    return jnp.stack([c, zero, s, zero, one, zero], axis=-1)
