@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from configs import cmu_mv, cmu_mv_seq
 from pose3d_jax.config import arguments
 
-WEIGHTS = {"fake": 1.0, "real": 1.0, "penalty": 10.0, "fool": 1.0, "knees": 1.0}
+WEIGHTS = {"fake": 1.0, "real": 1.0, "penalty": 0.01, "fool": 1.0, "knees": 1.0}
 
 
 def get_config(argument: str = "") -> ConfigDict:

@@ -101,6 +101,10 @@ WEIGHTS = Kind(
     f"a table of terms, each with {RATE.text}",
     lambda value: TABLE.fits(value) and all(map(RATE.fits, value.values())),
 )
+RATES = Kind(
+    f"a table of groups, each with {POSITIVE.text}",
+    lambda value: TABLE.fits(value) and all(map(POSITIVE.fits, value.values())),
+)
 REQUIRED = object()
 
 # key -> what its value may be (a kind, or a table like this one), and what it is when left out.
@@ -145,6 +149,7 @@ PHASE: Keys = {
     "weights": (WEIGHTS, REQUIRED),  # term -> number or schedule
     "optimizer": (TABLE, {"name": "adam"}),  # an optax optimiser and its arguments
     "learning_rate": (RATE, REQUIRED),
+    "rates": (RATES, {}),  # group -> factor on its learning rate; without one, 1
     "optimizer_state": (_one_of("keep", "reset"), "keep"),  # from the phase before
     "augmentation": (AUGMENTATION, {}),  # of the streams main and labelled
     "disturbance": (DISTURBANCE, {}),  # of what networks are shown of the main stream

@@ -64,6 +64,9 @@ def _phase(
     for term in settings["weights"]:
         choice(term, known, f"{where}.weights")
 
+    for group in settings["rates"]:
+        choice(group, [group.name for group in method.groups], f"{where}.rates")
+
     def over_time(value: Any, what: str) -> Schedule:
         return schedule(value, steps, steps_per_epoch, f"{where}.{what}")
 
@@ -88,6 +91,7 @@ def _phase(
         learning_rate=over_time(settings["learning_rate"], "learning_rate"),
         reset_optimizer=settings["optimizer_state"] == "reset",
         average_decay=float(settings["average_decay"]),
+        rates={group: float(factor) for group, factor in settings["rates"].items()},
         augment=_augmentation(settings["augmentation"], method, f"{where}.augmentation"),
         disturb=_disturbance(settings["disturbance"], method, fps, f"{where}.disturbance"),
     )

@@ -43,6 +43,7 @@ class Phase:
     augment: Augment | None = None  # what becomes of the batches of the streams AUGMENTED
     disturb: Augment | None = None  # what networks are shown of them, as the stream `shown`
     average_decay: float = 0.0  # of the exponential moving average of the variables; 0 = none
+    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)  # group -> factor on it
 
 
 @struct.dataclass

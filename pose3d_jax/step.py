@@ -93,7 +93,7 @@ def update(
         owned, _ = split(params, group.paths)
         whole = {path: gradient.get(path, jnp.zeros_like(owned[path])) for path in owned}
         steps, optimizer = phase.optimizer.update(whole, state.optimizer[group.name], owned)
-        rate = phase.learning_rate(phase_step)
+        rate = phase.learning_rate(phase_step) * phase.rates.get(group.name, 1.0)
         moved = {path: owned[path] + rate * steps[path] for path in trained}
         variables = {
             **_own_collections(state.variables, aux.collections, group, phase.mode),

@@ -150,6 +150,17 @@ def test_the_text_table_has_every_number_under_its_heading():
         assert {len(row) for row in (spans, *rows)} == {len(spans)}  # all end at the right edge
 
 
+def test_a_run_that_has_collapsed_is_named(tmp_path):
+    fine, flat = _metrics(), _metrics(name="flat")
+    fine["splits"]["test"]["collapse"] = {"relief": 0.9, "verdict": "none"}
+    flat["splits"]["test"]["collapse"] = {"relief": 0.0123, "verdict": "flat"}
+    runs = [Run("fine", fine), Run("flat", flat), Run("old", _metrics(name="old"))]
+    text, (_, page) = report.table(runs), _written(tmp_path, runs)
+    assert text.count("collapsed") == page.count("has collapsed") == 1
+    assert "flat has collapsed (flat) on cmu_mv_v1 · test" in text
+    assert "its depths vary 0.012 times as much as its widths" in page
+
+
 def test_runs_share_a_table_in_which_the_lowest_is_bold(tmp_path):
     runs = [Run("slow", _metrics(0.05)), Run("good", _metrics(0.03))]
     page, _ = _written(tmp_path, runs)

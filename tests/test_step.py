@@ -304,6 +304,21 @@ def test_learning_rate_is_a_function_of_the_phase_step():
     assert np.abs(params(after)["offset"]["value"]).min() > 0
 
 
+def test_a_group_has_its_own_factor_on_the_learning_rate():
+    streams = {"main": ClipStream(clips(8)), "prior": ClipStream(clips(40, seed=1))}
+    weights = {"wasserstein": 1.0, "fool": 1.0}
+    moved = {}
+    for factor in (1.0, 0.5):
+        phase_ = phase(weights, learning_rate=constant(0.01), rates={"critic": factor})
+        state, _ = train(toys.Adversarial(), phase_, streams, 1)
+        moved[factor] = params(state)["critic"]["w"] - 1.0  # where it starts
+        # The generator steps by its own rate: its gradient is -w.
+        np.testing.assert_allclose(
+            params(state)["generator"]["bias"], 0.01 * params(state)["critic"]["w"], rtol=1e-5
+        )
+    np.testing.assert_allclose(moved[0.5], 0.5 * moved[1.0], rtol=1e-4)
+
+
 def test_terms_beyond_the_weighted_ones_count_for_nothing():
     streams = {"main": ClipStream(clips(8))}
 

@@ -122,7 +122,7 @@ class Kudo(Turning):
     """Kudo et al., "Unsupervised Adversarial Learning of 3D Human Pose from 2D Joint Locations"
     (arXiv 1803.08244).
 
-    Terms of the critic, whose loss here is Wasserstein's with gradient penalty: see `criticism`.
+    Terms of the critic: see `logistic`.
     Terms of the lifter: `fool` (the critic's opinion of what was turned), and `knees` in place of
     their heuristic. A critic of 2D poses cannot tell a body from its mirror image in depth: turned
     by all angles, the two are seen alike. Kudo et al. decide by the face: on the ground plane the
@@ -147,15 +147,15 @@ class Kudo(Turning):
         mode: Mode,
     ) -> tuple[dict[str, Term], Aux]:
         """See `Method.terms`."""
-        mirror_key, turn_key, mix_key = jax.random.split(key, 3)
+        mirror_key, turn_key = jax.random.split(key)
         sight = self.look(*mirrored_views(shown(batch), self.info.keypoint_skeleton, mirror_key))
         joints = self.lift(variables, sight)
         rotation = self.turns(variables, joints.shape[:-2], turn_key)
         other = self.again(turned(joints, rotation, self.root), sight)
         critic = self.judge(variables)
         if group.name == "critic":
-            return criticism(critic, *seen_as(other), *seen_as(sight), mix_key), Aux({}, {})
-        found = {"fool": losses.weighted_term(-critic(pictured(other)), sight.seen)}
+            return logistic(critic, *seen_as(other), *seen_as(sight)), Aux({}, {})
+        found = {"fool": fooled(critic, *seen_as(other))}
         if "knees" in group.terms:
             bent = backward_knees(joints, self.info.joint_skeleton)
             found["knees"] = losses.weighted_term(bent, sight.seen)
@@ -179,14 +179,42 @@ def seen_as(sight: rays.Sight) -> tuple[Float[Array, "*views features"], Float[A
     return pictured(sight), sight.seen
 
 
-def criticism(
+def logistic(
+    critic: Callable[[Array], Array],
+    fake: Float[Array, "..."],
+    fake_weight: Float[Array, "..."],
+    real: Float[Array, "..."],
+    real_weight: Float[Array, "..."],
+    suffix: str = "",
+) -> dict[str, Term]:
+    """A critic's terms: `fake` and `real` (log losses) and `penalty` (its squared slope at data).
+
+    Goodfellow et al., "Generative Adversarial Nets" (NIPS 2014), with the penalty R1 of Mescheder
+    et al., "Which Training Methods for GANs do actually Converge?" (ICML 2018), equation 9, which
+    keeps a critic from steering what is like the data already. Rows are the axes of the weights.
+    """
+    fake = jax.lax.stop_gradient(fake)
+    return {
+        f"fake{suffix}": losses.weighted_term(jax.nn.softplus(critic(fake)), fake_weight),
+        f"real{suffix}": losses.weighted_term(jax.nn.softplus(-critic(real)), real_weight),
+        f"penalty{suffix}": losses.weighted_term(slope(critic, real) ** 2, real_weight),
+    }
+
+
+def fooled(
+    critic: Callable[[Array], Array], fake: Float[Array, "..."], weight: Float[Array, "..."]
+) -> Term:
+    """The term of who is judged by a `logistic` critic: its log loss on fakes taken for data."""
+    return losses.weighted_term(jax.nn.softplus(-critic(fake)), weight)
+
+
+def wasserstein(
     critic: Callable[[Array], Array],
     fake: Float[Array, "..."],
     fake_weight: Float[Array, "..."],
     real: Float[Array, "..."],
     real_weight: Float[Array, "..."],
     key: Key[Array, ""],
-    suffix: str = "",
 ) -> dict[str, Term]:
     """A critic's terms: `fake` and `real` (its opinions, the latter negative) and `penalty`.
 
@@ -199,21 +227,21 @@ def criticism(
     fake_weight, real_weight = fake_weight.reshape(-1), real_weight.reshape(-1)
     partner = np.arange(len(fake)) % len(real)
     share = jax.random.uniform(key, (len(fake),) + (1,) * (fake.ndim - 1))
-    steep = gradient_penalty(critic, share * real[partner] + (1 - share) * fake)
+    between = share * real[partner] + (1 - share) * fake
     return {
-        f"fake{suffix}": losses.weighted_term(critic(fake), fake_weight),
-        f"real{suffix}": losses.weighted_term(-critic(real), real_weight),
-        f"penalty{suffix}": losses.weighted_term(steep, fake_weight * real_weight[partner]),
+        "fake": losses.weighted_term(critic(fake), fake_weight),
+        "real": losses.weighted_term(-critic(real), real_weight),
+        "penalty": losses.weighted_term(
+            (slope(critic, between) - 1.0) ** 2, fake_weight * real_weight[partner]
+        ),
     }
 
 
-def gradient_penalty(
-    critic: Callable[[Array], Array], x: Float[Array, "..."]
-) -> Float[Array, "*rows"]:
-    """(|d critic / d x| - 1)^2 of each row, of a critic of single rows; see `criticism`."""
+def slope(critic: Callable[[Array], Array], x: Float[Array, "..."]) -> Float[Array, "*rows"]:
+    """Length of the gradient of a critic of single rows at each row."""
     found, pull = jax.vjp(critic, x)
-    (slope,) = pull(jnp.ones_like(found))
-    return (safe_norm(slope.reshape(*found.shape, -1)) - 1.0) ** 2
+    (gradient,) = pull(jnp.ones_like(found))
+    return safe_norm(gradient.reshape(*found.shape, -1))
 
 
 def backward_knees(
@@ -255,6 +283,6 @@ def mirrored_views(
     batch, _, views, _ = confidence.shape
     coin = jax.random.bernoulli(key, 0.5, (batch, 1, views, 1))
     swap = np.array(skeleton.mirrored)
-    mirrored = points[..., swap, :] * jnp.array([-1.0, 1.0])
+    mirrored = points[..., swap, :].at[..., 0].multiply(-1.0)
     points = jnp.where(coin[..., None], mirrored, points)
     return points, jnp.where(coin, confidence[..., swap], confidence)

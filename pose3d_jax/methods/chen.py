@@ -11,7 +11,8 @@ from pose3d_jax.losses import Term
 from pose3d_jax.methods.adversarial import (
     Turning,
     backward_knees,
-    criticism,
+    fooled,
+    logistic,
     mirrored_views,
     pictured,
     seen_as,
@@ -45,7 +46,7 @@ class Chen(Turning):
     projected, from the first's points, in sizes of the pose), `fool_motion` (a critic's opinion of
     the way of the projected points from the first to the last frame of a window, both turned
     alike), and `knees`, which is not theirs but Kudo's: see `kudo`. Every critic has terms of its
-    own: see `criticism`.
+    own: see `logistic`.
 
     With a stream `domain`, 2D poses of another kind, an adapter makes them look like those of
     `main`: `fool_domain` (a critic's opinion of them) and `near` (how far it moves a point, in
@@ -98,7 +99,7 @@ class Chen(Turning):
             return {}, Aux({}, {})
         moving = [term for term in group.terms if term.endswith("_motion")]
         need_frames(group, dict.fromkeys(moving, 2), batch, (0, 0))
-        main_key, domain_key, mix_key = jax.random.split(key, 3)
+        main_key, domain_key = jax.random.split(key)
         skeleton = self.info.keypoint_skeleton
         sight = self.look(*mirrored_views(shown(batch), skeleton, main_key))
         sight = _ends(sight) if moving else sight
@@ -114,36 +115,34 @@ class Chen(Turning):
 
         if group.name == "adapter":
             adapted = self.adapt(variables, others[0])
-            opinion = self.judge(variables, "domain_critic")(pictured(adapted))
+            critic = self.judge(variables, "domain_critic")
             moved = losses.distance(adapted.relative, others[0].relative)
             return {
-                "fool_domain": losses.weighted_term(-opinion, others[0].seen),
+                "fool_domain": fooled(critic, *seen_as(adapted)),
                 "near": losses.weighted_term(moved, others[0].visible),
             }, Aux({}, {})
         if group.name == "domain_critic":
             fake = seen_as(self.adapt(variables, others[0]))
             critic = self.judge(variables, "domain_critic")
-            return criticism(critic, *fake, *seen_as(sight), mix_key, "_domain"), Aux({}, {})
+            return logistic(critic, *fake, *seen_as(sight), "_domain"), Aux({}, {})
 
         joints, rotation, other = self._turned(variables, sight, main_key)
         if group.name == "critic":
             critic = self.judge(variables)
-            return criticism(critic, *seen_as(other), *seen_as(sight), mix_key), Aux({}, {})
+            return logistic(critic, *seen_as(other), *seen_as(sight)), Aux({}, {})
         if group.name == "motion_critic":
             critic = self.judge(variables, "motion_critic")
-            return criticism(critic, *_way(other), *_way(sight), mix_key, "_motion"), Aux({}, {})
+            return logistic(critic, *_way(other), *_way(sight), "_motion"), Aux({}, {})
 
-        found = self._lifted(variables, sight, joints, rotation, other)
+        found = self.relifted(variables, sight, joints, rotation, other)
         if "knees" in group.terms:
             bent = backward_knees(joints, self.info.joint_skeleton)
             found["knees"] = losses.weighted_term(bent, sight.seen)
         if moving:
-            way, seen = _way(other)
-            opinion = self.judge(variables, "motion_critic")(way)
-            found["fool_motion"] = losses.weighted_term(-opinion, seen)
+            found["fool_motion"] = fooled(self.judge(variables, "motion_critic"), *_way(other))
         for unlike in others:
             adapted = jax.lax.stop_gradient(self.adapt(variables, unlike))
-            more = self._lifted(variables, adapted, *self._turned(variables, adapted, domain_key))
+            more = self.relifted(variables, adapted, *self._turned(variables, adapted, domain_key))
             found |= {name: _sum(found[name], more[name]) for name in more}
         return found, Aux({}, self.diagnostics(variables, joints, sight))
 
@@ -157,7 +156,7 @@ class Chen(Turning):
         rotation = jnp.repeat(rotation, time, axis=1)
         return joints, rotation, self.again(turned(joints, rotation, self.root), sight)
 
-    def _lifted(
+    def relifted(
         self,
         variables: Variables,
         sight: rays.Sight,
@@ -171,9 +170,8 @@ class Chen(Turning):
         again, _ = sized(lifted, self.root)
         home = self.again(turned(lifted, jnp.swapaxes(rotation, -1, -2), self.root), sight)
         apart = sight.visible.at[..., self.root].set(0.0)
-        opinion = self.judge(variables)(pictured(other))
         return {
-            "fool": losses.weighted_term(-opinion, sight.seen),
+            "fool": fooled(self.judge(variables), *seen_as(other)),
             "cycle": losses.weighted_term(losses.distance(again, there), apart),
             "back": losses.weighted_term(losses.distance(home.relative, sight.relative), apart),
         }

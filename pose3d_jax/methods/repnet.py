@@ -13,11 +13,11 @@ from pose3d_jax.collapse import relief
 from pose3d_jax.geometry import HIGHEST, axis_angle_to_matrix, safe_divide, safe_norm
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.adversarial import (
-    criticism,
     mirrored_views,
     told,
+    wasserstein,
 )
-from pose3d_jax.methods.base import Aux, Batch, Group, Mode, Variables
+from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables
 from pose3d_jax.methods.lifting import setting, shown
 from pose3d_jax.methods.monocular import Monocular, sized
 from pose3d_jax.models import rays
@@ -70,7 +70,8 @@ class RepNet(Monocular):
         pose: Any = lifter.apply({"params": variables["params"]["lifter"]}, features)
         matrix: Any = camera.apply({"params": variables["params"]["camera"]}, features)
         pose, _ = sized(pose.reshape(*pose.shape[:-1], -1, 3), self.root)
-        return pose, matrix.reshape(*matrix.shape[:-1], 2, 3) + jnp.asarray(_FRONT)
+        matrix = matrix.reshape(*matrix.shape[:-1], 2, 3)
+        return pose, matrix + jnp.broadcast_to(_FRONT, matrix.shape)
 
     def prior(
         self, clip: Clip, key: Key[Array, ""]
@@ -80,7 +81,7 @@ class RepNet(Monocular):
         joints = clip.labels.joints.reshape(-1, skeleton.size, 3)
         weight = clip.labels.joints_valid.reshape(-1, skeleton.size).min(axis=-1)
         coin = jax.random.bernoulli(key, 0.5, weight.shape)[:, None, None]
-        flipped = joints[:, np.array(skeleton.mirrored)] * jnp.array([-1.0, 1.0, 1.0])
+        flipped = joints[:, np.array(skeleton.mirrored)].at[..., 0].multiply(-1.0)
         pose, _ = sized(jnp.where(coin, flipped, joints), self.root)
         left, right = (skeleton.joints.index(f"{side}_hip") for side in ("left", "right"))
         across = pose[:, left] - pose[:, right]
@@ -109,8 +110,12 @@ class RepNet(Monocular):
             return found
 
         if group.name == "critic":
+            if "prior" not in batch:
+                raise MethodError(
+                    "method repnet needs a stream `prior` of 3D poses in config.streams"
+                )
             real = self.prior(batch["prior"], prior_key)
-            return criticism(critic, pose, sight.seen, *real, mix_key), Aux({}, {})
+            return wasserstein(critic, pose, sight.seen, *real, mix_key), Aux({}, {})
         seen = jnp.einsum("...ij,...nj->...ni", matrix, pose, precision=HIGHEST)
         visible = sight.visible.at[..., self.root].set(0.0)
         found = {
@@ -151,7 +156,7 @@ def skew(matrix: Float[Array, "*views 2 3"]) -> Float[Array, "*views"]:
     square = jnp.einsum("...ij,...kj->...ik", matrix, matrix, precision=HIGHEST)
     trace = square[..., 0, 0] + square[..., 1, 1]
     even = safe_divide(2 * square, jnp.broadcast_to(trace[..., None, None], square.shape))
-    return safe_norm((even - jnp.eye(2)).reshape(*trace.shape, 4))
+    return safe_norm((even - jnp.broadcast_to(jnp.eye(2), even.shape)).reshape(*trace.shape, 4))
 
 
 def split_camera(

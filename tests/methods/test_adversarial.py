@@ -1,0 +1,272 @@
+"""Adversarial lifters: their pieces against closed forms, and small families that they solve."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.spatial.transform import Rotation
+
+from pose3d_jax import cameras as cam
+from pose3d_jax import geometry, methods
+from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
+from pose3d_jax.methods import adversarial, repnet
+from pose3d_jax.methods.base import Info, MethodError, Mode
+from pose3d_jax.methods.chen import Chen
+from pose3d_jax.methods.monocular import turned
+from pose3d_jax.models.layers import BATCH_AXIS
+from pose3d_jax.state import init_state
+from tests import scenes
+from tests.toys import BONE, ClipStream, phase
+from tests.walkers import WALKER, filmed, walkers
+
+INFO = Info(WALKER, WALKER)
+TRAINING = Mode(training=True)
+
+
+def make(name, **settings):
+    small = {"width": 64, "blocks": 1, "critic_width": 128, **settings}
+    return methods.create({"name": name, **small}, INFO)
+
+
+def terms(method, variables, batch, names):
+    """Terms by name, of whatever groups, under the axis of one device."""
+    found = {}
+    for group in method.groups:
+        own = dataclasses.replace(group, terms=tuple(n for n in group.terms if n in names))
+
+        def call(variables, batch, own=own):
+            key = jax.random.key(0)
+            return method.terms(variables, batch, key, jnp.int32(0), group=own, mode=TRAINING)
+
+        batched = jax.tree.map(lambda x: x[None], batch)
+        over = jax.jit(jax.vmap(call, in_axes=(None, 0), axis_name=BATCH_AXIS))
+        if own.terms:
+            out, aux = over(variables, batched)
+            found |= {name: out[name] for name in own.terms} | aux.diagnostics
+    return {name: float(total[0] / count[0]) for name, (total, count) in found.items()}
+
+
+# ---------------------------------------------------------------------------------- the critics
+
+
+def test_slope_of_a_linear_and_of_a_quadratic_critic():
+    rng = np.random.default_rng(0)
+    w, a = rng.normal(size=5).astype(np.float32), rng.normal(size=(5, 5)).astype(np.float32)
+    x = jnp.asarray(rng.normal(size=(3, 4, 5)), jnp.float32)
+    linear = adversarial.slope(lambda x: x @ w, x)
+    np.testing.assert_allclose(linear, np.full((3, 4), np.linalg.norm(w)), rtol=1e-5)
+    quadratic = adversarial.slope(lambda x: jnp.einsum("...i,ij,...j->...", x, a, x), x)
+    expected = np.linalg.norm(np.asarray(x) @ (a + a.T), axis=-1)  # d (x A x) = (A + A^T) x
+    np.testing.assert_allclose(quadratic, expected, rtol=1e-4)
+
+
+def test_wasserstein_terms_of_a_linear_critic_have_a_closed_form():
+    rng = np.random.default_rng(1)
+    w = rng.normal(size=5).astype(np.float32)
+    fake, real = (rng.normal(size=(n, 5)).astype(np.float32) for n in (6, 4))
+    weights = np.array([1, 1, 0, 1, 1, 0], np.float32), np.array([1, 0, 1, 1], np.float32)
+    arrays = [jnp.asarray(x) for x in (fake, weights[0], real, weights[1])]
+    found = adversarial.wasserstein(lambda x: x @ w, *arrays, jax.random.key(0))
+    for name, expected, count in (
+        ("fake", (fake @ w * weights[0]).sum(), 4),
+        ("real", -(real @ w * weights[1]).sum(), 3),
+        # Rows that count on both sides: 0 and 3 of the fakes, and 4 beside 0 of the real ones.
+        ("penalty", 3 * (np.linalg.norm(w) - 1) ** 2, 3),
+    ):
+        np.testing.assert_allclose(found[name], (expected, count), rtol=1e-5)
+
+
+def test_logistic_terms_are_cross_entropies():
+    rng = np.random.default_rng(2)
+    w = rng.normal(size=5).astype(np.float32)
+    fake, real = (rng.normal(size=(6, 5)).astype(np.float32) for _ in range(2))
+    one = jnp.ones(6)
+    found = adversarial.logistic(
+        lambda x: x @ w, jnp.asarray(fake), one, jnp.asarray(real), one, "_x"
+    )
+    opinion = [1 / (1 + np.exp(-x.astype(np.float64) @ w)) for x in (fake, real)]
+    np.testing.assert_allclose(found["fake_x"][0], -np.log(1 - opinion[0]).sum(), rtol=1e-5)
+    np.testing.assert_allclose(found["real_x"][0], -np.log(opinion[1]).sum(), rtol=1e-5)
+    np.testing.assert_allclose(found["penalty_x"], (6 * (w @ w), 6), rtol=1e-5)
+    fool = adversarial.fooled(lambda x: x @ w, jnp.asarray(fake), one)
+    np.testing.assert_allclose(fool[0], -np.log(opinion[0]).sum(), rtol=1e-5)
+
+
+# ----------------------------------------------------------------------------------- the lifters
+
+
+@pytest.mark.parametrize("name", ["kudo", "chen"])
+def test_what_is_predicted_is_on_the_rays_of_the_points(name):
+    clip = scenes.batch(size=2)
+    method = methods.create({"name": name, "width": 16}, Info(scenes.H36M, scenes.H36M))
+    variables = jax.jit(method.init)(jax.random.key(0), {"main": clip})
+    joints = jax.jit(method.predict)(variables, clip.observations).joints
+    again = jax.jit(cam.batched(cam.project))(
+        clip.observations.cameras, joints_in_world(joints, clip)
+    )
+    np.testing.assert_allclose(again, clip.observations.keypoints, atol=0.05)
+
+
+def joints_in_world(joints, clip):
+    return cam.batched(cam.to_world)(clip.observations.cameras, joints)
+
+
+def test_turns_keep_the_vertical_and_reach_every_side():
+    method = make("kudo")
+    tilt = 0.2
+    variables = {"params": {"vertical": {"tilt": jnp.float32(tilt)}}}
+    found = np.asarray(method.turns(variables, (500,), jax.random.key(0)))
+    axis = np.array([0.0, np.cos(tilt), np.sin(tilt)])
+    np.testing.assert_allclose(found @ axis, np.broadcast_to(axis, (500, 3)), atol=1e-5)
+    angles = Rotation.from_matrix(found).as_rotvec() @ axis
+    assert np.histogram(angles, 8, (-np.pi, np.pi))[0].min() > 35  # 62 of each on average
+    method = make("kudo", elevation=30.0)
+    found = np.asarray(method.turns(variables, (500,), jax.random.key(0)))
+    off = np.degrees(np.arccos(np.clip(found @ axis @ axis, -1, 1)))
+    assert 25 < off.max() < 30.01
+
+
+def test_knees_bend_forwards_whatever_the_direction():
+    joints = walkers(50)
+    rotation = jnp.asarray(Rotation.random(50, 0).as_matrix(), jnp.float32)
+    forward = turned(jnp.asarray(joints), rotation, 0)
+    np.testing.assert_array_equal(adversarial.backward_knees(forward, WALKER), 0.0)
+    backward = adversarial.backward_knees(forward.at[..., 2].multiply(-1.0), WALKER)
+    assert backward.min() > 0.05
+    with pytest.raises(MethodError, match="knees needs left_hip"):
+        adversarial.backward_knees(jnp.zeros((1, 2, 3)), BONE)
+
+
+@pytest.mark.parametrize("name", ["kudo", "chen", "repnet"])
+def test_no_label_of_the_main_stream_is_seen(name):
+    clip, prior = filmed(walkers(4)), filmed(walkers(4, 1))
+    method = make(name)
+    variables = jax.jit(method.init)(jax.random.key(0), {"main": clip})
+    moved = dataclasses.replace(clip, labels=jax.tree.map(lambda x: 0 * x, clip.labels))
+    names = {"fake", "real", "fool"}
+    one, other = (
+        terms(method, variables, {"main": main, "prior": prior}, names) for main in (clip, moved)
+    )
+    assert one == other
+    assert names < set(one)  # and the diagnostics
+
+
+@dataclasses.dataclass(frozen=True)
+class Told(Chen):
+    """Lifts whatever it sees to one answer."""
+
+    answer: Any = None
+
+    def lift(self, variables, sight):
+        return self.answer
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_second_lifting_is_compared_with_what_was_turned(right):
+    clip = filmed(walkers(6))
+    world = clip.labels.joints[:, :, None]
+    truth = cam.batched(cam.to_camera)(clip.observations.cameras, world)  # the root is on the axis
+    level = {"vertical": {"tilt": jnp.zeros(())}}
+    rotation = make("chen").turns({"params": level}, (6, 1, 1), jax.random.key(1))
+    moved = turned(truth, rotation, 0)
+    method = Told(INFO, critic_width=16, blocks=0, answer=moved if right else truth)
+    sight = method.see(clip.observations)
+    other = method.again(moved, sight)
+    critic = method.critic.init(jax.random.key(0), adversarial.pictured(sight))["params"]
+    found = method.relifted({"params": {"critic": critic}}, sight, truth, rotation, other)
+    errors = [float(found[name][0] / found[name][1]) for name in ("cycle", "back")]
+    # Any other size would do as well: both are compared in sizes of their own.
+    assert max(errors) < 1e-4 if right else min(errors) > 0.1
+
+
+# ---------------------------------------------------------------------------------------- RepNet
+
+
+def test_a_camera_is_split_into_the_nearest_rotation_and_its_scale():
+    rng = np.random.default_rng(0)
+    rotation = Rotation.random(20, 1).as_matrix()
+    scale = rng.uniform(0.5, 2.0, 20)
+    exact = (scale[:, None, None] * rotation[:, :2]).astype(np.float32)
+    found, size = repnet.split_camera(jnp.asarray(exact))
+    np.testing.assert_allclose(found, rotation, atol=1e-5)
+    np.testing.assert_allclose(size, scale, rtol=1e-5)
+    np.testing.assert_allclose(repnet.skew(jnp.asarray(exact)), 0.0, atol=1e-5)
+    # Rows of one length, but not at right angles: the polar factor is the nearest.
+    u, _, vt = np.linalg.svd(np.array([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0]]))
+    leaning = jnp.array([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0]])
+    found, _ = repnet.split_camera(leaning)
+    np.testing.assert_allclose(found[:2], u @ vt[:2], atol=1e-5)
+    # K K^T = [[1, .6], [.6, 1]]: off by .6 twice.
+    np.testing.assert_allclose(repnet.skew(leaning), 0.6 * np.sqrt(2), rtol=1e-5)
+
+
+def test_the_prior_is_of_size_one_and_heads_one_way():
+    joints = walkers(40)
+    method = make("repnet")
+    pose, weight = method.prior(filmed(joints), jax.random.key(0))
+    np.testing.assert_array_equal(weight, 1.0)
+    across = pose[:, 4] - pose[:, 1]
+    np.testing.assert_allclose(across[:, 1], 0.0, atol=1e-5)
+    assert across[:, 0].min() > 0
+    np.testing.assert_allclose((pose**2).sum((1, 2)) / 7, 1.0, rtol=1e-4)
+    np.testing.assert_array_equal(adversarial.backward_knees(pose, WALKER), 0.0)  # no mirror image
+
+
+def test_repnet_without_a_prior_says_so():
+    clip = filmed(walkers(4))
+    method = make("repnet")
+    variables = jax.jit(method.init)(jax.random.key(0), {"main": clip})
+    with pytest.raises(MethodError, match="stream `prior`"):
+        terms(method, variables, {"main": clip}, {"fake"})
+
+
+# ----------------------------------------------------------------------- families that they solve
+
+ADVERSARIAL = {"fake": 1.0, "real": 1.0, "penalty": 0.01, "fool": 1.0, "knees": 1.0}
+FAMILIES = {
+    "kudo": ({**ADVERSARIAL}, {"critic": 4.0}),
+    "chen": ({**ADVERSARIAL, "cycle": 1.0, "back": 1.0}, {"critic": 4.0}),
+    "repnet": (
+        {"fake": 1.0, "real": 1.0, "penalty": 10.0, "fool": 1.0, "reproject": 10.0, "camera": 1.0},
+        {},
+    ),
+}
+
+
+def p2(predicted, truth):
+    align = jax.jit(jax.vmap(geometry.similarity_align, (0, 0, None)))
+    ones = jnp.ones(truth.shape[1])
+    aligned = align(jnp.asarray(predicted), jnp.asarray(truth), ones)
+    return float(jnp.linalg.norm(aligned - truth, axis=-1).mean())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_it_solves_walkers(name):
+    """Without any label: far below the mean pose, with depths as varied as widths."""
+    weights, rates = FAMILIES[name]
+    method, steps = make(name), 600
+    streams = {"main": ClipStream(filmed(walkers(2048)))}
+    if name == "repnet":
+        streams["prior"] = ClipStream(filmed(walkers(2048, 1)))
+    phase_ = phase(
+        weights,
+        optimizer=optax.adam(1.0, b1=0.5, b2=0.9),
+        learning_rate=lambda s: 2e-3 * (1 - s / steps),
+        rates=rates,
+    )
+    batch = {key: stream.take(jnp.arange(1)) for key, stream in streams.items()}
+    state = init_state(method, phase_, batch, jax.random.key(0), False)
+    run = compile_epoch(method, phase_, dict.fromkeys(streams, 128), 1, steps)
+    state, metrics = run(replicate(state, 1), streams)
+    state, (depth, width) = unreplicate((state, metrics["lifter/relief"]))
+    test = filmed(walkers(256, 2))
+    truth = np.asarray(test.labels.joints)[:, 0]
+    joints = jax.jit(method.predict)(state.variables, test.observations).joints[:, 0, 0]
+    # World to camera is a rotation, which an alignment undoes.
+    mean = np.broadcast_to(walkers(2048).mean(axis=0), truth.shape)
+    assert p2(joints, truth) < 0.35 * p2(mean, truth)
+    assert 0.3 < depth / width < 3.0
