@@ -1,14 +1,19 @@
 """Every way to lift one view, under one evaluator: rows of one table, a config each.
 
     python -m benchmarks.lifting --data data/cmu_mv_v1 --out runs/lifting [--rows vae ...]
-        [--noise clean typical] [--splits test_seen test_unseen] [--seeds 1] [--quick]
+        [--noise clean typical] [--splits test_seen test_unseen] [--seeds 1] [--root ROW] [--quick]
 
 A row is trained as its config says, for each noise preset by itself (networks that are tested on
 noisy points are trained on such), and scored view by view on the test splits; a run that is there
 already, whole or cut, is taken up where it is. Rows that give hypotheses are calibrated on
 validation and measured on every tenth frame (`hypotheses.measure`). Prints, per preset and split,
-P1, P2, N-MPJPE and stress in mm (frames; a dash where a method knows no size), and the distance of
-P2 from that of the training set's mean pose; ends with one line of JSON: by preset, split and row.
+P1, P2, N-MPJPE and stress in mm (frames; a dash where a method knows no size), and how far P2 is
+below that of the mean of the training poses, aligned with one another (Procrustes); ends with one
+line of JSON: by preset, split and row.
+
+`--root ROW` names a row that knows how far away people are (`root` is there for nothing else): all
+others' poses are put there, and those without a size take it from there (`methods.root.placed`).
+Two columns are added, `absolute`, and P1 then.
 `--quick`: a few steps of each row.
 """
 
@@ -19,10 +24,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from pose3d_jax import evaluate, hypotheses, train
+from pose3d_jax import evaluate, hypotheses, scoring, train
+from pose3d_jax.data.poses import PoseData
+from pose3d_jax.geometry import similarity_align
+from pose3d_jax.methods.root import placed
+from pose3d_jax.schema import Prediction
 from pose3d_jax.streams import read
 from pose3d_jax.tables import millimetres
 
@@ -42,8 +54,9 @@ ROWS: Mapping[str, Row] = {
     "vae, convolution": Row("cmu_vae", "kind=convolution", "3D labels"),
     "vae, graph": Row("cmu_vae", "kind=graph", "3D labels"),
     "vae, reprojection": Row("cmu_vae", "supervision=reprojection", "2D, calibrated views"),
+    "root": Row("cmu_root", "", "3D labels (of the root)"),
 }
-BASELINE = "mean_pose"
+BASELINE = "mean of aligned poses"
 METRICS = ("p1", "p2", "n_mpjpe", "stress")
 STRIDE = 10  # of the frames on which hypotheses are measured: those between are much alike
 
@@ -62,15 +75,55 @@ def config_of(row: Row, data: str, noise: str, splits: list[str], seed: int, qui
     return config
 
 
-def errors_of(metrics: Mapping[str, Any], split: str, row: str) -> dict[str, float | None]:
-    """A row of an evaluation, metres, means over frames."""
-    found = metrics["splits"][split]["rows"][row]
-    return {name: found[name]["frames"] for name in METRICS}
+def mean_of_aligned(data: PoseData, rounds: int = 10) -> Float[Array, "joints 3"]:
+    """The generalised Procrustes mean of a split's labelled poses, of every tenth frame, metres.
+
+    Gower, "Generalized Procrustes analysis" (Psychometrika 1975), with the size of the first.
+    """
+    labels = data.poses.labels
+    whole = np.flatnonzero(np.asarray(labels.joints_valid).min(axis=-1) > 0)[::10]
+    poses = jnp.asarray(labels.joints)[whole]
+    weight = jnp.ones(poses.shape[1])
+
+    @jax.jit
+    def align(mean: Array) -> Array:
+        moved = jax.vmap(similarity_align, in_axes=(0, None, None))(poses, mean, weight)
+        return similarity_align(jnp.mean(moved, axis=0), mean, weight)
+
+    mean = poses[0]
+    for _ in range(rounds):
+        mean = align(mean)
+    return mean
 
 
-def hypotheses_of(workdir: Path, quick: bool) -> dict[str, dict[str, float]]:
+def score(
+    restored: evaluate.Restored, data: PoseData, joints: np.ndarray, space: str
+) -> dict[str, float | None]:
+    """Means over frames of what a prediction in that space can be asked for, metres."""
+    size = restored.config["evaluation"]["batch_size"]
+    predicted = Prediction(joints=joints, space=space)
+    errors, mask = scoring.score(restored.info, data, predicted, size, rows=None)
+    found = errors["method"]
+    return {
+        name: float(found[name][mask].mean(dtype=np.float64)) if name in found else None
+        for name in (*METRICS, "absolute")
+    }
+
+
+def with_root(
+    restored: evaluate.Restored, data: PoseData, root: evaluate.Restored, root_data: PoseData
+) -> dict[str, float | None]:
+    """A row's errors, metres, where its poses are put where another row has the root."""
+    index = restored.info.joint_skeleton.root
+    there = jnp.asarray(evaluate.predict(root, root_data).joints)[..., index, :]
+    own = evaluate.predict(restored, data)
+    joints = np.asarray(placed(jnp.asarray(own.joints), there, index, own.space))
+    found = score(restored, data, joints, "absolute")
+    return {"placed_p1": found["p1"], "placed_absolute": found["absolute"]}
+
+
+def hypotheses_of(restored: evaluate.Restored, quick: bool) -> dict[str, dict[str, float]]:
     """By split, what `hypotheses.measure` says; nothing for a method that gives none."""
-    restored = evaluate.restore(workdir)
     if not hasattr(restored.method, "samples"):
         return {}
     common = {"stride": 200 if quick else STRIDE, "window": evaluate.settings_of(restored).window}
@@ -87,34 +140,50 @@ def hypotheses_of(workdir: Path, quick: bool) -> dict[str, dict[str, float]]:
 
 
 def run(
-    rows: list[str], noises: list[str], splits: list[str], data: str, out: Path, seeds: int,
+    rows: list[str], noise: str, splits: list[str], data: str, out: Path, seeds: int, root: str,
     quick: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    """By preset, split and row, the row's means over the seeds, metres."""
-    found: dict[str, Any] = {noise: {split: {} for split in splits} for noise in noises}
-    for noise in noises:
-        for name in rows:
-            per_seed: list[dict[str, dict[str, float | None]]] = []
-            for seed in range(seeds):
-                label = "".join(c if c.isalnum() else "_" for c in name)
-                workdir = out / noise / label / str(seed)
-                config = config_of(ROWS[name], data, noise, splits, seed, quick)
-                metrics = train.run(config, workdir)
-                own = {split: errors_of(metrics, split, metrics["method"]) for split in splits}
-                for split, more in hypotheses_of(workdir, quick).items():
-                    own[split] |= more
-                for split in splits:
-                    own[split]["minutes"] = metrics["wall_s"] / 60
-                    found[noise][split].setdefault(BASELINE, errors_of(metrics, split, BASELINE))
-                per_seed.append(own)
-            for split in splits:
-                every = [own[split] for own in per_seed]
-                found[noise][split][name] = {
-                    key: None if every[0][key] is None else float(np.mean([x[key] for x in every]))
-                    for key in every[0]
-                }
-                found[noise][split][name]["p2_seeds"] = [x["p2"] for x in every]
+    """By split and row, the row's means over the seeds, metres."""
+
+    def trained(name: str, seed: int) -> tuple[evaluate.Restored, dict[str, Any]]:
+        label = "".join(c if c.isalnum() else "_" for c in name)
+        workdir = out / noise / label / str(seed)
+        metrics = train.run(config_of(ROWS[name], data, noise, splits, seed, quick), workdir)
+        return evaluate.restore(workdir), metrics
+
+    found: dict[str, Any] = {split: {} for split in splits}
+    placing = trained(root, 0)[0] if root else None
+    for name in rows:
+        per_seed = []
+        for seed in range(seeds):
+            restored, metrics = trained(name, seed)
+            many = hypotheses_of(restored, quick)
+            own: dict[str, dict[str, float | None]] = {}
+            for split, frames in restored.splits.items():
+                errors = metrics["splits"][split]["rows"][metrics["method"]]
+                own[split] = {key: errors[key]["frames"] for key in (*METRICS, "absolute")}
+                own[split] |= many.get(split, {})
+                own[split]["minutes"] = metrics["wall_s"] / 60
+                if placing is not None:
+                    own[split] |= with_root(restored, frames, placing, placing.splits[split])
+                if BASELINE not in found[split]:
+                    mean = mean_of_aligned(read(restored.config, "train"))
+                    shape = restored.splits[split].poses.observations.confidence.shape[:2]
+                    everywhere = np.broadcast_to(mean, (*shape, *mean.shape))
+                    found[split][BASELINE] = score(restored, frames, everywhere, "up_to_scale")
+            per_seed.append(own)
+        for split in splits:
+            found[split][name] = _means([own[split] for own in per_seed])
     return found
+
+
+def _means(seeds: list[dict[str, float | None]]) -> dict[str, Any]:
+    """Over the seeds, and the least and the most of P2."""
+    means = {
+        key: None if value is None else float(np.mean([of[key] for of in seeds]))  # type: ignore[arg-type]
+        for key, value in seeds[0].items()
+    }
+    return {**means, "p2_seeds": [of["p2"] for of in seeds]}
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -128,6 +197,9 @@ def table(found: Mapping[str, Any]) -> str:
         )
         below = f"{100 * (1 - errors['p2'] / base):.0f} %"
         source = ROWS[name].supervision if name in ROWS else ""
+        if "placed_p1" in errors:
+            source += f"; placed: P1 {millimetres(errors['placed_p1'])}"
+            source += f", absolute {millimetres(errors['placed_absolute'])}"
         lines.append(f"{name:<22}{cells}{below:>8}  {source}")
     for name, errors in found.items():
         if "best_p1" in errors:
@@ -152,16 +224,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lifting")
     parser.add_argument("--data", default="data/cmu_mv_v1", help="CMU-MV v1, prepared")
     parser.add_argument("--out", type=Path, default=Path("runs/lifting"))
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), metavar="ROW")
+    parser.add_argument("--rows", nargs="+", default=[name for name in ROWS if name != "root"])
     parser.add_argument("--noise", nargs="+", default=["clean", "typical"])
     parser.add_argument("--splits", nargs="+", default=["test_seen", "test_unseen"])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a few steps of each row")
+    parser.add_argument("--root", default="", metavar="ROW", help="where to put all poses")
     args = parser.parse_args()
-    unknown = sorted(set(args.rows) - set(ROWS))
+    unknown = sorted({*args.rows, *([args.root] if args.root else [])} - set(ROWS))
     if unknown:
         parser.error(f"no row is named {', '.join(unknown)}; there are {', '.join(ROWS)}")
-    found = run(args.rows, args.noise, args.splits, args.data, args.out, args.seeds, args.quick)
+    found = {
+        noise: run(
+            args.rows, noise, args.splits, args.data, args.out, args.seeds, args.root, args.quick
+        )
+        for noise in args.noise
+    }
     for noise, by_split in found.items():
         for split, rows in by_split.items():
             print(f"\n{noise}, {split}\n{table(rows)}")

@@ -66,9 +66,10 @@ def measure(
 
     `p1` and `p2` of the mean; `best_p1`, `best_p2` of the best of the hypotheses, `typical_p1` of
     one of them; `gaussian_p1`, `gaussian_p2` the best of as many drawn from the Gaussian of their
-    mean and their joint covariance, its standard deviations times `scale`; `nll` per joint, of the
-    error about the root under the joint's own Gaussian, times `scale`; `coverage_50` and so on, of
-    its ellipsoids; `reprojection_px`, the distance of hypotheses from the keypoints.
+    mean and their joint covariance; `nll` per joint, of the error about the root under the joint's
+    own Gaussian; `coverage_50` and so on, of its ellipsoids; `reprojection_px`, the distance of
+    hypotheses from the keypoints. What hypotheses, Gaussians and ellipsoids are away from the mean
+    by is multiplied by `scale`.
 
     Args:
       method: one whose predictions have `samples` and `covariance`.
@@ -159,7 +160,8 @@ def _measure(
     valid = valid * real
     predict_key, gaussian_key = jax.random.split(key)
     found = _predict(method, variables, clip, predict_key)
-    samples = found.samples
+    mean = jnp.mean(found.samples, axis=0, keepdims=True)
+    samples = mean + scale * (found.samples - mean)
     poses = jax.vmap(metrics.scored, in_axes=(0, None))(valid.reshape(-1, valid.shape[-1]), root)
     poses = poses.reshape(valid.shape[:-1]).astype(valid.dtype)
 
@@ -171,7 +173,7 @@ def _measure(
     def of_all(metric: str, joints: Array) -> Float[Array, "samples batch time views"]:
         return jax.lax.map(functools.partial(error, metric), joints)
 
-    drawn = gaussian_like(samples, gaussian_key, scale)
+    drawn = gaussian_like(samples, gaussian_key)
     off = _relative(found.joints, root) - _relative(truth, root)
     joints = valid.at[..., root].set(0.0)
     squares, volume = _mahalanobis(off, found.covariance)
@@ -200,16 +202,16 @@ def _measure(
 
 
 def gaussian_like(
-    samples: Float[Array, "samples *rest"], key: Key[Array, ""], scale: float | Float[Array, ""]
+    samples: Float[Array, "samples *rest"], key: Key[Array, ""]
 ) -> Float[Array, "samples *rest"]:
     """As many draws from the Gaussian of the samples' mean and covariance, of all that they hold.
 
-    Its standard deviations are `scale` times those of the samples. Draws are sums of the samples'
-    own deviations with normal weights, which have that covariance whatever its rank.
+    Draws are sums of the samples' own deviations with normal weights, which have that covariance
+    whatever its rank.
     """
     mean = jnp.mean(samples, axis=0, keepdims=True)
     count = len(samples)
-    weights = scale * jax.random.normal(key, (count, *samples.shape[1:-2], count))
+    weights = jax.random.normal(key, (count, *samples.shape[1:-2], count))
     flat = (samples - mean) / (count - 1) ** 0.5
     return mean + jnp.einsum("n...k,k...ja->n...ja", weights, flat, precision=HIGHEST)
 

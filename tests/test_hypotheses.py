@@ -112,9 +112,9 @@ def test_gaussian_like_has_the_covariance_of_the_samples():
     rng = np.random.default_rng(0)
     flat = rng.normal(size=(30, 6)) @ rng.normal(size=(6, 6))
     samples = jnp.asarray(flat.reshape(30, 1, 1, 1, 2, 3), jnp.float32)
-    draw = lambda key: hypotheses.gaussian_like(samples, key, 2.0)  # noqa: E731
+    draw = lambda key: hypotheses.gaussian_like(samples, key)  # noqa: E731
     drawn = jax.vmap(draw)(jax.random.split(jax.random.key(0), 1000)).reshape(-1, 6)
-    covariance = 4 * np.cov(flat.T)
+    covariance = np.cov(flat.T)
     assert_allclose(np.asarray(drawn).mean(axis=0), flat.mean(axis=0), atol=0.1)
     assert_allclose(np.cov(np.asarray(drawn).T), covariance, atol=0.03 * np.abs(covariance).max())
 

@@ -26,6 +26,7 @@ from pose3d_jax.models import rays
 from pose3d_jax.models.vae import KINDS, ConditionalVAE, Trunk
 from pose3d_jax.schema import Observations, Prediction
 
+_FLOOR = 0.005  # metres; what a pixel or so is at the distance of a person
 _UNIT = 0.5  # metres: poses about their root are shown to the encoder in these
 
 
@@ -48,7 +49,7 @@ class Variational(Monocular):
 
     `predict` gives `samples` hypotheses, their mean, and the covariance of each joint about the
     root: theirs, without the density's own scales, which `energy` takes them to make up for. Joints
-    that are seen lie on their rays, so that it is nearly flat.
+    that are seen lie on their rays, across which a floor stands for what keypoints err by.
     """
 
     kind: str = "dense"  # of vae.KINDS
@@ -157,7 +158,7 @@ class Variational(Monocular):
         return Prediction(
             joints=mean,
             samples=samples,
-            covariance=spread(samples, self.root),
+            covariance=spread(samples, self.root) + _FLOOR**2 * jnp.eye(3)[None, None, None, None],
             space="absolute",
         )
 
