@@ -132,14 +132,14 @@ class Chen(Turning):
             return logistic(critic, *seen_as(other), *seen_as(sight)), Aux({}, {})
         if group.name == "motion_critic":
             critic = self.judge(variables, "motion_critic")
-            return logistic(critic, *_way(other), *_way(sight), "_motion"), Aux({}, {})
+            return logistic(critic, *way(other), *way(sight), "_motion"), Aux({}, {})
 
         found = self.relifted(variables, sight, joints, rotation, other)
         if "knees" in group.terms:
             bent = backward_knees(joints, self.info.joint_skeleton)
             found["knees"] = losses.weighted_term(bent, sight.seen)
         if moving:
-            found["fool_motion"] = fooled(self.judge(variables, "motion_critic"), *_way(other))
+            found["fool_motion"] = fooled(self.judge(variables, "motion_critic"), *way(other))
         for unlike in others:
             adapted = jax.lax.stop_gradient(self.adapt(variables, unlike))
             more = self.relifted(variables, adapted, *self._turned(variables, adapted, domain_key))
@@ -182,7 +182,7 @@ def _ends(sight: rays.Sight) -> rays.Sight:
     return jax.tree.map(lambda x: x[:, :: x.shape[1] - 1], sight)
 
 
-def _way(
+def way(
     sight: rays.Sight,
 ) -> tuple[Float[Array, "batch views features"], Float[Array, "batch views"]]:
     """The way of the points from the first frame to the last, in sizes of the first, and where."""

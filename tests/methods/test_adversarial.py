@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from pose3d_jax import cameras as cam
 from pose3d_jax import geometry, methods
 from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
-from pose3d_jax.methods import adversarial, repnet
+from pose3d_jax.methods import adversarial, chen, repnet
 from pose3d_jax.methods.base import Info, MethodError, Mode
 from pose3d_jax.methods.chen import Chen
 from pose3d_jax.methods.monocular import turned
@@ -94,6 +94,24 @@ def test_logistic_terms_are_cross_entropies():
     np.testing.assert_allclose(found["penalty_x"], (6 * (w @ w), 6), rtol=1e-5)
     fool = adversarial.fooled(lambda x: x @ w, jnp.asarray(fake), one)
     np.testing.assert_allclose(fool[0], -np.log(opinion[0]).sum(), rtol=1e-5)
+
+
+def decaying(weights, steps, rates):
+    """A phase of so many steps, its learning rate falling to zero."""
+    return phase(
+        weights,
+        optimizer=optax.adam(1.0, b1=0.5, b2=0.9),
+        learning_rate=lambda step: 2e-3 * (1 - step / steps),
+        rates=rates,
+    )
+
+
+def trained(method, phase_, streams, steps):
+    """The state after training from scratch, and its metrics."""
+    batch = {key: stream.take(jnp.arange(1)) for key, stream in streams.items()}
+    state = init_state(method, phase_, batch, jax.random.key(0), False)
+    run = compile_epoch(method, phase_, dict.fromkeys(streams, 128), 1, steps)
+    return unreplicate(run(replicate(state, 1), streams))
 
 
 # ----------------------------------------------------------------------------------- the lifters
@@ -183,6 +201,55 @@ def test_a_second_lifting_is_compared_with_what_was_turned(right):
     assert max(errors) < 1e-4 if right else min(errors) > 0.1
 
 
+def test_the_motion_critic_sees_the_way_of_the_points_turned_alike():
+    one, other = filmed(walkers(5)), filmed(walkers(5, 1))
+    still, moving = (
+        jax.tree.map(lambda *x: jnp.concatenate(x, axis=1) if x[0].ndim > 1 else x[0], one, one, to)
+        for to in (one, other)
+    )
+    method = make("chen")
+    variables = jax.jit(method.init)(jax.random.key(0), {"main": still})
+    way, seen = chen.way(method.see(moving.observations))
+    first, last = (method.see(clip.observations) for clip in (one, other))
+    size = np.asarray(first.far / last.far)[..., None]
+    expected = np.asarray(last.relative * size - first.relative)[:, 0].reshape(5, 1, -1)
+    np.testing.assert_allclose(way[..., :16], expected, atol=1e-5)
+    np.testing.assert_array_equal(seen, 1.0)
+    # Who stands still stands still from everywhere, if all frames are turned alike.
+    names = {"fake_motion", "real_motion", "fool_motion"}
+    found = terms(method, variables, {"main": still}, names)
+    assert found["fake_motion"] == pytest.approx(np.log(2), abs=0.5)
+    nothing = jnp.zeros((1, 24)).at[:, 16:].set(1.0)
+    opinion = float(method.judge(variables, "motion_critic")(nothing)[0])
+    assert found["fake_motion"] == pytest.approx(np.log1p(np.exp(opinion)), abs=1e-4)
+    with pytest.raises(MethodError, match="needs 2 frames"):
+        terms(method, variables, {"main": one}, names)
+
+
+def test_an_adapter_undoes_what_sets_a_domain_apart():
+    """Another detector's heads are lower and its feet wider apart; which poses, nobody says."""
+    main, own = (filmed(walkers(2048, seed)) for seed in (0, 1))
+    points = own.observations.keypoints.at[..., 7, 1].add(0.03)  # of about 0.08 above the pelvis
+    points = points.at[..., 3, 0].add(0.02).at[..., 6, 0].add(0.02)
+    domain = dataclasses.replace(
+        own, observations=dataclasses.replace(own.observations, keypoints=points)
+    )
+    streams = {"main": ClipStream(main), "domain": ClipStream(domain)}
+    weights = {"fake_domain": 1.0, "real_domain": 1.0, "penalty_domain": 0.01}
+    method = make("chen")
+    phase_ = decaying({**weights, "fool_domain": 1.0, "near": 0.1}, 400, {"domain_critic": 4.0})
+    state, _ = trained(method, phase_, streams, 400)
+    wanted, given = (method.see(clip.observations) for clip in (own, domain))
+    adapted = jax.jit(method.adapt)(state.variables, given)
+    before, after = (
+        float(jnp.linalg.norm(sight.relative - wanted.relative, axis=-1).mean())
+        for sight in (given, adapted)
+    )
+    assert after < 0.5 * before
+    with pytest.raises(MethodError, match="stream `domain`"):
+        terms(method, state.variables, {"main": main}, {"fool_domain"})
+
+
 # ---------------------------------------------------------------------------------------- RepNet
 
 
@@ -252,17 +319,8 @@ def test_it_solves_walkers(name):
     streams = {"main": ClipStream(filmed(walkers(2048)))}
     if name == "repnet":
         streams["prior"] = ClipStream(filmed(walkers(2048, 1)))
-    phase_ = phase(
-        weights,
-        optimizer=optax.adam(1.0, b1=0.5, b2=0.9),
-        learning_rate=lambda s: 2e-3 * (1 - s / steps),
-        rates=rates,
-    )
-    batch = {key: stream.take(jnp.arange(1)) for key, stream in streams.items()}
-    state = init_state(method, phase_, batch, jax.random.key(0), False)
-    run = compile_epoch(method, phase_, dict.fromkeys(streams, 128), 1, steps)
-    state, metrics = run(replicate(state, 1), streams)
-    state, (depth, width) = unreplicate((state, metrics["lifter/relief"]))
+    state, metrics = trained(method, decaying(weights, steps, rates), streams, steps)
+    depth, width = metrics["lifter/relief"]
     test = filmed(walkers(256, 2))
     truth = np.asarray(test.labels.joints)[:, 0]
     joints = jax.jit(method.predict)(state.variables, test.observations).joints[:, 0, 0]
