@@ -4,9 +4,11 @@
     python -m pose3d_jax.main --config=configs/cmu_multimodal.py --workdir=runs/cmu_multimodal
 
 Arguments, behind a colon and apart by commas: `fusion=product` (MVAE) or `mixture` (MMVAE),
-`modalities=all`, `points` or `heatmap` (beside the 3D pose), `corruption=independent` or `same` (of
-2D pose and heatmap), `tiny` (a few steps of a small network, for tests). The method corrupts what
-it observes itself: see methods/multimodal.py. The four criteria: benchmarks/multimodal.py.
+`explain=all` or `given` (what a subset of a product is to explain: with `given` what it holds, as
+in MVAE), `modalities=all`, `points` or `heatmap` (beside the 3D pose), `corruption=independent` or
+`same` (of 2D pose and heatmap), `tiny` (a few steps of a small network, for tests). The method
+corrupts what it observes itself: see methods/multimodal.py. The four criteria:
+benchmarks/multimodal.py.
 """
 
 from ml_collections import ConfigDict
@@ -21,6 +23,7 @@ def get_config(argument: str = "") -> ConfigDict:
     given = arguments(
         argument,
         fusion=("product", "mixture"),
+        explain=("all", "given"),
         modalities=("all", "points", "heatmap"),
         corruption=("independent", "same"),
         tiny=False,
@@ -40,6 +43,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "private": 2 if given.tiny else 8,
             "samples": 3 if given.tiny else 20,
             "subsets": 1,
+            "explain": given.explain,
             "draws": 1,
             "absent": 0.0,
             "cells": 4 if given.tiny else 8,

@@ -28,13 +28,10 @@ class Experts(NamedTuple):
 Likelihood = Callable[[int, Array, Array], Float[Array, "draws *batch"]]
 
 
-def draw(moments: Moments, key: Key[Array, ""], *count: int) -> Float[Array, "*count_batch latent"]:
-    """So many draws of a Gaussian, by their noise, so that gradients reach its moments."""
+def draw(moments: Moments, noise: Float[Array, "draws *batch latent"]) -> Array:
+    """Draws of a Gaussian by their normal noise, so that gradients reach its moments."""
     mean, log_variance = moments
-    noise = jax.random.normal(key, (*count, *mean.shape))
-    lead = [1] * len(count)
-    deviation = jnp.exp(log_variance / 2).reshape(*lead, *mean.shape)
-    return mean.reshape(*lead, *mean.shape) + deviation * noise
+    return mean[None] + jnp.exp(log_variance / 2)[None] * noise
 
 
 def product(experts: Experts, chosen: Float[Array, "modalities *batch"]) -> Moments:
@@ -56,39 +53,61 @@ def from_mixture(
     number = jnp.arange(draws, dtype=known.dtype).reshape(-1, *[1] * count.ndim)
     now = jnp.mod(number, jnp.maximum(count, 1.0)[None])  # whose turn it is, [draws, *batch]
     mine = (known[None] > 0) & (turn[None] == now[:, None])  # [draws, modalities, *batch]
-    each = draw(experts.shared, key, draws)
-    prior = jax.random.normal(jax.random.fold_in(key, 1), (draws, *each.shape[2:]))
+    noise = jax.random.normal(key, (draws, *experts.shared[0].shape[1:]))
+    each = draw(experts.shared, jnp.broadcast_to(noise[:, None], (draws, *experts.shared[0].shape)))
     found = jnp.sum(jnp.where(mine[..., None], each, 0.0), axis=1)
-    return jnp.where((count > 0)[None, ..., None], found, prior)
+    return jnp.where((count > 0)[None, ..., None], found, noise)
 
 
 def subsampled_elbo(
-    experts: Experts, log_likelihood: Likelihood, key: Key[Array, ""], random: int = 0
+    experts: Experts,
+    log_likelihood: Likelihood,
+    key: Key[Array, ""],
+    random: int = 0,
+    *,
+    explain_all: bool = False,
 ) -> tuple[Float[Array, "subsets *batch"], Float[Array, "subsets modalities *batch"]]:
     """ELBOs of subsets of the modalities, z from the product of their experts, and the subsets.
 
-    All together, each alone, and so many random ones; each ELBO is of one draw and of log p(what
-    the subset holds and is there). Their sum is the sub-sampled objective of Wu and Goodman
-    (NeurIPS 2018), section 2.2, with parts of the latent that are a modality's own.
+    All together, each alone, and so many that lack one at random; each ELBO is of one draw. It is
+    one of log p(what the subset holds and is there); their sum is the sub-sampled objective of Wu
+    and Goodman (NeurIPS 2018), section 2.2, with parts of the latent that are a modality's own.
+    With `explain_all` it is one of log p(all that is there), of which the subset sees only some:
+    the modalities that it lacks have their own part from N(0, I), as in `stratified_bound` (compare
+    Sutter et al., "Generalized Multimodal ELBO", ICLR 2021).
     """
     there = experts.there
     count, batch = there.shape[0], there.shape[1:]
-    subset_key, shared_key, private_key = jax.random.split(key, 3)
+    subset_key, key = jax.random.split(key)
     alone = jnp.eye(count).reshape(count, count, *[1] * len(batch))
-    drawn = jax.random.bernoulli(subset_key, shape=(random, *there.shape)).astype(there.dtype)
-    parts = [jnp.ones_like(there)[None], jnp.broadcast_to(alone, (count, *there.shape)), drawn]
+    lacking = jax.random.randint(subset_key, (random, 1, *batch), 0, count)
+    number = jnp.arange(count).reshape(1, count, *[1] * len(batch))
+    parts = [
+        jnp.ones_like(there)[None],
+        jnp.broadcast_to(alone, (count, *there.shape)),
+        (lacking != number).astype(there.dtype),
+    ]
     chosen = jnp.concatenate(parts) * there[None]
+    wanted = jnp.broadcast_to(there[None], chosen.shape) if explain_all else chosen
+    wanted = wanted * chosen.max(axis=1, keepdims=True)
 
     mean, log_variance = jax.vmap(product, in_axes=(None, 0))(experts, chosen)
-    z = draw((mean, log_variance), shared_key)
+    # One call for all noise: each would be compiled by itself.
+    private = experts.private[0].shape[-1]
+    noise = jax.random.normal(key, (*mean.shape[:-1], mean.shape[-1] + count * private))
+    z = mean + jnp.exp(log_variance / 2) * noise[..., : mean.shape[-1]]
     found = -jnp.sum(bounds.kl_divergence(mean, log_variance), axis=-1)
     for m in range(count):
-        subsets = jnp.array([0, 1 + m, *range(1 + count, 1 + count + random)])  # that may hold it
+        every = range(1 + count + random)
+        subsets = jnp.array([n for n in every if explain_all or n in (0, 1 + m) or n > count])
         own = (experts.private[0][m], experts.private[1][m])
-        w = draw(own, jax.random.fold_in(private_key, m), len(subsets))
-        cost = jnp.sum(bounds.kl_divergence(*own), axis=-1)
-        gain = log_likelihood(m, z[subsets], w) - cost[None]
-        found = found.at[subsets].add(jnp.where(chosen[subsets, m] > 0, gain, 0.0))
+        first = mean.shape[-1] + m * private
+        w = noise[subsets, ..., first : first + private]
+        has, wants = chosen[subsets, m] > 0, wanted[subsets, m] > 0
+        w = jnp.where(has[..., None], draw(own, w), w)
+        cost = jnp.sum(bounds.kl_divergence(*own), axis=-1)[None]
+        gain = log_likelihood(m, z[subsets], w) - jnp.where(has, cost, 0.0)
+        found = found.at[subsets].add(jnp.where(wants, gain, 0.0))
     return found, chosen
 
 
@@ -108,18 +127,21 @@ def stratified_bound(
     count = there.shape[0]
     # Without any, all are taken to be there: what comes of it counts for nothing and is finite.
     known = jnp.where(jnp.sum(there, axis=0, keepdims=True) > 0, there, 1.0)
-    shared_key, private_key = jax.random.split(key)
-    z = jnp.moveaxis(draw(experts.shared, shared_key, draws), 0, 1)  # [modalities, draws, ...]
+    # One call for all noise: each would be compiled by itself.
+    shared, private = (x[0].shape[-1] for x in (experts.shared, experts.private))
+    shape = (count, draws, *there.shape[1:], shared + count * private)
+    noise = jax.random.normal(key, shape)
+    z = jax.vmap(draw)(experts.shared, noise[..., :shared])  # [modalities, draws, *batch, shared]
     flat = z.reshape(count * draws, *z.shape[2:])
     mixture = jax.vmap(bounds.mixture_of_experts, in_axes=(0, None, None, None))
     zero = jnp.zeros_like(flat)
     log_weight = bounds.log_normal(flat, zero, zero) - mixture(flat, *experts.shared, known)
     log_weight = log_weight.reshape(z.shape[:-1])
     for m in range(count):
-        own_key, prior_key = jax.random.split(jax.random.fold_in(private_key, m))
+        every = noise[..., shared + m * private : shared + (m + 1) * private]
         own = (experts.private[0][m], experts.private[1][m])
-        w = draw(own, own_key, draws)
-        every = jax.random.normal(prior_key, (count, *w.shape)).at[m].set(w)
+        w = draw(own, every[m])
+        every = every.at[m].set(w)
         gain = log_likelihood(m, flat, every.reshape(flat.shape[0], *w.shape[1:]))
         gain = jnp.where(known[m][None] > 0, gain, 0.0)
         log_weight = log_weight + gain.reshape(log_weight.shape)

@@ -14,13 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from pose3d_jax import bounds, experts, heatmaps, losses
-from pose3d_jax import cameras as cam
 from pose3d_jax.experts import Experts
 from pose3d_jax.geometry import HIGHEST, safe_norm
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables
 from pose3d_jax.methods.lifting import setting, shown
-from pose3d_jax.methods.monocular import Monocular
+from pose3d_jax.methods.monocular import Monocular, truth_of
 from pose3d_jax.methods.variational import own_covariance, spread
 from pose3d_jax.models import rays
 from pose3d_jax.models.multimodal import MultimodalVAE
@@ -68,7 +67,9 @@ class Multimodal(Monocular):
     task's definition, and the same for all rows that are compared.
 
     The term `bound`, in nats per row, is minus `experts.subsampled_elbo`, summed over the subsets
-    (`fusion="product"`), or minus the mean over experts of `experts.stratified_bound`. 2D and 3D
+    (`fusion="product"`), or minus the mean over experts of `experts.stratified_bound`. With
+    `explain="given"` a subset explains what it holds, as in MVAE; with "all" it explains the
+    others, too: otherwise nothing has ever to tell a 3D pose from the 2D pose alone. 2D and 3D
     joints are explained by a distance that falls off as exp(-d / s), s per joint and learnt; a
     heatmap counts as `counts` draws from it, each of a cell; which joints a modality has, by a
     Bernoulli each (of the 3D pose: given). `absent` is the share of training rows in which a
@@ -85,7 +86,8 @@ class Multimodal(Monocular):
     shared: int = setting(24, least=1, below=10_000)
     private: int = setting(8, least=1, below=10_000)
     samples: int = setting(20, least=2, below=100_000)
-    subsets: int = setting(1, least=0, below=100)  # random ones, of a product
+    subsets: int = setting(1, least=0, below=100)  # that lack one at random, of a product
+    explain: str = "all"  # or "given": what a product's subset is to explain
     draws: int = setting(1, least=1, below=1000)  # of each expert, of a mixture
     absent: float = setting(0.0, least=0, below=1)
     cells: int = setting(8, least=2, below=1000)  # of a heatmap, across
@@ -107,6 +109,8 @@ class Multimodal(Monocular):
             raise MethodError(
                 f"no corruption is named {self.corruption!r}; there are independent, same"
             )
+        if self.explain not in ("all", "given"):
+            raise MethodError(f"explain is {self.explain!r}; it must be all or given")
         for name in _names(self.modalities):
             if name not in MODALITIES:
                 raise MethodError(
@@ -151,22 +155,25 @@ class Multimodal(Monocular):
         rows, joints = places.shape[:2]
 
         def drawn(key: Key[Array, ""]) -> Corruption:
-            shift, noise, occluder, at, off = jax.random.split(key, 5)
-            number = jax.random.randint(at, (rows,), 0, joints)
-            centre = jnp.take_along_axis(places, number[:, None, None], axis=1)
-            centre = centre + 0.5 * self.radius * jax.random.normal(off, (rows, 1, 2))
+            normal_key, uniform_key = jax.random.split(key)
+            normal = jax.random.normal(normal_key, (rows, joints + 2, 2))
+            chance = jax.random.uniform(uniform_key, (rows, 2))
+            number = jnp.minimum((chance[:, :1] * joints).astype(jnp.int32), joints - 1)
+            centre = jnp.take_along_axis(places, number[..., None], axis=1)
+            centre = centre + 0.5 * self.radius * normal[:, :1]
             close = safe_norm(places - centre) < self.radius
-            there = jax.random.bernoulli(occluder, self.occluded, (rows, 1))
+            there = chance[:, 1:] < self.occluded
             return Corruption(
-                self.shift * jax.random.normal(shift, (rows, 2)),
-                self.noise * jax.random.normal(noise, (rows, joints, 2)),
+                self.shift * normal[:, 1],
+                self.noise * normal[:, 2:],
                 (close & there).astype(places.dtype),
             )
 
-        first, second = jax.random.split(key)
+        keys = jax.random.split(key)
+        both = jax.vmap(drawn)(keys[jnp.zeros(2, jnp.int32)] if self.corruption == "same" else keys)
         return {
-            "points": drawn(first),
-            "heatmap": drawn(first if self.corruption == "same" else second),
+            name: jax.tree.map(lambda x, i=i: x[i], both)
+            for i, name in enumerate(("points", "heatmap"))
         }
 
     def observe(self, sight: rays.Sight, key: Key[Array, ""]) -> dict[str, Seen]:
@@ -196,12 +203,8 @@ class Multimodal(Monocular):
 
     def labelled(self, clip: Clip, sight: rays.Sight) -> Seen:
         """The 3D pose, from labels."""
-        labels, observations = clip.labels, clip.observations
-        views = observations.confidence.shape[2]
-        world = jnp.repeat(labels.joints[:, :, None], views, axis=2)
-        joints = cam.batched(cam.to_camera)(observations.cameras, world)
-        valid = jnp.repeat(labels.joints_valid[:, :, None], views, axis=2)
-        valid = valid * valid[..., self.root : self.root + 1] * sight.seen[..., None]
+        joints, valid = truth_of(clip, self.root)
+        valid = valid * sight.seen[..., None]
         relative = joints - joints[..., self.root : self.root + 1, :]
         turned = jnp.einsum("...ij,...nj->...ni", sight.turn, relative, precision=HIGHEST)
         return Seen(rows_of(turned * valid[..., None]), rows_of(valid))
@@ -254,7 +257,13 @@ class Multimodal(Monocular):
                 return jax.vmap(lambda x: self._likelihood(name, x, seen[name], scale))(said)
 
             if self.fusion == "product":
-                found, _ = experts.subsampled_elbo(known, likelihood, bound_key, self.subsets)
+                found, _ = experts.subsampled_elbo(
+                    known,
+                    likelihood,
+                    bound_key,
+                    self.subsets,
+                    explain_all=self.explain == "all",
+                )
                 bound = jnp.sum(found, axis=0)
             else:
                 each = experts.stratified_bound(known, likelihood, bound_key, self.draws)
@@ -373,16 +382,18 @@ class Multimodal(Monocular):
         chosen = jnp.array([name in given for name in self.names], jnp.float32)
         chosen = jnp.broadcast_to(chosen[:, None], known.there.shape)
         shared_key, private_key = jax.random.split(key)
+        rows = known.there.shape[1]
         if self.fusion == "product":
-            z = experts.draw(experts.product(known, chosen), shared_key, draws)
+            noise = jax.random.normal(shared_key, (draws, rows, self.shared))
+            z = experts.draw(experts.product(known, chosen), noise)
         else:
             z = experts.from_mixture(known, chosen, shared_key, draws)
+        noise = jax.random.normal(private_key, (len(self.names), draws, rows, self.private))
         own = {}
         for i, name in enumerate(self.names):
             here = (chosen[i] * known.there[i])[:, None]
             mean, log_variance = (x[i] * here for x in known.private)  # without it, N(0, I)
-            name_key = jax.random.fold_in(private_key, i)
-            own[name] = experts.draw((mean, log_variance), name_key, draws)
+            own[name] = experts.draw((mean, log_variance), noise[i])
         return z, own
 
     def decode(
