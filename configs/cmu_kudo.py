@@ -33,8 +33,8 @@ def get_config(argument: str = "") -> ConfigDict:
     }
     lengths = [{"length_steps": 3} if given.tiny else {"length_epochs": n} for n in (4, 2)]
     config.phases = (
-        {**common, **lengths[0], "learning_rate": 2e-4},
-        {**common, **lengths[1], "learning_rate": {"kind": "linear", "start": 2e-4, "stop": 0.0}},
+        {**common, **lengths[0], "learning_rate": 4e-4},
+        {**common, **lengths[1], "learning_rate": {"kind": "linear", "start": 4e-4, "stop": 0.0}},
     )
     config.evaluation.noise = given.noise
     return config

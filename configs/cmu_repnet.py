@@ -8,7 +8,7 @@ WEIGHTS = {
     "fake": 1.0,
     "real": 1.0,
     "penalty": 10.0,
-    "fool": 1.0,
+    "fool": 5.0,
     "reproject": 10.0,
     "camera": 1.0,
 }
@@ -19,7 +19,8 @@ def get_config(argument: str = "") -> ConfigDict:
     config.name = "cmu_repnet"
     config.method.name = "repnet"
     del config.method["elevation"]
-    config.streams.prior = dict(config.streams.main)
+    # A pose for every view of the main stream.
+    config.streams.prior = {**config.streams.main, "batch_size": 4 * config.streams.main.batch_size}
     for phase in config.phases:
         phase["weights"] = dict(WEIGHTS)
     return config

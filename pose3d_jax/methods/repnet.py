@@ -1,4 +1,4 @@
-"""Lifting with 3D poses that belong to no image: RepNet."""
+"""Lifting with 3D poses that belong to no image: RepNet (Wandt and Rosenhahn 2019)."""
 
 import dataclasses
 from typing import Any
@@ -30,13 +30,35 @@ _FRONT = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0]], np.float32)  # a camera t
 
 @dataclasses.dataclass(frozen=True)
 class RepNet(Monocular):
-    """Wandt and Rosenhahn, "RepNet" (CVPR 2019, arXiv 1902.09868)."""
+    """Wandt and Rosenhahn, "RepNet: Weakly Supervised Training of an Adversarial Reprojection
+    Network for 3D Human Pose Estimation" (CVPR 2019, arXiv 1902.09868).
+
+    One network says a pose in a frame of its own, of size 1, another the weak-perspective camera
+    `[2, 3]` that sees it, from the same points: those of the camera turned to the root, in sizes of
+    the pose. Joints need not lie on the rays of their points. Terms of the two networks: `fool`
+    (the critic's opinion of the pose), `reproject` (distance of the projected joints from the
+    points, in sizes of the pose) and `camera` (see `skew`). Terms of the critic, which sees joints
+    and kinematic chain space: see `adversarial.wasserstein`.
+
+    What the critic takes for data are world poses of the labels of the stream `prior`, which draws
+    for itself: about the root, of size 1, upright as they are, and turned about the vertical so
+    that the hips lie along x. So a pose's own frame has no heading; directions are the camera's
+    alone. Labels of `main` are not seen. Half of the images and of the poses are mirrored.
+    """
 
     critic_width: int = setting(256, least=4, below=100_000)
     groups: tuple[Group, ...] = (
         Group("critic", ("critic",), ("fake", "real", "penalty")),
         Group("lifter", ("lifter", "camera"), ("fool", "reproject", "camera")),
     )
+
+    def __post_init__(self) -> None:
+        """As of all that know one view; and there must be hips, which tell where a pose heads."""
+        super().__post_init__()
+        joints = self.info.joint_skeleton
+        for hip in ("left_hip", "right_hip"):
+            if hip not in joints.joints:
+                raise MethodError(f"method repnet needs the joint {hip}, which {joints.name} lacks")
 
     @property
     def _nets(self) -> tuple[Regressor, Regressor, BoneCritic]:
@@ -152,7 +174,10 @@ class RepNet(Monocular):
 
 
 def skew(matrix: Float[Array, "*views 2 3"]) -> Float[Array, "*views"]:
-    """By how much a camera is not a scaled rotation's upper part; RepNet, equation 12."""
+    """By how much a camera is not the upper part of a scaled rotation: |2 K K^T / trace - 1|.
+
+    The camera loss of Wandt and Rosenhahn (CVPR 2019), section 3.2, with the Frobenius norm.
+    """
     square = jnp.einsum("...ij,...kj->...ik", matrix, matrix, precision=HIGHEST)
     trace = square[..., 0, 0] + square[..., 1, 1]
     even = safe_divide(2 * square, jnp.broadcast_to(trace[..., None, None], square.shape))
@@ -162,7 +187,11 @@ def skew(matrix: Float[Array, "*views 2 3"]) -> Float[Array, "*views"]:
 def split_camera(
     matrix: Float[Array, "*views 2 3"],
 ) -> tuple[Float[Array, "*views 3 3"], Float[Array, "*views"]]:
-    """The nearest rotation and the scale of a weak-perspective camera."""
+    """A rotation and the scale of a weak-perspective camera that need not be one exactly.
+
+    The rotation's first two rows are as near to the camera's directions as can be: each as far from
+    its own as the other.
+    """
     length = safe_norm(matrix)
     unit = safe_divide(matrix, jnp.broadcast_to(length[..., None], matrix.shape))
     both = jnp.stack([unit[..., 0, :] + unit[..., 1, :], unit[..., 0, :] - unit[..., 1, :]], -2)

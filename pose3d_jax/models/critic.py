@@ -76,7 +76,8 @@ class BoneCritic(nn.Module):
         above = np.triu_indices(chain.shape[-1])  # it is symmetric
         bones = Residual(self.width, self.blocks)(chain[..., above[0], above[1]])
         pose = Residual(self.width, self.blocks)(joints.reshape(*joints.shape[:-2], -1))
-        both = nn.leaky_relu(Dense(self.width // 4, kernel_init=HE)(_joined(bones, pose)), 0.2)
+        joined = jnp.concatenate([bones, pose], axis=-1)
+        both = nn.leaky_relu(Dense(self.width // 4, kernel_init=HE)(joined), 0.2)
         return Dense(1)(both)[..., 0]
 
 
@@ -85,13 +86,9 @@ def kinematic_chain_space(
 ) -> Float[Array, "*rows bones bones"]:
     """Inner products of a pose's bones, square units: their squared lengths on the diagonal.
 
-    Wandt and Rosenhahn, "RepNet" (CVPR 2019), equations 5 to 7: B = X C with a matrix C that takes
+    Wandt and Rosenhahn, "RepNet" (CVPR 2019), section 3.3: B = X C with a matrix C that takes
     differences of joints along bones, and psi = B^T B. Bones in the order of `Skeleton.bones`.
     """
     parents, children = np.array(skeleton.bones).T
     bones = joints[..., children, :] - joints[..., parents, :]
     return jnp.einsum("...bi,...ci->...bc", bones, bones, precision=HIGHEST)
-
-
-def _joined(*parts: Array) -> Array:
-    return jnp.concatenate(parts, axis=-1)

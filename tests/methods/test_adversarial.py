@@ -283,7 +283,9 @@ def test_the_prior_is_of_size_one_and_heads_one_way():
     np.testing.assert_array_equal(adversarial.backward_knees(pose, WALKER), 0.0)  # no mirror image
 
 
-def test_repnet_without_a_prior_says_so():
+def test_repnet_without_hips_or_a_prior_says_so():
+    with pytest.raises(MethodError, match="repnet needs the joint left_hip, which bone2 lacks"):
+        methods.create({"name": "repnet"}, Info(BONE, BONE))
     clip = filmed(walkers(4))
     method = make("repnet")
     variables = jax.jit(method.init)(jax.random.key(0), {"main": clip})
@@ -298,7 +300,7 @@ FAMILIES = {
     "kudo": ({**ADVERSARIAL}, {"critic": 4.0}),
     "chen": ({**ADVERSARIAL, "cycle": 1.0, "back": 1.0}, {"critic": 4.0}),
     "repnet": (
-        {"fake": 1.0, "real": 1.0, "penalty": 10.0, "fool": 1.0, "reproject": 10.0, "camera": 1.0},
+        {"fake": 1.0, "real": 1.0, "penalty": 10.0, "fool": 5.0, "reproject": 10.0, "camera": 1.0},
         {},
     ),
 }
