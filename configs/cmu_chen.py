@@ -1,4 +1,13 @@
-"""CMU-MV v1, 2D poses of single views alone: Chen et al. 2019."""
+"""CMU-MV v1 from 2D poses of single views alone, as Chen et al. 2019 do it: no labels, no rig.
+
+    python -m data_prep.cmu --positions cmu_positions_30fps.npz --output data/cmu_mv_v1
+    python -m pose3d_jax.main --config=configs/cmu_chen.py --workdir=runs/cmu_chen
+
+P2 on the validation split: RESULT Arguments: those of cmu_kudo.py. The
+critic of motion (`fake_motion`, `real_motion`, `penalty_motion`, `fool_motion`) needs
+`config.streams.main.window` of several frames, the adapter (`fake_domain`, `real_domain`,
+`penalty_domain`, `fool_domain`, `near`) a stream `domain`; both are off here.
+"""
 
 from ml_collections import ConfigDict
 

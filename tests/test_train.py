@@ -69,6 +69,9 @@ def test_run_leaves_everything(run):
     assert rows["triangulation"]["p1"]["frames"] < 1e-3
     assert rows["mean_pose"]["absolute"]["frames"] is None
     assert metrics["splits"]["test"]["frames"] > 0
+    collapse = metrics["splits"]["test"]["collapse"]
+    assert collapse["relief"] > 0
+    assert collapse["verdict"] in ("none", "flat", "torn")
 
 
 def test_evaluation_needs_the_directory_alone(run, tmp_path):
