@@ -73,15 +73,9 @@ class Trunk(nn.Module):
                     return normed(dense(jnp.concatenate([x, of_others], axis=-1), channels))
 
             else:
-                frames = min(3, joints.shape[1])
 
                 def layer(x: Array) -> Array:
-                    kernel = (frames, 3)
-                    return normed(
-                        nn.Conv(
-                            channels, kernel, dtype=self.dtype, kernel_init=HE, precision=HIGHEST
-                        )(x)
-                    )
+                    return normed(dense(_neighbourhood(x), channels))
 
         x = layer(x)
         for _ in range(self.blocks):
@@ -149,3 +143,21 @@ def _neighbours(skeleton: Skeleton) -> np.ndarray:
     for a, b in skeleton.bones:
         near[a, b] = near[b, a] = 1.0
     return near / near.sum(axis=1, keepdims=True)
+
+
+def _neighbourhood(x: Float[Array, "rows time joints features"]) -> Array:
+    """Each joint's features beside those of the next ones in the order, in the next frames, too.
+
+    A dense layer of that is a convolution of kernel 3 x 3 (1 x 3 for single frames), zero beyond
+    the ends; as a convolution, XLA's CPU compiler makes it several times slower.
+    """
+    frames = 1 if x.shape[1] > 1 else 0
+    padded = jnp.pad(x, ((0, 0), (frames, frames), (1, 1), (0, 0)))
+    return jnp.concatenate(
+        [
+            padded[:, t : t + x.shape[1], j : j + x.shape[2]]
+            for t in range(1 + 2 * frames)
+            for j in range(3)
+        ],
+        axis=-1,
+    )
