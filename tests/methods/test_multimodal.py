@@ -1,6 +1,7 @@
 """Multimodal VAEs: what is seen of a pose, what tells of what, and the probes of their latents."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,9 @@ from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
 
 from benchmarks import multimodal as benchmark
-from pose3d_jax import methods
+from configs import cmu_multimodal
+from data_prep import synthetic
+from pose3d_jax import methods, train
 from pose3d_jax.methods.base import Info, MethodError, Mode
 from pose3d_jax.methods.multimodal import Seen, rows_of
 from pose3d_jax.models.layers import BATCH_AXIS
@@ -281,3 +284,33 @@ def test_a_pose_at_the_usual_distance_is_projected_to_what_the_networks_see(clip
     seen = relative.at[..., 2].add(method.root_depth)
     sight = method.look(seen[..., :2] / seen[..., 2:], jnp.ones(seen.shape[:-1]))
     assert_allclose(benchmark.projected(relative, method), sight.relative, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("multimodal") / "data"
+    synthetic.main(["--out", str(folder), "--scale", "0.05"])
+    return folder
+
+
+def test_the_config_trains_and_predicts(tmp_path, data):
+    config = cmu_multimodal.get_config("tiny,fusion=mixture")
+    config.data.path = str(data)
+    config.evaluation.test = ("test",)
+    metrics = train.run(config, tmp_path / "run")
+    row = metrics["splits"]["test"]["rows"]["multimodal"]
+    assert 0 < row["p1"]["frames"] < 1.0
+    assert row["absolute"]["frames"] is None  # no size is known
+
+
+@pytest.mark.slow
+def test_one_command_prints_the_four_criteria(tmp_path, data, capsys, monkeypatch):
+    words = ["--data", str(data), "--out", str(tmp_path), "--split", "test", "--quick"]
+    monkeypatch.setattr("sys.argv", ["multimodal", *words])
+    benchmark.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["multimodal"]
+    assert set(found) == set(benchmark.FUSIONS)
+    for of in found.values():
+        numbers = jax.tree.leaves(of)
+        assert len(numbers) > 40
+        assert np.isfinite(numbers).all()
