@@ -21,16 +21,22 @@ def kl_divergence(
 
 
 def free_bits(
-    divergence: Float[Array, "*batch latent"], weight: Float[Array, "*batch"], least: float
+    divergence: Float[Array, "*batch latent"],
+    weight: Float[Array, "*batch"],
+    least: float,
+    axis_name: str | None = None,
 ) -> Float[Array, "*batch"]:
     """The divergence summed over dimensions, of which each counts `least` nats on average or more.
 
     Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow" (NeurIPS 2016),
-    eq. 15: a dimension whose mean over the weighted batch is less has no gradient, so that it need
-    not be given up.
+    eq. 15: a dimension whose mean over the weighted batch (over the devices of `axis_name`, too) is
+    less has no gradient, so that it need not be given up.
     """
     total = jnp.sum(divergence * weight[..., None], axis=tuple(range(divergence.ndim - 1)))
-    mean = total / jnp.maximum(jnp.sum(weight), 1e-12)
+    count = jnp.sum(weight)
+    if axis_name is not None:
+        total, count = jax.lax.psum((total, count), axis_name)
+    mean = total / jnp.maximum(count, 1e-12)
     enough = (mean > least).reshape(*[1] * (divergence.ndim - 1), -1)
     return jnp.sum(jnp.where(enough, divergence, least), axis=-1)
 

@@ -40,6 +40,10 @@ def test_free_bits_leave_what_is_below_them_without_a_gradient():
     assert_allclose(free(divergence), (0.5 + 2.0) + (0.5 + 4.0))
     assert_allclose(jax.grad(free)(divergence), [[0, 1], [0, 1], [0, 0]])
     assert_allclose(bounds.free_bits(divergence, weight, 0.0), divergence.sum(axis=1))
+    # Two devices with a row each: the mean is over both.
+    split = jax.vmap(lambda d, w: bounds.free_bits(d, w, 0.25, "rows"), axis_name="rows")
+    rows = jnp.array([[[0.1]], [[0.3]]]), jnp.ones((2, 1))
+    assert_allclose(split(*rows), [[0.25], [0.25]])
 
 
 def test_the_log_density_is_scipy_s():

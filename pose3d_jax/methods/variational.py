@@ -11,18 +11,12 @@ from jaxtyping import Array, Float, Int, Key
 from pose3d_jax import bounds, losses
 from pose3d_jax.geometry import HIGHEST
 from pose3d_jax.losses import Term
-from pose3d_jax.methods.base import (
-    Aux,
-    Batch,
-    Group,
-    MethodError,
-    Mode,
-    Variables,
-)
+from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables
 from pose3d_jax.methods.lifting import normalised_points, setting, shown
 from pose3d_jax.methods.monocular import Monocular, Seen, features, to_rows, to_views, truth_of
 from pose3d_jax.methods.multiview import at_seen_root, pair_weights
 from pose3d_jax.models import rays
+from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.models.vae import KINDS, ConditionalVAE, Trunk
 from pose3d_jax.schema import Observations, Prediction
 
@@ -131,7 +125,7 @@ class Variational(Monocular):
         )
         count = valid.any(axis=-1) * sight.seen  # of poses
         divergence = bounds.kl_divergence(mean, log_variance)
-        freed = bounds.free_bits(divergence, seen.mask, self.free_bits)
+        freed = bounds.free_bits(divergence, seen.mask, self.free_bits, BATCH_AXIS)
         terms = {
             "pose": self._likelihood(joints, truth, valid, log_scale, count),
             "kl": losses.weighted_term(freed, seen.mask),
