@@ -54,6 +54,11 @@ ROWS: Mapping[str, Row] = {
     "vae, convolution": Row("cmu_vae", "kind=convolution", "3D labels"),
     "vae, graph": Row("cmu_vae", "kind=graph", "3D labels"),
     "vae, reprojection": Row("cmu_vae", "supervision=reprojection", "2D, calibrated views"),
+    "repnet": Row("cmu_repnet", "", "2D, unpaired 3D poses"),
+    "kudo": Row("cmu_kudo", "", "2D of single views"),
+    "chen": Row("cmu_chen", "", "2D of single views"),
+    "c3dpo": Row("cmu_c3dpo", "", "2D of single views"),
+    "distilled": Row("cmu_distilled", "", "2D of single views"),
     "root": Row("cmu_root", "", "3D labels (of the root)"),
 }
 BASELINE = "mean of aligned poses"
