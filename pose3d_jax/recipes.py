@@ -6,7 +6,7 @@ from typing import Any
 Phases = tuple[dict[str, Any], ...]
 
 
-def report(epochs: int | float, weights: Mapping[str, float], tiny: bool = False) -> Phases:
+def report(epochs: int | float, weights: Mapping[str, Any], tiny: bool = False) -> Phases:
     """The schedule of "3D Pose Estimation Using 2D Supervision" (CMU 16-824 report).
 
     Adam 3e-4; with dropout until half-time, then the whole network in inference mode: the "dropout
@@ -25,7 +25,7 @@ def report(epochs: int | float, weights: Mapping[str, float], tiny: bool = False
 
 
 def tuned(
-    epochs: int | float, weights: Mapping[str, float], tiny: bool = False, *, other_people: bool
+    epochs: int | float, weights: Mapping[str, Any], tiny: bool = False, *, other_people: bool
 ) -> Phases:
     """Clips filmed anew, a falling rate, inference mode for the last fifth: docs/results.md.
 
@@ -65,14 +65,14 @@ def tuned(
     )
 
 
-def plain(epochs: int | float, weights: Mapping[str, float], tiny: bool = False) -> Phases:
+def plain(epochs: int | float, weights: Mapping[str, Any], tiny: bool = False) -> Phases:
     """`tuned`, with no clip filmed anew: where nothing but 2D points is known."""
     phases = tuned(epochs, weights, tiny, other_people=False)
     return tuple({k: v for k, v in phase.items() if k != "augmentation"} for phase in phases)
 
 
 def pretrained(
-    epochs: int | float, weights: Mapping[str, float], tiny: bool = False, *, other_people: bool
+    epochs: int | float, weights: Mapping[str, Any], tiny: bool = False, *, other_people: bool
 ) -> Phases:
     """A third of the epochs on noisy and masked motion, then `tuned`.
 
