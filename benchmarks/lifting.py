@@ -20,6 +20,7 @@ Two columns are added, `absolute`, and P1 then.
 import argparse
 import importlib
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,17 +31,23 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from pose3d_jax import evaluate, hypotheses, scoring, train
+from pose3d_jax import evaluate, factorize, hypotheses, scoring, train
+from pose3d_jax.config import complete
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.geometry import similarity_align
+from pose3d_jax.methods.base import Info
 from pose3d_jax.methods.root import placed
+from pose3d_jax.noise import preset
 from pose3d_jax.schema import Prediction
 from pose3d_jax.streams import read
 from pose3d_jax.tables import millimetres
 
 
 class Row(NamedTuple):
-    """A config, its arguments but for the noise, and what it learns from."""
+    """A config, its arguments but for the noise, and what it learns from.
+
+    Without a config it is the classical factorisation of the test split itself.
+    """
 
     config: str
     argument: str
@@ -58,6 +65,7 @@ ROWS: Mapping[str, Row] = {
     "kudo": Row("cmu_kudo", "", "2D of single views"),
     "chen": Row("cmu_chen", "", "2D of single views"),
     "c3dpo": Row("cmu_c3dpo", "", "2D of single views"),
+    "factorisation": Row("", "", "2D of the test split, no training"),
     "distilled": Row("cmu_distilled", "", "2D of single views"),
     "root": Row("cmu_root", "", "3D labels (of the root)"),
 }
@@ -101,13 +109,11 @@ def mean_of_aligned(data: PoseData, rounds: int = 10) -> Float[Array, "joints 3"
     return mean
 
 
-def score(
-    restored: evaluate.Restored, data: PoseData, joints: np.ndarray, space: str
-) -> dict[str, float | None]:
+def score(data: PoseData, joints: np.ndarray, space: str) -> dict[str, float | None]:
     """Means over frames of what a prediction in that space can be asked for, metres."""
-    size = restored.config["evaluation"]["batch_size"]
+    info = Info(data.keypoint_skeleton, data.joint_skeleton)
     predicted = Prediction(joints=joints, space=space)
-    errors, mask = scoring.score(restored.info, data, predicted, size, rows=None)
+    errors, mask = scoring.score(info, data, predicted, 512, rows=None)
     found = errors["method"]
     return {
         name: float(found[name][mask].mean(dtype=np.float64)) if name in found else None
@@ -123,13 +129,25 @@ def with_root(
     there = jnp.asarray(evaluate.predict(root, root_data).joints)[..., index, :]
     own = evaluate.predict(restored, data)
     joints = np.asarray(placed(jnp.asarray(own.joints), there, index, own.space))
-    found = score(restored, data, joints, "absolute")
+    found = score(data, joints, "absolute")
     return {"placed_p1": found["p1"], "placed_absolute": found["absolute"]}
+
+
+def factorised(data: PoseData, quick: bool) -> dict[str, float | None]:
+    """Errors of the classical factorisation: no training, the split's own 2D points."""
+    started = time.monotonic()
+    observations = jax.tree.map(np.asarray, data.poses.observations)
+    joints = factorize.reconstruct(observations, iterations=2 if quick else 60)
+    minutes = (time.monotonic() - started) / 60
+    return {**score(data, joints, "up_to_scale"), "minutes": minutes}
 
 
 def hypotheses_of(restored: evaluate.Restored, quick: bool) -> dict[str, dict[str, float]]:
     """By split, what `hypotheses.measure` says; nothing for a method that gives none."""
-    if not hasattr(restored.method, "samples"):
+    example = next(iter(restored.splits.values())).poses.take(jnp.zeros(1, jnp.int32))
+    key = jax.random.key(0)
+    given = jax.eval_shape(restored.method.predict, restored.variables, example.observations, key)
+    if given.samples is None:
         return {}
     common = {"stride": 200 if quick else STRIDE, "window": evaluate.settings_of(restored).window}
     of = (restored.method, restored.info, restored.variables)
@@ -156,9 +174,20 @@ def run(
         metrics = train.run(config_of(ROWS[name], data, noise, splits, seed, quick), workdir)
         return evaluate.restore(workdir), metrics
 
-    found: dict[str, Any] = {split: {} for split in splits}
+    config = complete(config_of(ROWS["multiview"], data, noise, splits, 0, quick))
+    whole = {split: read(config, split, noise=preset(noise)) for split in splits}
+    mean = mean_of_aligned(read(config, "train"))
+    found: dict[str, Any] = {}
+    for split, frames in whole.items():
+        shape = (*frames.poses.observations.confidence.shape[:2], *mean.shape)
+        everywhere = np.broadcast_to(np.asarray(mean), shape)
+        found[split] = {BASELINE: score(frames, everywhere, "up_to_scale")}
     placing = trained(root, 0)[0] if root else None
     for name in rows:
+        if not ROWS[name].config:
+            for split, frames in whole.items():
+                found[split][name] = factorised(frames, quick)
+            continue
         per_seed = []
         for seed in range(seeds):
             restored, metrics = trained(name, seed)
@@ -171,11 +200,6 @@ def run(
                 own[split]["minutes"] = metrics["wall_s"] / 60
                 if placing is not None:
                     own[split] |= with_root(restored, frames, placing, placing.splits[split])
-                if BASELINE not in found[split]:
-                    mean = mean_of_aligned(read(restored.config, "train"))
-                    shape = restored.splits[split].poses.observations.confidence.shape[:2]
-                    everywhere = np.broadcast_to(mean, (*shape, *mean.shape))
-                    found[split][BASELINE] = score(restored, frames, everywhere, "up_to_scale")
             per_seed.append(own)
         for split in splits:
             found[split][name] = _means([own[split] for own in per_seed])

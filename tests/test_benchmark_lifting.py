@@ -22,7 +22,7 @@ from tests import scenes
 INFO = Info(scenes.H36M, scenes.H36M)
 
 
-@pytest.mark.parametrize("row", lifting.ROWS)
+@pytest.mark.parametrize("row", [name for name, row in lifting.ROWS.items() if row.config])
 @pytest.mark.parametrize("noise", ["clean", "typical"])
 def test_every_row_is_an_experiment(row, noise):
     config = lifting.config_of(lifting.ROWS[row], "somewhere", noise, ["test_seen"], 3, False)
