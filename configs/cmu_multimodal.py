@@ -38,7 +38,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "modalities": f"{observed},pose",
             "given": observed,
             "width": 32 if given.tiny else 256,
-            "blocks": 1,
+            "blocks": 0 if given.tiny else 1,
             "shared": 4 if given.tiny else 24,
             "private": 2 if given.tiny else 8,
             "samples": 3 if given.tiny else 20,

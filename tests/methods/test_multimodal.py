@@ -294,7 +294,7 @@ def data(tmp_path_factory):
 
 
 def test_the_config_trains_and_predicts(tmp_path, data):
-    config = cmu_multimodal.get_config("tiny,fusion=mixture")
+    config = cmu_multimodal.get_config("tiny,fusion=mixture,modalities=points")
     config.data.path = str(data)
     config.evaluation.test = ("test",)
     metrics = train.run(config, tmp_path / "run")
