@@ -3,10 +3,10 @@
     python -m data_prep.cmu --positions cmu_positions_30fps.npz --output data/cmu_mv_v1
     python -m pose3d_jax.main --config=configs/cmu_repnet.py --workdir=runs/cmu_repnet
 
-The 3D poses are those of the training split, drawn by themselves (Wandt and Rosenhahn 2019 do so,
-too); to keep the two kinds apart, give `config.streams.main.clips` and `config.streams.prior.clips`
-shares that do not overlap. P2 on the validation split 53 mm (the mean pose has 170), after
-half an hour on a quarter of a CPU core. Arguments: those of cmu_kudo.py.
+The 3D poses are those of the training split, drawn by themselves; to keep the two kinds apart, give
+`config.streams.main.clips` and `config.streams.prior.clips` shares that do not overlap. P2 on the
+validation split 53 mm (the mean pose has 170), after 18 minutes on a CPU core that others shared.
+Arguments: those of cmu_kudo.py.
 """
 
 from ml_collections import ConfigDict

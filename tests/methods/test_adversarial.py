@@ -117,10 +117,9 @@ def trained(method, phase_, streams, steps):
 # ----------------------------------------------------------------------------------- the lifters
 
 
-@pytest.mark.parametrize("name", ["kudo", "chen"])
-def test_what_is_predicted_is_on_the_rays_of_the_points(name):
+def test_what_is_predicted_is_on_the_rays_of_the_points():
     clip = scenes.batch(size=2)
-    method = methods.create({"name": name, "width": 16}, Info(scenes.H36M, scenes.H36M))
+    method = methods.create({"name": "kudo", "width": 16}, Info(scenes.H36M, scenes.H36M))
     variables = jax.jit(method.init)(jax.random.key(0), {"main": clip})
     joints = jax.jit(method.predict)(variables, clip.observations).joints
     again = jax.jit(cam.batched(cam.project))(
@@ -157,20 +156,6 @@ def test_knees_bend_forwards_whatever_the_direction():
     assert backward.min() > 0.05
     with pytest.raises(MethodError, match="knees needs left_hip"):
         adversarial.backward_knees(jnp.zeros((1, 2, 3)), BONE)
-
-
-@pytest.mark.parametrize("name", ["kudo", "chen", "repnet"])
-def test_no_label_of_the_main_stream_is_seen(name):
-    clip, prior = filmed(walkers(4)), filmed(walkers(4, 1))
-    method = make(name)
-    variables = jax.jit(method.init)(jax.random.key(0), {"main": clip})
-    moved = dataclasses.replace(clip, labels=jax.tree.map(lambda x: 0 * x, clip.labels))
-    names = {"fake", "real", "fool"}
-    one, other = (
-        terms(method, variables, {"main": main, "prior": prior}, names) for main in (clip, moved)
-    )
-    assert one == other
-    assert names < set(one)  # and the diagnostics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,14 +201,12 @@ def test_the_motion_critic_sees_the_way_of_the_points_turned_alike():
     np.testing.assert_allclose(way[..., :16], expected, atol=1e-5)
     np.testing.assert_array_equal(seen, 1.0)
     # Who stands still stands still from everywhere, if all frames are turned alike.
-    names = {"fake_motion", "real_motion", "fool_motion"}
-    found = terms(method, variables, {"main": still}, names)
-    assert found["fake_motion"] == pytest.approx(np.log(2), abs=0.5)
+    found = terms(method, variables, {"main": still}, {"fake_motion"})
     nothing = jnp.zeros((1, 24)).at[:, 16:].set(1.0)
     opinion = float(method.judge(variables, "motion_critic")(nothing)[0])
     assert found["fake_motion"] == pytest.approx(np.log1p(np.exp(opinion)), abs=1e-4)
     with pytest.raises(MethodError, match="needs 2 frames"):
-        terms(method, variables, {"main": one}, names)
+        terms(method, variables, {"main": one}, {"fake_motion"})
 
 
 def test_an_adapter_undoes_what_sets_a_domain_apart():
@@ -236,7 +219,9 @@ def test_an_adapter_undoes_what_sets_a_domain_apart():
     )
     streams = {"main": ClipStream(main), "domain": ClipStream(domain)}
     weights = {"fake_domain": 1.0, "real_domain": 1.0, "penalty_domain": 0.01}
-    method = make("chen")
+    whole = make("chen")
+    groups = tuple(group for group in whole.groups if group.name in ("domain_critic", "adapter"))
+    method = dataclasses.replace(whole, groups=groups)
     phase_ = decaying({**weights, "fool_domain": 1.0, "near": 0.1}, 400, {"domain_critic": 4.0})
     state, _ = trained(method, phase_, streams, 400)
     wanted, given = (method.see(clip.observations) for clip in (own, domain))
@@ -315,10 +300,12 @@ def p2(predicted, truth):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_it_solves_walkers(name):
-    """Without any label: far below the mean pose, with depths as varied as widths."""
+    """Far below the mean pose, with depths as varied as widths, and no label of `main` seen."""
     weights, rates = FAMILIES[name]
     method, steps = make(name), 600
-    streams = {"main": ClipStream(filmed(walkers(2048)))}
+    main = filmed(walkers(2048))
+    unknown = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), main.labels)
+    streams = {"main": ClipStream(dataclasses.replace(main, labels=unknown))}
     if name == "repnet":
         streams["prior"] = ClipStream(filmed(walkers(2048, 1)))
     state, metrics = trained(method, decaying(weights, steps, rates), streams, steps)
