@@ -4,9 +4,9 @@
     python -m pose3d_jax.main --config=configs/cmu_kudo.py --workdir=runs/cmu_kudo
 
 P2 on the validation split 58 mm (the mean pose has 170), after ten minutes on a CPU core that
-others shared. Look at `train/lifter/relief` in the log: about 0.9; near 0 or far above 1 the depths have
-collapsed. Arguments, behind a colon and apart by commas: `noise=typical` (trained and tested on
-noisy 2D points), `tiny` (a few steps of a small network, for tests).
+others shared. `train/lifter/relief` in the log is about 0.9 then; near 0 or far above 1 the depths
+have collapsed. Arguments, behind a colon and apart by commas: `noise=typical` (trained and tested
+on noisy 2D points), `tiny` (a few steps of a small network, for tests).
 """
 
 from ml_collections import ConfigDict
