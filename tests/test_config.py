@@ -1,6 +1,7 @@
 """Configs: checked keys, schedules, phases; every file in configs/ is whole."""
 
 import functools
+import itertools
 import json
 import runpy
 from pathlib import Path
@@ -46,7 +47,15 @@ def test_arguments_that_do_not_go_together_are_refused(argument, message):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_config_is_whole_and_makes_its_method(path):
-    noisy = ("fused", "kudo", "repnet", "chen", "vae", "c3dpo")  # single variants, on noise or not
+    noisy = (
+        "fused",
+        "kudo",
+        "repnet",
+        "chen",
+        "vae",
+        "c3dpo",
+        "distilled",
+    )  # single variants, on noise or not
     own: dict[str, tuple] = {f"cmu_{name}": (None, "tiny,noise=typical") for name in noisy}
     own["demo"] = ("multiview", "supervised-tiny")
     own["cmu_root"] = (None, "tiny,noise=typical")
@@ -60,7 +69,8 @@ def test_every_config_is_whole_and_makes_its_method(path):
         config = configs.complete(load(path, argument))
         method = methods.create(config["method"], Info(H36M, H36M))
         phases = phases_of(config, method, steps_per_epoch=10)
-        assert phases[1].first_step == phases[0].steps
+        for before, after in itertools.pairwise(phases):
+            assert after.first_step == before.first_step + before.steps
         # Every key stands in the file, so that a flag can set it.
         assert set(load(path, argument)) == set(configs.TOP)
 
