@@ -47,15 +47,8 @@ def test_arguments_that_do_not_go_together_are_refused(argument, message):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_config_is_whole_and_makes_its_method(path):
-    noisy = (
-        "fused",
-        "kudo",
-        "repnet",
-        "chen",
-        "vae",
-        "c3dpo",
-        "distilled",
-    )  # single variants, on noise or not
+    # Single variants, on noise or not.
+    noisy = ("fused", "kudo", "repnet", "chen", "vae", "c3dpo", "distilled")
     own: dict[str, tuple] = {f"cmu_{name}": (None, "tiny,noise=typical") for name in noisy}
     own["demo"] = ("multiview", "supervised-tiny")
     own["cmu_root"] = (None, "tiny,noise=typical")
