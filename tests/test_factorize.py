@@ -7,7 +7,9 @@ from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
 from pose3d_jax import cameras as cam
-from pose3d_jax import factorize
+from pose3d_jax.factorize import reconstruct
+from pose3d_jax.nonrigid import _begin, _step, nonrigid
+from pose3d_jax.rigid import FactorError, rigid
 from tests import scenes
 
 
@@ -41,7 +43,7 @@ def off_depth(found, truth):
 @pytest.mark.parametrize("scaled", [False, True])
 def test_one_shape_is_found_in_closed_form(scaled):
     joints, points = scene(frames=5, scaled=scaled)
-    found = factorize.rigid(points)
+    found = rigid(points)
     np.testing.assert_allclose(found.joints[..., :2], points, atol=1e-9)
     # One sign for all frames, and no scale that is wrong.
     assert off_depth(found.joints, joints) < 1e-9
@@ -53,11 +55,11 @@ def test_one_shape_is_found_in_closed_form(scaled):
 @pytest.mark.parametrize("modes", [1, 2])
 def test_shapes_of_low_rank_are_found(modes):
     joints, points = scene(frames=80, modes=modes, seed=modes)
-    assert stress(factorize.rigid(points).joints, joints) > 0.05  # one shape is not enough
-    found = factorize.nonrigid(points, shapes=modes, iterations=80)
+    assert stress(rigid(points).joints, joints) > 0.05  # one shape is not enough
+    found = nonrigid(points, shapes=modes, iterations=80)
     assert stress(found.joints, joints) < 1e-3
     assert off_depth(found.joints, joints) < 2e-2
-    again = factorize.nonrigid(points[::-1], shapes=modes, iterations=80)  # frames have no order
+    again = nonrigid(points[::-1], shapes=modes, iterations=80)  # frames have no order
     np.testing.assert_allclose(abs(again.joints[::-1, :, 2]), abs(found.joints[..., 2]), atol=1e-3)
 
 
@@ -65,7 +67,7 @@ def test_points_that_are_missing_are_found_too():
     joints, points = scene(frames=80, seed=4)
     visible = np.random.default_rng(0).uniform(size=points.shape[:2]) > 0.2
     holes = np.where(visible[..., None], points, np.nan)
-    found = factorize.nonrigid(holes, visible, shapes=0, iterations=60)
+    found = nonrigid(holes, visible, shapes=0, iterations=60)
     assert stress(found.joints, joints) < 1e-3
     np.testing.assert_allclose(found.joints[..., :2], points, atol=2e-2)
 
@@ -89,10 +91,10 @@ def test_a_step_never_lowers_the_likelihood_of_noisy_points():
             total += multivariate_normal(mean, covariance).logpdf(points[f].ravel())
         return total
 
-    state = factorize._begin(points, seen, 2)
+    state = _begin(points, seen, 2)
     values = [likelihood(state)]
     for _ in range(15):
-        state = factorize._step(state, points, seen)
+        state = _step(state, points, seen)
         values.append(likelihood(state))
     assert values[-1] > values[0] + 10
     assert min(np.diff(values)) > -1e-6 * abs(values[0])
@@ -100,20 +102,20 @@ def test_a_step_never_lowers_the_likelihood_of_noisy_points():
 
 def test_what_cannot_be_factorised_is_refused():
     _, points = scene(frames=4)
-    with pytest.raises(factorize.FactorError, match="2 frames of 12 joints"):
-        factorize.rigid(points[:2])
-    with pytest.raises(factorize.FactorError, match="rank 2"):
-        factorize.rigid(np.repeat(points[:1], 5, axis=0))
-    with pytest.raises(factorize.FactorError, match="not finite"):
-        factorize.rigid(np.where(np.arange(12)[:, None] == 3, np.nan, points))
+    with pytest.raises(FactorError, match="2 frames of 12 joints"):
+        rigid(points[:2])
+    with pytest.raises(FactorError, match="rank 2"):
+        rigid(np.repeat(points[:1], 5, axis=0))
+    with pytest.raises(FactorError, match="not finite"):
+        rigid(np.where(np.arange(12)[:, None] == 3, np.nan, points))
     visible = np.ones(points.shape[:2], bool)
     visible[1, 2:] = False
-    with pytest.raises(factorize.FactorError, match="frame 1 has fewer than three"):
-        factorize.nonrigid(points, visible)
+    with pytest.raises(FactorError, match="frame 1 has fewer than three"):
+        nonrigid(points, visible)
     visible = np.ones(points.shape[:2], bool)
     visible[:, 5] = False
-    with pytest.raises(factorize.FactorError, match="no frame sees joint 5"):
-        factorize.nonrigid(points, visible)
+    with pytest.raises(FactorError, match="no frame sees joint 5"):
+        nonrigid(points, visible)
 
 
 def test_a_split_has_its_joints_on_their_rays_and_the_sign_of_perspective():
@@ -123,7 +125,7 @@ def test_a_split_has_its_joints_on_their_rays_and_the_sign_of_perspective():
     turned = Rotation.from_rotvec(np.linspace(0, 6, 80)[:, None] * [[0, 0, 1]]).as_matrix()
     world = np.einsum("fij,nj->fni", turned, shape) + np.array([0, 0, 1.0])
     observations = scenes.film(world.astype(np.float32), scenes.ring(2, radius=3.0))
-    found = factorize.reconstruct(observations, shapes=1, iterations=30)
+    found = reconstruct(observations, shapes=1, iterations=30)
     assert found.shape == (80, 2, 17, 3)
     plane = found[..., :2] / found[..., 2:]
     expected = cam.batched(cam.normalise)(observations.cameras, observations.keypoints)
