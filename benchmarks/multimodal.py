@@ -4,7 +4,7 @@
         [--fusions product mixture] [--split test_seen] [--steps 1000] [--seed 0] [--quick]
 
 The criteria are those of "Variational Mixture-of-Experts Autoencoders for Multi-Modal Deep
-Generative Models" (NeurIPS 2019), section 1; the modalities are those of `methods/multimodal.py`:
+Generative Models" (NeurIPS 2019), section 1; the modalities are those of `methods/modalities.py`:
 2D pose, heatmap (corrupted by other draws than the 2D pose) and 3D pose. For each fusion four
 networks are trained as `configs/cmu_multimodal.py` says, for as many steps, of the same batches,
 widths and latents: on all modalities, on the 2D pose and the 3D pose, on the heatmap and the 3D
@@ -61,7 +61,8 @@ from pose3d_jax.data.poses import PoseData
 from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
 from pose3d_jax.geometry import safe_norm
 from pose3d_jax.methods.base import Info, Variables
-from pose3d_jax.methods.multimodal import Corruption, Multimodal, Seen, rows_of
+from pose3d_jax.methods.modalities import Corruption, Seen, rows_of
+from pose3d_jax.methods.multimodal import Multimodal
 from pose3d_jax.models import rays
 from pose3d_jax.phases import phases_of
 from pose3d_jax.state import init_state

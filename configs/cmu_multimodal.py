@@ -7,7 +7,7 @@ Arguments, behind a colon and apart by commas: `fusion=product` (MVAE) or `mixtu
 `explain=all` or `given` (what a subset of a product is to explain: with `given` what it holds, as
 in MVAE), `modalities=all`, `points` or `heatmap` (beside the 3D pose), `corruption=independent` or
 `same` (of 2D pose and heatmap), `tiny` (a few steps of a small network, for tests). The method
-corrupts what it observes itself: see methods/multimodal.py. After 1,000 steps, some 90 s on one
+corrupts what it observes itself: see methods/modalities.py. After 1,000 steps, some 90 s on one
 core: P1 on validation about 86 mm from both, 92 from one of them (the mean pose has 200). The four
 criteria: benchmarks/multimodal.py.
 """

@@ -1,86 +1,52 @@
 """Lifting as one of several tasks of a multimodal VAE: 2D pose, heatmap and 3D pose on one latent.
 
-Each view of each frame is a row by itself. Its crop is exact, as if from a detector of people (the
-sight of `rays.look`, `centred`); what the crop shows is not: see `Corruption`.
+Each view of each frame is a row by itself; what there is to see of it is in `modalities`.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from pose3d_jax import bounds, experts, heatmaps, losses
+from pose3d_jax import bounds, experts, losses
 from pose3d_jax.experts import Experts
-from pose3d_jax.geometry import HIGHEST, safe_norm
+from pose3d_jax.geometry import HIGHEST
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables
 from pose3d_jax.methods.lifting import setting, shown
-from pose3d_jax.methods.monocular import Monocular, truth_of
+from pose3d_jax.methods.modalities import Modal, Seen, features_of, split_names
 from pose3d_jax.methods.variational import own_covariance, spread
-from pose3d_jax.models import rays
 from pose3d_jax.models.multimodal import MultimodalVAE
-from pose3d_jax.schema import Clip, Observations, Prediction
+from pose3d_jax.schema import Observations, Prediction
 
-MODALITIES = ("points", "heatmap", "pose")  # what their values are: see `Seen`
 FUSIONS = ("product", "mixture")
-_EXTENT = 2.4  # from the root to the middle of a heatmap's outermost cells, in sizes of the pose
-_UNIT = 0.5  # metres: poses about their root are shown to their encoder in these
 _SCALES = {"points": 0.2, "pose": 0.1}  # initial: sizes, metres
 
 
-class Seen(NamedTuple):
-    """A modality's rows.
-
-    `values` are points `[rows, joints, 2]` in sizes of the pose about its root, heatmaps `[rows,
-    joints, cells, cells]`, or joints `[rows, joints, 3]` about their root, metres, as the camera
-    turned to the root sees them; 0 where not `there`.
-    """
-
-    values: Float[Array, "rows joints *axes"]
-    there: Float[Array, "rows joints"]
-
-
-class Corruption(NamedTuple):
-    """What befell a modality: places are moved, all together and each, and some joints are hidden.
-
-    In sizes of the pose; by the draw alone, whether or not the observations have the joint.
-    """
-
-    shift: Float[Array, "rows 2"]  # of all joints together, as of a crop that is not quite right
-    noise: Float[Array, "rows joints 2"]  # of each joint by itself
-    hidden: Float[Array, "rows joints"]  # 1 behind an occluder, a disc somewhere on the body
-
-
 @dataclasses.dataclass(frozen=True)
-class Multimodal(Monocular):
+class Multimodal(Modal):
     """A VAE of several modalities on one latent: MVAE (a product of experts) or MMVAE (a mixture).
 
     The modalities are the 2D pose, a heatmap of it, and the 3D pose; all have a part z of the
-    latent in common and one of their own. The 2D pose and the heatmap show the same points, each
-    corrupted by draws of its own, or by the same with `corruption="same"` (the control in which
-    there is nothing to be gained from having both). Data are exact: the method corrupts what it
-    observes itself, in training as in `predict`, by the key that it is given. That is part of the
-    task's definition, and the same for all rows that are compared.
+    latent in common and one of their own. Data are exact: the method corrupts what it observes
+    itself (see `Modal`), in training as in `predict`, by the key that it is given. That is part of
+    the task's definition, and the same for all rows that are compared.
 
     The term `bound`, in nats per row, is minus `experts.subsampled_elbo`, summed over the subsets
     (`fusion="product"`), or minus the mean over experts of `experts.stratified_bound`. With
     `explain="given"` a subset explains what it holds, as in MVAE; with "all" it explains the
-    others, too: otherwise nothing has ever to tell a 3D pose from the 2D pose alone. 2D and 3D
-    joints are explained by a distance that falls off as exp(-d / s), s per joint and learnt; a
-    heatmap counts as `counts` draws from it, each of a cell; which joints a modality has, by a
-    Bernoulli each (of the 3D pose: given). `absent` is the share of training rows in which a
-    modality is missing, each by itself; rows without labels have no 3D pose.
+    others, too: otherwise nothing has ever to tell a 3D pose from the 2D pose alone. `absent` is
+    the share of training rows in which a modality is missing, each by itself; rows without labels
+    have no 3D pose.
 
     `predict` lifts from the modalities named in `given`: `samples` hypotheses, their mean, and the
     covariance of each joint about the root. Joints are about a root that is on its ray at the depth
     at which a person of usual size would be seen as large (`space` is `root_relative`).
     """
 
-    modalities: str = "points,heatmap,pose"  # that there are at all
     given: str = "points,heatmap"  # to `predict`
     fusion: str = "product"  # of FUSIONS
     shared: int = setting(24, least=1, below=10_000)
@@ -90,45 +56,21 @@ class Multimodal(Monocular):
     explain: str = "all"  # or "given": what a product's subset is to explain
     draws: int = setting(1, least=1, below=1000)  # of each expert, of a mixture
     absent: float = setting(0.0, least=0, below=1)
-    cells: int = setting(8, least=2, below=1000)  # of a heatmap, across
-    blur: float = setting(0.6, above=0)  # cells: sigma of a heatmap's peaks
-    counts: float = setting(30.0, above=0)
-    corruption: str = "independent"  # or "same"
-    shift: float = setting(0.1, least=0)  # standard deviations, sizes of the pose
-    noise: float = setting(0.06, least=0)
-    occluded: float = setting(0.7, least=0)  # share of rows with an occluder
-    radius: float = setting(0.8, least=0)  # of it, sizes of the pose
     groups: tuple[Group, ...] = (Group("multimodal", ("multimodal",), ("bound",)),)
 
     def __post_init__(self) -> None:
-        """Raises `MethodError` for what there is not, and for two joint sets."""
+        """Raises `MethodError` for what there is not, and as `Modal` does."""
         super().__post_init__()
         if self.fusion not in FUSIONS:
             raise MethodError(f"no fusion is named {self.fusion!r}; there are {', '.join(FUSIONS)}")
-        if self.corruption not in ("independent", "same"):
-            raise MethodError(
-                f"no corruption is named {self.corruption!r}; there are independent, same"
-            )
         if self.explain not in ("all", "given"):
             raise MethodError(f"explain is {self.explain!r}; it must be all or given")
-        for name in _names(self.modalities):
-            if name not in MODALITIES:
-                raise MethodError(
-                    f"no modality is named {name!r}; there are {', '.join(MODALITIES)}"
-                )
-        if "pose" not in self.names:
-            raise MethodError("modalities must hold pose, which is what is predicted")
-        for name in _names(self.given):
+        for name in split_names(self.given):
             if name == "pose" or name not in self.names:
                 raise MethodError(
                     f"given holds {name!r}; `predict` can be given what is observed of modalities: "
                     f"{', '.join(n for n in self.names if n != 'pose')}"
                 )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The modalities that there are, in the order of `MODALITIES`."""
-        return tuple(name for name in MODALITIES if name in _names(self.modalities))
 
     @property
     def model(self) -> MultimodalVAE:
@@ -146,69 +88,6 @@ class Multimodal(Monocular):
             dtype=jnp.dtype(self.info.precision),
         )
 
-    # ---------------------------------------------------------------------- what there is to see
-
-    def corruptions(
-        self, places: Float[Array, "rows joints 2"], key: Key[Array, ""]
-    ) -> dict[str, Corruption]:
-        """Of the 2D pose and of the heatmap of these exact places."""
-        rows, joints = places.shape[:2]
-
-        def drawn(key: Key[Array, ""]) -> Corruption:
-            normal_key, uniform_key = jax.random.split(key)
-            normal = jax.random.normal(normal_key, (rows, joints + 2, 2))
-            chance = jax.random.uniform(uniform_key, (rows, 2))
-            number = jnp.minimum((chance[:, :1] * joints).astype(jnp.int32), joints - 1)
-            centre = jnp.take_along_axis(places, number[..., None], axis=1)
-            centre = centre + 0.5 * self.radius * normal[:, :1]
-            close = safe_norm(places - centre) < self.radius
-            there = chance[:, 1:] < self.occluded
-            return Corruption(
-                self.shift * normal[:, 1],
-                self.noise * normal[:, 2:],
-                (close & there).astype(places.dtype),
-            )
-
-        keys = jax.random.split(key)
-        both = jax.vmap(drawn)(keys[jnp.zeros(2, jnp.int32)] if self.corruption == "same" else keys)
-        return {
-            name: jax.tree.map(lambda x, i=i: x[i], both)
-            for i, name in enumerate(("points", "heatmap"))
-        }
-
-    def observe(self, sight: rays.Sight, key: Key[Array, ""]) -> dict[str, Seen]:
-        """The modalities that are observed, of a sight `[B, T, V]`, corrupted by the key."""
-        places, visible = rows_of(sight.relative), rows_of(sight.visible)
-        found = {}
-        for name, corruption in self.corruptions(places, key).items():
-            there = visible * (1 - corruption.hidden)
-            moved = places + corruption.shift[:, None] + corruption.noise
-            values = moved if name == "points" else self.heatmap(moved)
-            mask = there.reshape(*there.shape, *[1] * (values.ndim - 2))
-            found[name] = Seen(values * mask, there)
-        return {name: found[name] for name in self.names if name in found}
-
-    def heatmap(
-        self, places: Float[Array, "*rows joints 2"]
-    ) -> Float[Array, "*rows joints cells cells"]:
-        """A heatmap of places in sizes of the pose."""
-        across = (self.cells - 1) / 2
-        points = (places / _EXTENT + 1) * across
-        return heatmaps.render(points, (self.cells, self.cells), self.blur)
-
-    def peaks(self, heatmap: Float[Array, "*rows joints cells cells"]) -> Array:
-        """Where heatmaps have their mean, in sizes of the pose `[*rows, joints, 2]`."""
-        across = (self.cells - 1) / 2
-        return (heatmaps.expected(heatmap) / across - 1) * _EXTENT
-
-    def labelled(self, clip: Clip, sight: rays.Sight) -> Seen:
-        """The 3D pose, from labels."""
-        joints, valid = truth_of(clip, self.root)
-        valid = valid * sight.seen[..., None]
-        relative = joints - joints[..., self.root : self.root + 1, :]
-        turned = jnp.einsum("...ij,...nj->...ni", sight.turn, relative, precision=HIGHEST)
-        return Seen(rows_of(turned * valid[..., None]), rows_of(valid))
-
     # ---------------------------------------------------------------------- training
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
@@ -221,7 +100,7 @@ class Multimodal(Monocular):
 
         def both(model: MultimodalVAE) -> None:
             for name in self.names:
-                model.encode(name, _features(name, seen[name]), mask, False)
+                model.encode(name, features_of(name, seen[name]), mask, False)
                 model.decode(name, z, w, mask, False)
 
         variables = self.model.init(key, method=both)
@@ -254,7 +133,7 @@ class Multimodal(Monocular):
                 z, w = (x.reshape(draws * rows, -1) for x in (z, w))
                 said = model.decode(name, z, w, mask, update).reshape(draws, rows, -1)
                 scale = model.log_scales.get(name)
-                return jax.vmap(lambda x: self._likelihood(name, x, seen[name], scale))(said)
+                return jax.vmap(lambda x: self.likelihood(name, x, seen[name], scale))(said)
 
             if self.fusion == "product":
                 found, _ = experts.subsampled_elbo(
@@ -305,7 +184,7 @@ class Multimodal(Monocular):
         for name in self.names:
             if name in seen:
                 mask = seen[name].there.max(axis=-1)
-                features = _features(name, seen[name])
+                features = features_of(name, seen[name])
                 moments.append(model.encode(name, features, mask, update_statistics))
             else:
                 mask = jnp.zeros(rows)
@@ -318,47 +197,6 @@ class Multimodal(Monocular):
             private=(mean[..., split:], log_variance[..., split:]),
             there=jnp.stack(there),
         )
-
-    def _likelihood(
-        self,
-        name: str,
-        said: Float[Array, "rows size"],
-        seen: Seen,
-        log_scale: Float[Array, "joints"] | None,
-    ) -> Float[Array, "rows"]:
-        """log p of a modality given what its decoder said."""
-        own, logit = self._read(name, said)
-        there = seen.there
-        if name == "heatmap":
-            total = jnp.sum(seen.values, axis=(-2, -1), keepdims=True)
-            shares = seen.values / jnp.maximum(total, 1e-6)
-            found = self.counts * jnp.sum(shares * own, axis=(-2, -1))
-        else:
-            assert log_scale is not None
-            scale = log_scale[None]
-            away = losses.distance(own, seen.values) * jnp.exp(-scale)
-            # exp(-d / s) has the integral 2 pi s^2 over the plane, 8 pi s^3 over space.
-            constant = math.log(8 * math.pi if name == "pose" else 2 * math.pi)
-            found = -away - own.shape[-1] * scale - constant
-        if name == "pose":
-            there = there.at[:, self.root].set(0.0)  # where the pose is measured from
-        found = jnp.where(there > 0, found, 0.0)
-        if logit is not None:
-            found = found + jax.nn.log_sigmoid(jnp.where(there > 0, logit, -logit))
-        return jnp.sum(found, axis=-1)
-
-    def _read(self, name: str, said: Float[Array, "*rows size"]) -> tuple[Array, Array | None]:
-        """What a decoder said: values (of a heatmap the logs of its shares), whether joints are
-        there (logits; of the pose none)."""
-        said = said.reshape(*said.shape[:-1], self.info.joint_skeleton.size, -1)
-        if name == "pose":
-            joints = self.reach * jnp.tanh(said)
-            return joints - joints[..., self.root : self.root + 1, :], None
-        own, logit = said[..., :-1], said[..., -1]
-        if name == "heatmap":
-            log_shares = jax.nn.log_softmax(own, axis=-1)
-            own = log_shares.reshape(*own.shape[:-1], self.cells, self.cells)
-        return own, logit
 
     def _apply(self, variables: Variables, function: Any) -> tuple[Any, Variables]:
         own = {collection: tree["multimodal"] for collection, tree in variables.items()}
@@ -408,7 +246,7 @@ class Multimodal(Monocular):
         said, _ = self._apply(
             variables, lambda model: model.decode(name, shared, private, mask, False)
         )
-        own, _ = self._read(name, said)
+        own, _ = self.read(name, said)
         return jnp.exp(own) if name == "heatmap" else own
 
     def generate(
@@ -432,7 +270,7 @@ class Multimodal(Monocular):
         key = jax.random.key(0) if key is None else key
         corrupt_key, draw_key = jax.random.split(key)
         seen = self.observe(sight, corrupt_key)
-        given = _names(self.given)
+        given = split_names(self.given)
         found = self.generate(variables, seen, given, "pose", draw_key, self.samples)
         turned = found.reshape(self.samples, *sight.seen.shape, -1, 3)
         own = jnp.einsum("...ji,k...nj->k...ni", sight.turn, turned, precision=HIGHEST)
@@ -450,22 +288,5 @@ class Multimodal(Monocular):
         )
 
 
-def rows_of(x: Float[Array, "batch time views *rest"]) -> Float[Array, "rows *rest"]:
-    """Each view of each frame as a row."""
-    return x.reshape(-1, *x.shape[3:])
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def _everywhere(x: Float[Array, "joints 3 3"], axes: int) -> Array:
     return x.reshape(*[1] * axes, *x.shape)
-
-
-def _features(name: str, seen: Seen) -> Float[Array, "rows features"]:
-    """What an encoder is shown."""
-    rows, joints = seen.there.shape
-    values = seen.values / _UNIT if name == "pose" else seen.values
-    flat = values.reshape(rows, joints, -1) * seen.there[..., None]
-    return jnp.concatenate([flat, seen.there[..., None]], axis=-1).reshape(rows, -1)

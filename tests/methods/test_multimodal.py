@@ -15,7 +15,7 @@ from configs import cmu_multimodal
 from data_prep import synthetic
 from pose3d_jax import methods, train
 from pose3d_jax.methods.base import Info, MethodError, Mode
-from pose3d_jax.methods.multimodal import Seen, rows_of
+from pose3d_jax.methods.modalities import Seen, rows_of
 from pose3d_jax.models.layers import BATCH_AXIS
 from tests import scenes
 
@@ -190,7 +190,7 @@ def test_likelihoods_are_those_densities_of_numpy():
             jnp.asarray(values * np.asarray(there).reshape(2, 17, *[1] * (values.ndim - 2))), there
         )
         flat = jnp.asarray(said.reshape(2, -1))
-        return method._likelihood(name, flat, seen, jnp.log(scale)), np.asarray(seen.values)
+        return method.likelihood(name, flat, seen, jnp.log(scale)), np.asarray(seen.values)
 
     said = rng.normal(size=(2, 17, 3)).astype(np.float32)
     chance = 1 / (1 + np.exp(-said[..., -1]))
