@@ -2,11 +2,12 @@
 
     python -m data_prep.cmu --positions cmu_positions_30fps.npz --output data/cmu_mv_v1
     python -m pose3d_jax.main --config=configs/cmu_occluded.py --workdir=runs/cmu_occluded
-    python -m benchmarks.missing_joints --workdirs runs/cmu_mv runs/cmu_occluded
+    python -m pose3d_jax.main --config=configs/cmu_occluded.py:plain --workdir=runs/cmu_plain
+    python -m benchmarks.missing_joints --workdirs runs/cmu_plain runs/cmu_occluded
 
-Arguments, behind a colon and apart by commas: `labels` (trained on 3D labels), `tiny` (a few steps
-of a small network, for tests). Half as wide as configs/cmu_mv.py, for a third of its epochs.
-Results: docs/results.md.
+Arguments, behind a colon and apart by commas: `labels` (trained on 3D labels), `plain` (nothing is
+hidden: what the others stand beside), `tiny` (a few steps of a small network, for tests). Half as
+wide as configs/cmu_mv.py, for a third of its epochs. Results: docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +21,7 @@ OCCLUSION = {"occluded": 1.0, "joints": 0.6}
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    given = arguments(argument, labels=False, tiny=False)
+    given = arguments(argument, labels=False, plain=False, tiny=False)
     base, weights = (
         (cmu_supervised, cmu_supervised.WEIGHTS) if given.labels else (cmu_mv, cmu_mv.TUNED)
     )
@@ -29,6 +30,7 @@ def get_config(argument: str = "") -> ConfigDict:
     if not given.tiny:
         config.method.width = 512
     config.phases = recipes.tuned(EPOCHS, weights, given.tiny, other_people=True)
-    for phase in config.phases:
-        phase["disturbance"] = dict(OCCLUSION)
+    if not given.plain:
+        for phase in config.phases:
+            phase["disturbance"] = dict(OCCLUSION)
     return config

@@ -53,7 +53,7 @@ def test_every_config_is_whole_and_makes_its_method(path):
     own["demo"] = ("multiview", "supervised-tiny")
     own["cmu_root"] = (None, "tiny,noise=typical")
     own["cmu_multimodal"] = (None, "tiny,fusion=mixture", "explain=given,corruption=same")
-    own["cmu_occluded"] = (None, "labels,tiny")
+    own["cmu_occluded"] = (None, "labels,tiny", "plain")
     arguments = own.get(path.stem, (None, "tiny", "variant=report"))
     if path.stem.startswith(("h36m", "humaneva")):
         arguments += ("views=2,detections=cpn_ft_h36m_dbb",)
