@@ -209,6 +209,7 @@ def test_the_motion_critic_sees_the_way_of_the_points_turned_alike():
         terms(method, variables, {"main": one}, {"fake_motion"})
 
 
+@pytest.mark.slow
 def test_an_adapter_undoes_what_sets_a_domain_apart():
     """Another detector's heads are lower and its feet wider apart; which poses, nobody says."""
     main, own = (filmed(walkers(2048, seed)) for seed in (0, 1))
@@ -298,7 +299,9 @@ def p2(predicted, truth):
     return float(jnp.linalg.norm(aligned - truth, axis=-1).mean())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", ["kudo", "repnet", pytest.param("chen", marks=pytest.mark.slow)]
+)
 def test_it_solves_walkers(name):
     """Far below the mean pose, with depths as varied as widths, and no label of `main` seen."""
     weights, rates = FAMILIES[name]

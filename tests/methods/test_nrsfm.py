@@ -124,6 +124,7 @@ def test_c3dpo_finds_shapes_of_low_rank(projection):
     assert (same if projection == "perspective" else abs(same)) > 0.95
 
 
+@pytest.mark.slow
 def test_a_deep_teacher_finds_them_too_and_its_student_learns_from_it_alone():
     """From seed 1; of four starts two end in another minimum."""
     settings = {"name": "distilled", "width": 64, "blocks": 1}
