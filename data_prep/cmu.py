@@ -23,11 +23,11 @@ from tqdm import tqdm
 from data_prep import motion_files, rigs, writer
 from data_prep.bones import check_bone_lengths
 from data_prep.download import fetch
-from data_prep.sources import SourceError
 from pose3d_jax import skeleton
 from pose3d_jax.cameras import Camera
 from pose3d_jax.errors import UserError
 from pose3d_jax.schema import Clip, Identity, Labels, Record
+from pose3d_jax.sources import SourceError
 
 NAME = "cmu_mv_v1"
 SPLITS = ("train", "validation", "test_seen", "test_unseen")

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from data_prep.sources import SourceError
+from pose3d_jax.sources import SourceError
 
 _REMEDY = "check the address and the network, and run it again; files that are whole are kept"
 _BUSY = (408, 429, 500, 502, 503, 504)  # HTTP answers after which it is worth trying again

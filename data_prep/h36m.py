@@ -23,11 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import pose_files, prepare, rigs, sources
+from data_prep import pose_files, prepare, rigs
 from data_prep.pose_files import Detections, Key, Poses, Reader
 from data_prep.proof import Proof
-from data_prep.sources import SourceError
+from pose3d_jax import sources
 from pose3d_jax.schema import Identity, Record
+from pose3d_jax.sources import SourceError
 
 NAME = "h36m"
 RIG = "human36m"

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep import pose_files, prepare, rigs, sources
+from data_prep import pose_files, prepare, rigs
 from data_prep.pose_files import Reader
 from data_prep.proof import Proof
-from data_prep.sources import SourceError
-from pose3d_jax import skeleton
+from pose3d_jax import skeleton, sources
 from pose3d_jax.schema import Identity, Record
+from pose3d_jax.sources import SourceError
 
 NAME = "humaneva"
 FPS = 60.0

@@ -32,9 +32,9 @@ import numpy as np
 from data_prep import mpi_inf_3dhp_files as files
 from data_prep import prepare, rigs
 from data_prep.proof import Proof
-from data_prep.sources import SourceError
 from pose3d_jax.cameras import Camera
 from pose3d_jax.schema import Identity, Record
+from pose3d_jax.sources import SourceError
 
 NAME = "mpi_inf_3dhp"
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)

@@ -11,8 +11,8 @@ import h5py
 import jax
 import numpy as np
 
-from data_prep.sources import SourceError, array, load_mat, member
 from pose3d_jax.cameras import TANGENTIAL, Camera
+from pose3d_jax.sources import SourceError, array, load_mat, member
 
 _MM = 0.001
 _Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])

@@ -26,9 +26,9 @@ import numpy as np
 
 from data_prep import prepare
 from data_prep.proof import Proof
-from data_prep.sources import SourceError, array, load_json, member
 from pose3d_jax.cameras import TANGENTIAL, Camera
 from pose3d_jax.schema import Identity, Record
+from pose3d_jax.sources import SourceError, array, load_json, member
 
 NAME = "panoptic"
 FPS = 29.97

@@ -15,10 +15,9 @@ import cdflib
 import h5py
 import numpy as np
 
-from data_prep import sources
 from data_prep.proof import Proof
-from data_prep.sources import SourceError
-from pose3d_jax import skeleton
+from pose3d_jax import skeleton, sources
+from pose3d_jax.sources import SourceError
 
 # The 32 recorded joints include doubles and ends of fingers and toes; these are h36m17, in order.
 KEPT = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)

@@ -85,6 +85,63 @@ def axes_to_matrix(axes: Float[Array, "*batch 6"]) -> Float[Array, "*batch 3 3"]
     return jnp.stack([first, second, jnp.cross(first, second)], axis=-2)
 
 
+def matrix_to_axes(rotation: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 6"]:
+    """The first two rows of a rotation: the inverse of `axes_to_matrix`."""
+    return rotation[..., :2, :].reshape(*rotation.shape[:-2], 6)
+
+
+def matrix_to_quaternion(rotation: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 4"]:
+    """The unit quaternion (w, x, y, z) of a rotation, w >= 0.
+
+    Of the four ways to write it, that which divides by the largest entry (Shepperd, "Quaternion
+    from Rotation Matrix", 1978): exact at every angle, gradients too. Half a turn has two signs;
+    one of them is given.
+    """
+    m = rotation
+    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    # Four times the products of each entry with all: rows of 4 q q^T.
+    w = [1 + xx + yy + zz, m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0],
+         m[..., 1, 0] - m[..., 0, 1]]  # fmt: skip
+    xy, xz, yz = (m[..., i, j] + m[..., j, i] for i, j in ((0, 1), (0, 2), (1, 2)))
+    rows = [
+        w,
+        [w[1], 1 + xx - yy - zz, xy, xz],
+        [w[2], xy, 1 - xx + yy - zz, yz],
+        [w[3], xz, yz, 1 - xx - yy + zz],
+    ]
+    products = jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
+    largest = jnp.argmax(jnp.diagonal(products, axis1=-2, axis2=-1), axis=-1)
+    row = jnp.take_along_axis(products, largest[..., None, None], axis=-2)[..., 0, :]
+    unit = row / safe_norm(row)[..., None]
+    return jnp.where(unit[..., :1] < 0, -unit, unit)
+
+
+def quaternion_to_axis_angle(quaternion: Float[Array, "*batch 4"]) -> Float[Array, "*batch 3"]:
+    """The vector of up to half a turn: its direction the axis, its length the angle in radians.
+
+    The quaternion (w, x, y, z) need not have unit length. Smooth at the identity.
+    """
+    quaternion = jnp.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+    w, axis = quaternion[..., 0], quaternion[..., 1:]
+    squared = jnp.sum(axis**2, axis=-1)
+    small = squared < 1e-6 * w**2
+    sine = jnp.sqrt(jnp.where(small, 1.0, squared))
+    angle = 2 * jnp.arctan2(sine, jnp.where(small, 1.0, w))
+    # 2 atan(s / w) / s by Taylor series near 0.
+    ahead = jnp.where(small, w, 1.0)
+    near = 2 / ahead - 2 * squared / (3 * ahead**3)
+    return jnp.where(small, near, angle / sine)[..., None] * axis
+
+
+def matrix_to_axis_angle(rotation: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3"]:
+    """The axis times the angle, in radians, of a rotation: up to half a turn.
+
+    Its gradient is the true one everywhere but at half a turn itself, where the vector jumps to its
+    opposite.
+    """
+    return quaternion_to_axis_angle(matrix_to_quaternion(rotation))
+
+
 def similarity_align(
     source: Float[Array, "points 3"],
     target: Float[Array, "points 3"],

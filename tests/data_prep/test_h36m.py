@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 
 from data_prep import h36m, pose_files
 from data_prep.proof import Proof
-from data_prep.sources import SourceError
 from pose3d_jax import schema, skeleton
+from pose3d_jax.sources import SourceError
 from tests.layouts import h36m as layout
 from tests.layouts import people
 

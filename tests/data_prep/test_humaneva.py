@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 
 from data_prep import humaneva
 from data_prep.proof import Proof
-from data_prep.sources import SourceError
 from pose3d_jax import schema, skeleton
+from pose3d_jax.sources import SourceError
 from tests.layouts import humaneva as layout
 from tests.layouts import people
 

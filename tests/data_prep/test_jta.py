@@ -12,8 +12,8 @@ import tensorflow_datasets as tfds
 
 from data_prep import jta
 from data_prep.proof import Proof
-from data_prep.sources import SourceError
 from pose3d_jax import schema, skeleton
+from pose3d_jax.sources import SourceError
 from tests.layouts import jta as layout
 
 FIRST = "annotations/train/seq_0.json"

@@ -12,8 +12,8 @@ from scipy.io import loadmat, savemat
 
 from data_prep import mpi_inf_3dhp
 from data_prep.proof import Proof
-from data_prep.sources import SourceError
 from pose3d_jax import schema, skeleton
+from pose3d_jax.sources import SourceError
 from tests.layouts import mpi_inf_3dhp as layout
 
 JOINTS = skeleton.get("h36m17").joints

@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 
 from data_prep import panoptic
 from data_prep.proof import Proof
-from data_prep.sources import SourceError
 from pose3d_jax import schema, skeleton
+from pose3d_jax.sources import SourceError
 from tests.layouts import panoptic as layout
 
 POSES = "hdPose3d_stage1_coco19"

@@ -12,8 +12,8 @@ from scipy.io import loadmat, savemat
 
 from data_prep import penn_action
 from data_prep.proof import Proof
-from data_prep.sources import SourceError
 from pose3d_jax import schema, skeleton
+from pose3d_jax.sources import SourceError
 from tests.layouts import penn_action as layout
 
 

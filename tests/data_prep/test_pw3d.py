@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 
 from data_prep import pw3d
 from data_prep.proof import Proof
-from data_prep.sources import SourceError
 from pose3d_jax import schema, skeleton
+from pose3d_jax.sources import SourceError
 from tests.layouts import pw3d as layout
 
 

@@ -299,9 +299,7 @@ def p2(predicted, truth):
     return float(jnp.linalg.norm(aligned - truth, axis=-1).mean())
 
 
-@pytest.mark.parametrize(
-    "name", ["kudo", "repnet", pytest.param("chen", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["kudo", "repnet", pytest.param("chen", marks=pytest.mark.slow)])
 def test_it_solves_walkers(name):
     """Far below the mean pose, with depths as varied as widths, and no label of `main` seen."""
     weights, rates = FAMILIES[name]

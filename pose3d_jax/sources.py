@@ -67,6 +67,31 @@ _NUMPY_MODULES = (
     "numpy._core.multiarray",
     "numpy._core.numeric",
 )
+
+
+class Inert:
+    """An object of a class that a caller names, as its pickle has it: its state; nothing runs."""
+
+    def __new__(cls, *arguments: Any) -> "Inert":
+        """Takes no arguments: pickles of such objects give a state."""
+        if arguments:
+            raise pickle.UnpicklingError(f"a {cls.__name__} that does not begin empty")
+        return super().__new__(cls)
+
+    def __init__(self) -> None:
+        self.state: Any = None
+
+
+def _reconstructor(kind: Any, base: Any, state: Any) -> Inert:
+    """What `copyreg` makes of a class before its state follows."""
+    if not (isinstance(kind, type) and issubclass(kind, Inert)) or base is not _OBJECT or state:
+        raise pickle.UnpicklingError("an object that does not begin empty")
+    made = kind()
+    assert isinstance(made, Inert)
+    return made
+
+
+_OBJECT = object()  # stands for the class where pickles name it
 _PLAIN = {
     kind.__name__: kind
     for kind in (
@@ -89,8 +114,15 @@ class _PlainUnpickler(pickle._Unpickler):
 
     dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
 
+    def __init__(self, stream: Any, *, encoding: str, inert: tuple[str, ...] = ()) -> None:
+        super().__init__(stream, encoding=encoding)
+        self._inert = inert
+
     def _load_build(self) -> None:
         *_, made, state = self.stack  # type: ignore[attr-defined]
+        if isinstance(made, Inert):
+            made.state = self.stack.pop()  # type: ignore[attr-defined]
+            return
         if not isinstance(made, np.ndarray) and not (
             isinstance(made, np.dtype) and _changes_little(made, state)
         ):
@@ -111,6 +143,13 @@ class _PlainUnpickler(pickle._Unpickler):
             return _DICTS[name]
         if (module, name) == ("_codecs", "encode"):
             return _encode
+        if self._inert:
+            if module in ("copyreg", "copy_reg") and name == "_reconstructor":
+                return _reconstructor
+            if module in ("builtins", "__builtin__") and name == "object":
+                return _OBJECT
+            if module.partition(".")[0] in self._inert:
+                return type(name, (Inert,), {"__module__": module})
         raise _Refused(f"{module}.{name}")
 
 
@@ -118,14 +157,15 @@ class _Refused(Exception):
     """A class that is neither NumPy's nor plain Python's."""
 
 
-def load_pickle(path: str | Path, encoding: str = "latin1") -> Any:
+def load_pickle(path: str | Path, encoding: str = "latin1", inert: tuple[str, ...] = ()) -> Any:
     """What a pickle holds: arrays, numbers, text, and dicts, lists and tuples of them.
 
-    `encoding` reads the byte strings of Python 2 (`latin1` keeps its arrays whole). Raises
+    `encoding` reads the byte strings of Python 2 (`latin1` keeps its arrays whole). Objects of the
+    libraries named in `inert` come as `Inert`, with their state and without their code. Raises
     `SourceError` for a file that is missing or damaged, or that holds any other class.
     """
     with _opened(path) as stream:
-        return _unpickle(stream, str(path), encoding)
+        return _unpickle(stream, str(path), encoding, inert)
 
 
 def load_npz(path: str | Path, *keys: str) -> dict[str, Any]:
@@ -194,9 +234,9 @@ def _read_member(stream: Any, where: str) -> Any:
     return found
 
 
-def _unpickle(stream: Any, where: str, encoding: str) -> Any:
+def _unpickle(stream: Any, where: str, encoding: str, inert: tuple[str, ...] = ()) -> Any:
     try:
-        return _PlainUnpickler(stream, encoding=encoding).load()
+        return _PlainUnpickler(stream, encoding=encoding, inert=inert).load()
     except _Refused as refused:
         raise SourceError(
             f"{where}: holds {refused}, which is no array or plain value and is not loaded, since "

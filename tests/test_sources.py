@@ -11,8 +11,8 @@ from collections import OrderedDict, defaultdict
 import numpy as np
 import pytest
 
-from data_prep import sources
-from data_prep.sources import SourceError
+from pose3d_jax import sources
+from pose3d_jax.sources import SourceError
 from tests.layouts import people
 
 ARRAYS = {

@@ -1,0 +1,291 @@
+"""Bodies of the SMPL family: a mesh with shapes, posed by linear blend skinning.
+
+Loper et al., "SMPL: A Skinned Multi-Person Linear Model" (SIGGRAPH Asia 2015). Which file it is
+(SMPL, SMPL-H, SMPL-X, or an open one of the same layout) makes no difference beyond its numbers of
+vertices, joints and shapes. Lengths are in the file's unit, metres for all published ones.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int
+from scipy import sparse
+
+from pose3d_jax import sources
+from pose3d_jax.errors import UserError
+from pose3d_jax.geometry import HIGHEST
+
+
+class BodyError(UserError):
+    """A body that is not one; the message says of which file, and what is wrong."""
+
+
+@struct.dataclass
+class Body:
+    """A body at rest and what changes it; made by `load` or `make`, which check it.
+
+    Joints follow the tree: a parent stands before its children, joint 0 is the root.
+    """
+
+    template: Float[Array, "vertices 3"]
+    shapes: Float[Array, "components vertices 3"]
+    joint_template: Float[Array, "joints 3"]  # the regressor's, of the template
+    joint_shapes: Float[Array, "components joints 3"]  # and of each shape
+    poses: Float[Array, "entries vertices 3"]  # of 9 entries of each joint's rotation but the root
+    weights: Float[Array, "vertices joints"]
+    faces: Int[Array, "faces 3"]
+    parents: tuple[int, ...] = struct.field(pytree_node=False)  # -1 of the root
+
+    @property
+    def size(self) -> int:
+        """Number of joints."""
+        return len(self.parents)
+
+    @property
+    def components(self) -> int:
+        """Number of shape components."""
+        return len(self.shapes)
+
+
+def pose(
+    body: Body,
+    rotations: Float[Array, "*batch joints 3 3"],
+    shape: Float[Array, "*batch components"],
+    translation: Float[Array, "*batch 3"],
+) -> tuple[Float[Array, "*batch vertices 3"], Float[Array, "*batch joints 3"]]:
+    """Vertices and joints of bodies (Loper et al., equations 2-4, 7-10).
+
+    Args:
+      body: of which file it may be.
+      rotations: of each joint in its parent's axes, of the root in the world's.
+      shape: weights of the shape components; fewer than the body has leave the others 0.
+      translation: added to everything.
+    """
+    given = shape.shape[-1]
+    # The template and what changes it, linear in the shape and in the rotations: one product.
+    still = jnp.concatenate([jnp.ones_like(shape[..., :1]), shape], axis=-1)
+    blend = rotations[..., 1:, :, :] - jnp.broadcast_to(jnp.eye(3), rotations[..., 1:, :, :].shape)
+    moving = jnp.concatenate([still, blend.reshape(*blend.shape[:-3], -1)], axis=-1)
+    here = jnp.concatenate([body.template[None], body.shapes[:given], body.poses])
+    rest = _linear(moving, here)
+    joints_here = jnp.concatenate([body.joint_template[None], body.joint_shapes[:given]])
+    joints, transforms = _along_tree(body.parents, rotations, _linear(still, joints_here))
+
+    mixed = jnp.einsum("nj,...jk->...nk", body.weights, transforms, precision=HIGHEST)
+    x, y, z = (rest[..., i : i + 1] for i in range(3))
+    posed = mixed[..., :3] * x + mixed[..., 3:6] * y + mixed[..., 6:9] * z + mixed[..., 9:]
+    return posed + translation[..., None, :], joints + translation[..., None, :]
+
+
+def regress(
+    regressor: Float[Array, "points vertices"], vertices: Float[Array, "*batch vertices 3"]
+) -> Float[Array, "*batch points 3"]:
+    """Other points of a mesh, each a weighted mean of vertices: keypoints of any joint set."""
+    return jnp.einsum("pn,...ni->...pi", regressor, vertices, precision=HIGHEST)
+
+
+def _linear(
+    coefficients: Float[Array, "*batch k"], basis: Float[Array, "k points 3"]
+) -> Float[Array, "*batch points 3"]:
+    flat = basis.reshape(len(basis), -1)
+    found = jnp.matmul(coefficients, flat, precision=HIGHEST)
+    return found.reshape(*found.shape[:-1], *basis.shape[1:])
+
+
+def _along_tree(
+    parents: tuple[int, ...],
+    rotations: Float[Array, "*batch joints 3 3"],
+    rest: Float[Array, "*batch joints 3"],
+) -> tuple[Float[Array, "*batch joints 3"], Float[Array, "*batch joints 12"]]:
+    """Where joints come to be, and what moves a point of the rest pose with each of them: the
+    columns of the rotation, then the offset.
+    """
+    turned: list[Any] = []
+    placed: list[Any] = []
+    for joint, parent in enumerate(parents):
+        own, here = rotations[..., joint, :, :], rest[..., joint, :]
+        if parent < 0:
+            turned.append(own)
+            placed.append(here)
+            continue
+        bone = here - rest[..., parent, :]
+        turned.append(jnp.matmul(turned[parent], own, precision=HIGHEST))
+        placed.append(
+            placed[parent] + jnp.einsum("...ij,...j->...i", turned[parent], bone, precision=HIGHEST)
+        )
+    turn, joints = jnp.stack(turned, axis=-3), jnp.stack(placed, axis=-2)
+    offset = joints - jnp.einsum("...ij,...j->...i", turn, rest, precision=HIGHEST)
+    columns = jnp.swapaxes(turn, -1, -2).reshape(*turn.shape[:-2], 9)
+    return joints, jnp.concatenate([columns, offset], axis=-1)
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def load(path: str | Path, components: int = 10) -> Body:
+    """The body of a published file: SMPL, SMPL-H or SMPL-X, as `.npz` or as `.pkl`.
+
+    Pickles may hold arrays of `chumpy` and sparse matrices of SciPy; neither library's code runs.
+
+    Args:
+      path: the file, as downloaded.
+      components: how many shapes are taken, at most.
+
+    Raises `BodyError` for a body that is not one (see `make`), `sources.SourceError` for a file
+    that cannot be read, lacks a key, or holds classes that a body has no need of.
+    """
+    path = Path(path)
+    keys = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
+    if path.suffix == ".npz":
+        table = sources.load_npz(path, *keys)
+    elif path.suffix == ".pkl":
+        table = sources.load_pickle(path, inert=("chumpy", "scipy"))
+    else:
+        raise BodyError(f"{path}: a body is a .npz or a .pkl file, as its licensor gives it")
+    found = {key: _plain(sources.member(table, key, str(path)), f"{path}, {key}") for key in keys}
+    return make(
+        template=found["v_template"],
+        shapes=found["shapedirs"],
+        poses=found["posedirs"],
+        regressor=found["J_regressor"],
+        weights=found["weights"],
+        tree=found["kintree_table"],
+        faces=found["f"],
+        components=components,
+        where=str(path),
+    )
+
+
+def make(
+    *,
+    template: Any,
+    shapes: Any,
+    poses: Any,
+    regressor: Any,
+    weights: Any,
+    tree: Any,
+    faces: Any,
+    components: int = 10,
+    where: str = "body",
+) -> Body:
+    """A body of arrays with the axes of SMPL's files.
+
+    Args:
+      template: `[vertices, 3]`.
+      shapes: `[vertices, 3, components]`.
+      poses: `[vertices, 3, 9 (joints - 1)]`.
+      regressor: `[joints, vertices]`, of the joints at rest.
+      weights: `[vertices, joints]`, of the skinning.
+      tree: `[2, joints]`: each joint's parent, and the joint; the root's parent is no joint.
+      faces: `[faces, 3]`, vertices by number.
+      components: how many shapes are taken, at most.
+      where: what errors call it.
+
+    Raises `BodyError` for arrays that do not fit one another, numbers that are not finite, weights
+    that are negative or do not sum to 1, faces of vertices that are not there, and a tree that is
+    none or in which a child stands before its parent.
+    """
+
+    def array(value: Any, name: str, *shape: int | None) -> np.ndarray:
+        try:
+            return sources.array(value, shape, f"{where}, {name}")
+        except sources.SourceError as error:
+            raise BodyError(str(error)) from None
+
+    points = array(template, "v_template", None, 3)
+    vertices = len(points)
+    skin = array(weights, "weights", None, None)
+    if len(skin) != vertices:
+        raise BodyError(
+            f"{where}: {vertices} vertices of v_template, {len(skin)} of weights; these are parts "
+            f"of different bodies"
+        )
+    joints = skin.shape[1]
+    parents = _parents(array(tree, "kintree_table", 2, joints), where)
+    if skin.min() < 0:
+        raise BodyError(f"{where}, weights: {skin.min():.3g} is negative; a share cannot be")
+    total = skin.sum(axis=1)
+    if abs(total - 1).max() > 1e-3:
+        worst = int(abs(total - 1).argmax())
+        raise BodyError(
+            f"{where}, weights: those of vertex {worst} sum to {total[worst]:.4g}; they are shares "
+            f"and must sum to 1"
+        )
+    triangles = array(faces, "f", None, 3)
+    if (triangles != triangles.round()).any() or not (
+        triangles.min() >= 0 and triangles.max() < vertices
+    ):
+        raise BodyError(
+            f"{where}, f: faces must be of vertices 0 to {vertices - 1}; found "
+            f"{triangles.min():g} to {triangles.max():g}"
+        )
+    directions = array(shapes, "shapedirs", vertices, 3, None)[..., :components]
+    blends = array(poses, "posedirs", vertices, 3, 9 * (joints - 1))
+    linear = array(regressor, "J_regressor", joints, vertices)
+
+    flat = np.moveaxis(directions, -1, 0)
+    single = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
+    return Body(
+        template=single(points),
+        shapes=single(flat),
+        joint_template=single(linear @ points),
+        joint_shapes=single(linear @ flat),
+        poses=single(np.moveaxis(blends, -1, 0)),
+        weights=single(skin / total[:, None]),
+        faces=jnp.asarray(triangles, jnp.int32),
+        parents=parents,
+    )
+
+
+def _parents(tree: np.ndarray, where: str) -> tuple[int, ...]:
+    """Each joint's parent, -1 of the root; joints by their place in the table."""
+    above, own = tree
+    joints = tree.shape[1]
+    if (own != np.arange(joints)).any():
+        raise BodyError(f"{where}, kintree_table: joints must be numbered 0 to {joints - 1}")
+    # The root's parent is -1, in files as an unsigned number.
+    parents = [int(p) if 0 <= p < joints else -1 for p in above]
+    roots = [joint for joint, parent in enumerate(parents) if parent < 0]
+    for joint in range(joints):
+        seen, at = set(), joint
+        while at >= 0 and at not in seen:
+            seen.add(at)
+            at = parents[at]
+        if at >= 0:
+            raise BodyError(
+                f"{where}, kintree_table: joint {joint} hangs on a cycle ({sorted(seen)}), and not "
+                f"on the root"
+            )
+    if roots != [0]:
+        raise BodyError(f"{where}, kintree_table: joint 0 must be the one root; found {roots}")
+    late = [joint for joint, parent in enumerate(parents) if parent >= joint]
+    if late:
+        raise BodyError(f"{where}, kintree_table: joint {late[0]} stands before its parent")
+    return tuple(parents)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """An array out of a `chumpy` object or a sparse matrix, as their pickles have them."""
+    if not isinstance(value, sources.Inert):
+        return value
+    state, kind = value.state, type(value)
+    library = kind.__module__.partition(".")[0]
+    if library == "chumpy" and isinstance(state, dict) and "x" in state:
+        return _plain(state["x"], where)
+    if library == "scipy" and isinstance(state, dict) and kind.__name__.startswith(("csc", "csr")):
+        try:
+            rows = sparse.csr_matrix if kind.__name__.startswith("csr") else sparse.csc_matrix
+            data, indices, pointers = (np.asarray(state[k]) for k in ("data", "indices", "indptr"))
+            found = rows((data, indices, pointers), shape=state.get("_shape", state.get("shape")))
+            found.check_format()
+            return found.toarray()
+        # What damage makes of its parts.
+        except Exception as error:
+            raise BodyError(f"{where}: is a sparse matrix that cannot be read ({error})") from error
+    raise BodyError(
+        f"{where}: is a {kind.__module__}.{kind.__name__} whose values are not in the file; save "
+        f"it as plain arrays"
+    )
