@@ -6,10 +6,11 @@
 A row is trained as its config says, for each noise preset by itself (networks that are tested on
 noisy points are trained on such), and scored view by view on the test splits; a run that is there
 already, whole or cut, is taken up where it is. Rows that give hypotheses are calibrated on
-validation and measured on every tenth frame (`hypotheses.measure`). Prints, per preset and split,
-P1, P2, N-MPJPE and stress in mm (frames; a dash where a method knows no size), and how far P2 is
-below that of the mean of the training poses, aligned with one another (Procrustes); ends with one
-line of JSON: by preset, split and row.
+validation, under the same noise, and measured on every tenth frame (`hypotheses.measure`; keys
+`hypotheses_*`, those as they are drawn `hypotheses_raw_*`; of all joints, seen or not). Prints, per
+preset and split, P1, P2, N-MPJPE and stress in mm (frames; a dash where a method knows no size),
+and how far P2 is below that of the mean of the training poses, aligned with one another
+(Procrustes); ends with one line of JSON: by preset, split and row.
 
 `--root ROW` names a row that knows how far away people are (`root` is there for nothing else): all
 others' poses are put there, and those without a size take it from there (`methods.root.placed`).
@@ -69,6 +70,7 @@ ROWS: Mapping[str, Row] = {
     "distilled": Row("cmu_distilled", "", "2D of single views"),
     "root": Row("cmu_root", "", "3D labels (of the root)"),
 }
+SIZED = ("root", "supervised", "multiview", *(name for name in ROWS if name.startswith("vae")))
 BASELINE = "mean of aligned poses"
 METRICS = ("p1", "p2", "n_mpjpe", "stress")
 STRIDE = 10  # of the frames on which hypotheses are measured: those between are much alike
@@ -110,10 +112,13 @@ def mean_of_aligned(data: PoseData, rounds: int = 10) -> Float[Array, "joints 3"
 
 
 def score(data: PoseData, joints: np.ndarray, space: str) -> dict[str, float | None]:
-    """Means over frames of what a prediction in that space can be asked for, metres."""
+    """Means over frames of what a prediction in that space can be asked for, metres.
+
+    Of the joints that evaluations count: those that two views see.
+    """
     info = Info(data.keypoint_skeleton, data.joint_skeleton)
     predicted = Prediction(joints=joints, space=space)
-    errors, mask = scoring.score(info, data, predicted, 512, rows=None)
+    errors, mask = scoring.score(info, data, predicted, 512)
     found = errors["method"]
     return {
         name: float(found[name][mask].mean(dtype=np.float64)) if name in found else None
@@ -152,14 +157,22 @@ def hypotheses_of(restored: evaluate.Restored, quick: bool) -> dict[str, dict[st
     common = {"stride": 200 if quick else STRIDE, "window": evaluate.settings_of(restored).window}
     of = (restored.method, restored.info, restored.variables)
     config = restored.metadata["config"]
-    validation = read(
-        config, config["evaluation"]["validation"], recordings=restored.info.recordings
-    )
+    evaluation = config["evaluation"]
+    recordings, noise = restored.info.recordings, preset(evaluation["noise"])
+    validation = read(config, evaluation["validation"], recordings=recordings, noise=noise)
     scale = hypotheses.calibration(*of, validation, **common)
-    return {
-        split: {"scale": scale, **hypotheses.measure(*of, data, scale=scale, **common)}
-        for split, data in restored.splits.items()
-    }
+    found = {}
+    for split, data in restored.splits.items():
+        raw = hypotheses.measure(*of, data, **common)
+        values = {
+            "scale": scale,
+            "raw_best_p1": raw["best_p1"],
+            "raw_gaussian_p1": raw["gaussian_p1"],
+            "raw_coverage_80": raw["coverage_80"],
+            **hypotheses.measure(*of, data, scale=scale, **common),
+        }
+        found[split] = {f"hypotheses_{name}": value for name, value in values.items()}
+    return found
 
 
 def run(
@@ -231,8 +244,10 @@ def table(found: Mapping[str, Any]) -> str:
             source += f", absolute {millimetres(errors['placed_absolute'])}"
         lines.append(f"{name:<22}{cells}{below:>8}  {source}")
     for name, errors in found.items():
-        if "best_p1" in errors:
-            lines.append(f"{name}: " + _said(errors))
+        if "hypotheses_p1" in errors:
+            start = len("hypotheses_")
+            own = {key[start:]: errors[key] for key in errors if key.startswith("hypotheses_")}
+            lines.append(f"{name}: " + _said(own))
     return "\n".join(lines)
 
 
@@ -243,7 +258,8 @@ def _said(errors: Mapping[str, float]) -> str:
         f"P1 of the mean {mm['p1']}, of one hypothesis {mm['typical_p1']}, of the best "
         f"{mm['best_p1']} (P2 {mm['best_p2']}; of a Gaussian of the same covariance "
         f"{mm['gaussian_p1']}); NLL {errors['nll']:.2f} nats a joint; in the 80 % ellipsoids "
-        f"{100 * errors['coverage_80']:.0f} % (scale {errors['scale']:.2f}); "
+        f"{100 * errors['coverage_80']:.0f} % (scale {errors['scale']:.2f}; at 1 "
+        f"{mm['raw_best_p1']}, {mm['raw_gaussian_p1']}, {100 * errors['raw_coverage_80']:.0f} %); "
         f"reprojection {errors['reprojection_px']:.2f} px"
     )
 
@@ -263,6 +279,8 @@ def main() -> None:
     unknown = sorted({*args.rows, *([args.root] if args.root else [])} - set(ROWS))
     if unknown:
         parser.error(f"no row is named {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    if args.root and args.root not in SIZED:
+        parser.error(f"{args.root} does not know where people are; {', '.join(SIZED)} do")
     if args.quick:
         args.rows, args.noise = args.rows[:1], args.noise[:1]
     found = {

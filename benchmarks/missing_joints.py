@@ -21,6 +21,7 @@ import numpy as np
 from pose3d_jax import evaluate, scoring
 from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
+from pose3d_jax.errors import UserError
 from pose3d_jax.occlusion import radii, self_occluded
 from pose3d_jax.tables import millimetres
 
@@ -64,6 +65,9 @@ def run(workdirs: list[Path], split: str, quick: bool) -> dict[str, dict[str, fl
     shares = SHARES[::3] if quick else SHARES
     for workdir in workdirs:
         restored = evaluate.restore(workdir)
+        if split not in restored.splits:
+            there = ", ".join(restored.splits)
+            raise UserError(f"{workdir} is evaluated on {there}; give one of them as --split")
         data = restored.splits[split]
         if quick:
             data = windows.some(data, 0.0, 0.05)
@@ -103,7 +107,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/missing_joints.png"))
     parser.add_argument("--quick", action="store_true", help="a twentieth of the clips, 3 shares")
     args = parser.parse_args()
-    found = run(args.workdirs, args.split, args.quick)
+    try:
+        found = run(args.workdirs, args.split, args.quick)
+    except UserError as error:
+        parser.error(str(error))
     names = list(next(iter(found.values())))
     print(" " * 30 + "".join(f"{name:>10}" for name in names))
     for workdir, errors in found.items():

@@ -5,11 +5,12 @@
 
 The criteria are those of "Variational Mixture-of-Experts Autoencoders for Multi-Modal Deep
 Generative Models" (NeurIPS 2019), section 1; the modalities are those of `methods/modalities.py`:
-2D pose, heatmap (corrupted by other draws than the 2D pose) and 3D pose. For each fusion four
-networks are trained as `configs/cmu_multimodal.py` says, for as many steps, of the same batches,
-widths and latents: on all modalities, on the 2D pose and the 3D pose, on the heatmap and the 3D
-pose, and on all with the heatmap corrupted as the 2D pose is (the control). A step costs less where
-there are fewer modalities; the JSON has the minutes, which whatever else runs adds to. Everything
+2D pose, heatmap (corrupted by other draws than the 2D pose) and 3D pose. For each fusion networks
+are trained as `configs/cmu_multimodal.py` says, of the same batches, widths and latents: on all
+modalities, on the 2D pose and the 3D pose, on the heatmap and the 3D pose, and on all with the
+heatmap corrupted as the 2D pose is (the control); of products also one that explains what it is
+given alone, as MVAE was published. `--steps` are those of the first; the others have as many more
+as their step has fewer passes through encoders and decoders (`passes`): equal compute. Everything
 is measured on rows (views of every so many frames) of a split that was not trained on, with the
 same corruption for all networks. Lengths in mm, or in px of a camera of focal length 1,000 px and a
 person of usual size 4 m away. Generated values are means of `DRAWS` draws.
@@ -55,7 +56,7 @@ from jaxtyping import Array, Float, Key
 
 from configs import cmu_multimodal
 from pose3d_jax import config as configs
-from pose3d_jax import experts, methods
+from pose3d_jax import experts, methods, workdir
 from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
@@ -75,6 +76,7 @@ NETWORKS = {  # arguments of the config
     "heatmap": "modalities=heatmap",
     "control": "modalities=all,corruption=same",
 }
+PUBLISHED = "modalities=all,explain=given"  # of the product
 DRAWS = 20
 ROWS = 4000  # that are measured; as many for the probes
 PX = 1000 * rays.SPREAD  # of a pose's size: see the docstring
@@ -91,6 +93,16 @@ class Rows(NamedTuple):
 
 
 # ------------------------------------------------------------------------------------- training
+
+
+def passes(fusion: str, modalities: int) -> int:
+    """Passes through an encoder or a decoder in a step of `configs/cmu_multimodal.py`.
+
+    A product decodes every modality from all, from each and from one subset at random; a mixture
+    from two draws of each expert.
+    """
+    decoded = modalities + 2 if fusion == "product" else 2 * modalities
+    return modalities * (1 + decoded)
 
 
 def trained(
@@ -111,7 +123,8 @@ def trained(
     state = jax.jit(start)(jax.random.key(seed))
     name = "".join(c if c.isalnum() else "_" for c in argument) + f"_{seed}"
     kept, said = out / f"{name}.msgpack", out / f"{name}.json"
-    wanted = json.dumps({"config": config, "data": data.fingerprint}, sort_keys=True, default=str)
+    wanted = {"config": config, "data": data.fingerprint, "code": workdir.code_version()}
+    wanted = json.dumps(wanted, sort_keys=True, default=str)
     if kept.exists() and said.exists():
         record = json.loads(said.read_text())
         if record["wanted"] == wanted:
@@ -378,12 +391,14 @@ def criteria(
 ) -> dict[str, Any]:
     """The four criteria of one fusion."""
     steps, count = (3, 200) if args.quick else (args.steps, ROWS)
-    networks = {
-        name: trained(
-            f"fusion={fusion},{argument}", data, args.data, args.out, steps, args.seed, args.quick
+    wanted = {**NETWORKS, **({"published": PUBLISHED} if fusion == "product" else {})}
+    networks = {}
+    for name, argument in wanted.items():
+        alone = name in ("points", "heatmap")
+        own = round(steps * passes(fusion, 3) / passes(fusion, 2)) if alone else steps
+        networks[name] = trained(
+            f"fusion={fusion},{argument}", data, args.data, args.out, own, args.seed, args.quick
         )
-        for name, argument in NETWORKS.items()
-    }
     method, variables, _ = networks["all"]
     fit, test = (rows_from(method, split, count, args.seed) for split in (data, test_data))
     lifted = {}

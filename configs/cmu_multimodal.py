@@ -45,7 +45,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "samples": 3 if given.tiny else 20,
             "subsets": 1,
             "explain": given.explain,
-            "draws": 1,
+            "draws": 2 if given.fusion == "mixture" else 1,
             "absent": 0.0,
             "cells": 4 if given.tiny else 8,
             "corruption": given.corruption,

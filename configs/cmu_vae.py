@@ -16,6 +16,9 @@ from pose3d_jax import recipes
 from pose3d_jax.config import arguments
 
 EPOCHS = 10
+# Metres: what keypoints err by across their rays; of noisy ones some 2 px of 1,145, 4 m away, and
+# the root's as well.
+FLOORS = {"clean": 0.005, "typical": 0.01}
 SUPERVISION = {
     "labels": {"pose": 1.0, "energy": 4.0, "root": 1.0},
     "reprojection": {"reprojection": 1.0, "energy": 4.0},
@@ -42,6 +45,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "latent": 4 if given.tiny else 16,
             "samples": 3 if given.tiny else 50,
             "free_bits": 0.0,
+            "floor": FLOORS[given.noise],
             "root_depth": 4.0,
             "reach": 1.5,
         }

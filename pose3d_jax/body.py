@@ -27,15 +27,16 @@ class BodyError(UserError):
 class Body:
     """A body at rest and what changes it; made by `load` or `make`, which check it.
 
-    Joints follow the tree: a parent stands before its children, joint 0 is the root.
+    Joints follow the tree: a parent stands before its children, joint 0 is the root. Vertices are
+    the last axis: a processor works along it.
     """
 
-    template: Float[Array, "vertices 3"]
-    shapes: Float[Array, "components vertices 3"]
+    template: Float[Array, "3 vertices"]
+    shapes: Float[Array, "components 3 vertices"]
     joint_template: Float[Array, "joints 3"]  # the regressor's, of the template
     joint_shapes: Float[Array, "components joints 3"]  # and of each shape
-    poses: Float[Array, "entries vertices 3"]  # of 9 entries of each joint's rotation but the root
-    weights: Float[Array, "vertices joints"]
+    poses: Float[Array, "entries 3 vertices"]  # of 9 entries of each joint's rotation but the root
+    weights: Float[Array, "joints vertices"]
     faces: Int[Array, "faces 3"]
     parents: tuple[int, ...] = struct.field(pytree_node=False)  # -1 of the root
 
@@ -65,19 +66,20 @@ def pose(
       translation: added to everything.
     """
     given = shape.shape[-1]
-    # The template and what changes it, linear in the shape and in the rotations: one product.
-    still = jnp.concatenate([jnp.ones_like(shape[..., :1]), shape], axis=-1)
-    blend = rotations[..., 1:, :, :] - jnp.broadcast_to(jnp.eye(3), rotations[..., 1:, :, :].shape)
-    moving = jnp.concatenate([still, blend.reshape(*blend.shape[:-3], -1)], axis=-1)
-    here = jnp.concatenate([body.template[None], body.shapes[:given], body.poses])
-    rest = _linear(moving, here)
-    joints_here = jnp.concatenate([body.joint_template[None], body.joint_shapes[:given]])
-    joints, transforms = _along_tree(body.parents, rotations, _linear(still, joints_here))
+    joints_rest = _changed(body.joint_template, (shape, body.joint_shapes[:given]))
+    joints, transforms = _along_tree(body.parents, rotations, joints_rest)
+    apart = rotations[..., 1:, :, :]
+    apart = apart - jnp.broadcast_to(jnp.eye(3), apart.shape)
+    apart = apart.reshape(*apart.shape[:-3], -1)
+    rest = _changed(body.template, (shape, body.shapes[:given]), (apart, body.poses))
 
-    mixed = jnp.einsum("nj,...jk->...nk", body.weights, transforms, precision=HIGHEST)
-    x, y, z = (rest[..., i : i + 1] for i in range(3))
-    posed = mixed[..., :3] * x + mixed[..., 3:6] * y + mixed[..., 6:9] * z + mixed[..., 9:]
-    return posed + translation[..., None, :], joints + translation[..., None, :]
+    mixed = jnp.einsum("...jk,jn->...kn", transforms, body.weights, precision=HIGHEST)
+    # Coordinate by coordinate, which is quick to differentiate on a processor; sums are not.
+    m = jnp.split(mixed, 12, axis=-2)
+    x, y, z = jnp.split(rest, 3, axis=-2)
+    posed = [m[i] * x + m[3 + i] * y + m[6 + i] * z + m[9 + i] for i in range(3)]
+    vertices = jnp.swapaxes(jnp.concatenate(posed, axis=-2), -1, -2)
+    return vertices + translation[..., None, :], joints + translation[..., None, :]
 
 
 def regress(
@@ -87,12 +89,16 @@ def regress(
     return jnp.einsum("pn,...ni->...pi", regressor, vertices, precision=HIGHEST)
 
 
-def _linear(
-    coefficients: Float[Array, "*batch k"], basis: Float[Array, "k points 3"]
-) -> Float[Array, "*batch points 3"]:
-    flat = basis.reshape(len(basis), -1)
-    found = jnp.matmul(coefficients, flat, precision=HIGHEST)
-    return found.reshape(*found.shape[:-1], *basis.shape[1:])
+def _changed(
+    template: Float[Array, "n m"], *parts: tuple[Float[Array, "*batch _"], Array]
+) -> Float[Array, "*batch n m"]:
+    """The template and what is linear in coefficients, each with its basis `[k, n, m]`."""
+    batch = parts[0][0].shape[:-1]
+    total = jnp.broadcast_to(template, (*batch, *template.shape))
+    for coefficients, basis in parts:
+        found = jnp.matmul(coefficients, basis.reshape(len(basis), -1), precision=HIGHEST)
+        total = total + found.reshape(*batch, *template.shape)
+    return total
 
 
 def _along_tree(
@@ -103,20 +109,16 @@ def _along_tree(
     """Where joints come to be, and what moves a point of the rest pose with each of them: the
     columns of the rotation, then the offset.
     """
-    turned: list[Any] = []
-    placed: list[Any] = []
-    for joint, parent in enumerate(parents):
-        own, here = rotations[..., joint, :, :], rest[..., joint, :]
-        if parent < 0:
-            turned.append(own)
-            placed.append(here)
-            continue
-        bone = here - rest[..., parent, :]
-        turned.append(jnp.matmul(turned[parent], own, precision=HIGHEST))
-        placed.append(
-            placed[parent] + jnp.einsum("...ij,...j->...i", turned[parent], bone, precision=HIGHEST)
-        )
-    turn, joints = jnp.stack(turned, axis=-3), jnp.stack(placed, axis=-2)
+    above = np.array(parents[1:])
+    bones = jnp.concatenate([rest[..., :1, :], rest[..., 1:, :] - rest[..., above, :]], axis=-2)
+    own = jnp.concatenate([rotations, bones[..., None]], axis=-1)
+    last = jnp.zeros_like(own[..., :1, :]).at[..., 3].set(1.0)
+    own = jnp.concatenate([own, last], axis=-2)
+    moved = [own[..., 0, :, :]]
+    for joint, parent in enumerate(parents[1:], start=1):
+        moved.append(jnp.matmul(moved[parent], own[..., joint, :, :], precision=HIGHEST))
+    whole = jnp.stack(moved, axis=-3)
+    turn, joints = whole[..., :3, :3], whole[..., :3, 3]
     offset = joints - jnp.einsum("...ij,...j->...i", turn, rest, precision=HIGHEST)
     columns = jnp.swapaxes(turn, -1, -2).reshape(*turn.shape[:-2], 9)
     return joints, jnp.concatenate([columns, offset], axis=-1)
@@ -229,12 +231,12 @@ def make(
     flat = np.moveaxis(directions, -1, 0)
     single = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
     return Body(
-        template=single(points),
-        shapes=single(flat),
+        template=single(points.T),
+        shapes=single(flat.swapaxes(1, 2)),
         joint_template=single(linear @ points),
         joint_shapes=single(linear @ flat),
-        poses=single(np.moveaxis(blends, -1, 0)),
-        weights=single(skin / total[:, None]),
+        poses=single(blends.transpose(2, 1, 0)),
+        weights=single((skin / total[:, None]).T),
         faces=jnp.asarray(triangles, jnp.int32),
         parents=parents,
     )

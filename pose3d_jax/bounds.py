@@ -51,15 +51,6 @@ def log_normal(
     return -0.5 * jnp.sum(square + log_variance + jnp.log(2 * jnp.pi), axis=-1)
 
 
-def elbo(
-    log_likelihood: Float[Array, "*batch"],
-    mean: Float[Array, "*batch latent"],
-    log_variance: Float[Array, "*batch latent"],
-) -> Float[Array, "*batch"]:
-    """The evidence lower bound of one draw: log p(x | z) - KL(q(z | x) || N(0, I))."""
-    return log_likelihood - jnp.sum(kl_divergence(mean, log_variance), axis=-1)
-
-
 def importance_weighted(
     log_weight: Float[Array, "samples *batch"],
 ) -> Float[Array, "*batch"]:

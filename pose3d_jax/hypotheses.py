@@ -22,7 +22,6 @@ from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Info, Method, MethodError, Variables, view_seen
 from pose3d_jax.schema import Clip, Observations, Prediction
 from pose3d_jax.scoring import batches, in_views, per_view
-from pose3d_jax.solvers import factor3
 
 LEVEL = 0.8  # of the ellipsoids by which a covariance is calibrated
 
@@ -127,22 +126,7 @@ def _distances(
     truth, valid = _truth(clip, info)
     found = _predict(method, variables, clip, key)
     error = _relative(found.joints, root) - _relative(truth, root)
-    return _mahalanobis(error, found.covariance)[0], valid.at[..., root].set(0.0)
-
-
-def _mahalanobis(
-    error: Float[Array, "*batch 3"], covariance: Float[Array, "*batch 3 3"]
-) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
-    """Squared distance, and the log of the covariance's determinant."""
-
-    def one(error: Float[Array, "3"], covariance: Float[Array, "3 3"]) -> tuple[Array, Array]:
-        rows, pivots = factor3(covariance)
-        across = jnp.sum(rows * error[None, :], axis=-1)
-        return jnp.sum(across**2 / pivots), jnp.sum(jnp.log(pivots))
-
-    each = jax.vmap(one)(error.reshape(-1, 3), covariance.reshape(-1, 3, 3))
-    squares, volumes = (x.reshape(error.shape[:-1]) for x in each)
-    return squares, volumes
+    return metrics.mahalanobis(error, found.covariance)[0], valid.at[..., root].set(0.0)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -176,7 +160,7 @@ def _measure(
     drawn = gaussian_like(samples, gaussian_key)
     off = _relative(found.joints, root) - _relative(truth, root)
     joints = valid.at[..., root].set(0.0)
-    squares, volume = _mahalanobis(off, found.covariance)
+    squares, volume = metrics.mahalanobis(off, found.covariance)
     squares, volume = squares / scale**2, volume + 6 * jnp.log(scale)
     nll = 0.5 * (squares + volume + 3 * math.log(2 * math.pi))
     own = of_all("p1", samples)

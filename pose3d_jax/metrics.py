@@ -263,7 +263,7 @@ def inside_ellipsoid(
     float32 cannot tell it from a singular one: its pivots are held at a ten-millionth of its mean
     variance. Raises `ValueError` for a level outside (0, 1).
     """
-    return _squared_mahalanobis(error, covariance) <= quantile(level)
+    return mahalanobis(error, covariance)[0] <= quantile(level)
 
 
 def coverage(
@@ -279,7 +279,7 @@ def coverage(
     """
     limits = jnp.array([quantile(level) for level in levels]).reshape(-1, 1)
     valid = valid.reshape(1, -1)
-    inside = _squared_mahalanobis(error, covariance).reshape(1, -1) <= limits
+    inside = mahalanobis(error, covariance)[0].reshape(1, -1) <= limits
     return jnp.sum(jnp.where(inside, valid, 0.0), axis=1), jnp.sum(valid)
 
 
@@ -324,17 +324,19 @@ def _derivative(
     return jnp.sum(known * safe_norm(difference)) * fps**order, jnp.sum(known)
 
 
-def _squared_mahalanobis(
+def mahalanobis(
     error: Float[Array, "*batch 3"], covariance: Float[Array, "*batch 3 3"]
-) -> Float[Array, "*batch"]:
-    """`error^T covariance^-1 error`, as a sum of squares: never negative."""
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """`error^T covariance^-1 error`, a sum of squares, and the log of the determinant."""
 
-    def one(error: Float[Array, "3"], covariance: Float[Array, "3 3"]) -> Float[Array, ""]:
+    def one(error: Float[Array, "3"], covariance: Float[Array, "3 3"]) -> tuple[Array, Array]:
         rows, pivots = factor3(covariance)
-        return jnp.sum(jnp.sum(rows * error[None, :], axis=-1) ** 2 / pivots)
+        across = jnp.sum(rows * error[None, :], axis=-1)
+        return jnp.sum(across**2 / pivots), jnp.sum(jnp.log(pivots))
 
-    flat = jax.vmap(one)(error.reshape(-1, 3), covariance.reshape(-1, 3, 3))
-    return flat.reshape(error.shape[:-1])
+    each = jax.vmap(one)(error.reshape(-1, 3), covariance.reshape(-1, 3, 3))
+    square, volume = (x.reshape(error.shape[:-1]) for x in each)
+    return square, volume
 
 
 def quantile(level: float) -> float:

@@ -123,7 +123,11 @@ def run(
     # ------------------------------------------------------------------ phases
     started = time.monotonic() - earlier
     with (
-        workdir.claim(directory, experiment) if hosts.first() else contextlib.nullcontext(),
+        (
+            workdir.claim(directory, experiment, lambda: checkpoint.exists(directory))
+            if hosts.first()
+            else contextlib.nullcontext()
+        ),
         checkpoint.Checkpoints(directory) as checkpoints,
         ScalarLog(directory, done) if hosts.first() else contextlib.nullcontext() as log,
         tqdm(total=total, initial=done, unit="step", disable=not hosts.first()) as bar,

@@ -75,11 +75,16 @@ def check(
 
 
 @contextlib.contextmanager
-def claim(workdir: str | Path, experiment: Mapping[str, Any]) -> Iterator[None]:
+def claim(
+    workdir: str | Path,
+    experiment: Mapping[str, Any],
+    begun: Callable[[], bool] | None = None,
+) -> Iterator[None]:
     """Makes the directory this experiment's, and this process its only writer.
 
-    Raises `WorkdirError` where another process writes there. The lock ends with the process,
-    however it ends.
+    Where a user's error ends it before it has `begun` (None: it has), the directory is anyone's
+    again: what is mended is another experiment. Raises `WorkdirError` where another
+    process writes there. The lock ends with the process, however it ends.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -91,7 +96,12 @@ def claim(workdir: str | Path, experiment: Mapping[str, Any]) -> Iterator[None]:
                 f"another process is writing to {workdir}; wait for it, or give another --workdir"
             ) from None
         write_text(workdir / _EXPERIMENT, json.dumps(dict(experiment), indent=1))
-        yield
+        try:
+            yield
+        except UserError:
+            if begun is not None and not begun():
+                (workdir / _EXPERIMENT).unlink()
+            raise
 
 
 def write_text(path: str | Path, text: str) -> None:

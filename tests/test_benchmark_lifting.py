@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from benchmarks import lifting
 from data_prep import synthetic, writer
 from pose3d_jax import config as configs
-from pose3d_jax import methods
+from pose3d_jax import hypotheses, methods
 from pose3d_jax.data import poses
 from pose3d_jax.geometry import similarity_align
 from pose3d_jax.methods.base import Info
@@ -52,9 +52,17 @@ def test_the_mean_of_aligned_poses_is_the_pose_they_were_made_of(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_quick_form_prints_a_table_and_json(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("noise", ["clean", "typical"])
+def test_the_quick_form_prints_a_table_and_json(tmp_path, monkeypatch, capsys, noise):
+    calibration, missing = hypotheses.calibration, []
+
+    def watched(method, info, variables, data, **settings):
+        missing.append(float((data.poses.observations.confidence == 0).mean()))
+        return calibration(method, info, variables, data, **settings)
+
+    monkeypatch.setattr(hypotheses, "calibration", watched)
     synthetic.main(["--out", str(tmp_path / "data"), "--scale", "0.05"])
-    arguments = ["--rows", "vae", "--splits", "test", "--root", "vae", "--quick"]
+    arguments = ["--rows", "vae", "--splits", "test", "--root", "vae", "--noise", noise, "--quick"]
     paths = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     monkeypatch.setattr("sys.argv", ["lifting", *arguments, *paths])
     lifting.main()
@@ -62,14 +70,16 @@ def test_the_quick_form_prints_a_table_and_json(tmp_path, monkeypatch, capsys):
     assert "learns from" in printed
     *_, last = printed.strip().splitlines()
 
-    found = json.loads(last)["lifting"]["clean"]["test"]
+    found = json.loads(last)["lifting"][noise]["test"]
     assert set(found) == {"vae", lifting.BASELINE}
     row = found["vae"]
     # Its own root: nothing moves.
     assert_allclose(row["placed_p1"], row["p1"], rtol=1e-4)
     assert_allclose(row["placed_absolute"], row["absolute"], rtol=1e-4)
-    assert row["best_p1"] < row["typical_p1"]
+    assert row["hypotheses_best_p1"] < row["hypotheses_typical_p1"]
     assert found[lifting.BASELINE]["p1"] is None
+    # Calibrated on points as noisy as those of the test.
+    assert (missing[0] > 0.1) == (noise == "typical")
     assert jax.tree.all(jax.tree.map(np.isfinite, [x for x in row.values() if x is not None]))
 
 
@@ -78,3 +88,7 @@ def test_a_row_that_there_is_not_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         lifting.main()
     assert "no row is named magic; there are supervised" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["lifting", "--root", "kudo"])
+    with pytest.raises(SystemExit):
+        lifting.main()
+    assert "kudo does not know where people are; root" in capsys.readouterr().err

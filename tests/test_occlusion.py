@@ -52,10 +52,15 @@ def test_an_arm_behind_the_trunk_is_hidden_and_one_in_front_is_not(joint):
     assert not hidden(pose)[names[joint]]
 
 
-def test_a_thin_body_hides_nothing():
-    joints = scenes.people(1, seed=3)[0, 0] + np.float32([0, 0, 4])
-    thin = jnp.zeros(16)
-    assert not occlusion.self_occluded(jnp.asarray(joints), scenes.H36M, thin).any()
+def test_a_thinner_body_hides_less_and_a_line_nothing():
+    joints = scenes.people(60, seed=3)[:, 0] + np.float32([0, 0, 4])
+    thick = jnp.asarray(occlusion.radii(scenes.H36M))
+    hidden = jax.jit(
+        jax.vmap(lambda x, r: occlusion.self_occluded(x, scenes.H36M, r), in_axes=(0, None))
+    )
+    some, few = hidden(joints, thick), hidden(joints, thick / 2)
+    assert 0 < few.sum() < some.sum()
+    assert hidden(joints, thick * 0.001).sum() < 0.01 * some.sum()
 
 
 def test_radii_are_those_of_limbs():

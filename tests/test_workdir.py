@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from pose3d_jax import workdir
+from pose3d_jax.errors import UserError
 from pose3d_jax.workdir import WorkdirError
 
 EXPERIMENT = {
@@ -83,6 +84,16 @@ def test_unreadable_memory_is_refused(claimed, text):
     (claimed / "experiment.json").write_text(text)
     with pytest.raises(WorkdirError, match=r"experiment\.json cannot be read"):
         workdir.check(claimed, EXPERIMENT)
+
+
+def test_a_users_error_before_anything_is_saved_leaves_the_directory_anyones(tmp_path):
+    with pytest.raises(UserError), workdir.claim(tmp_path, EXPERIMENT, lambda: False):
+        raise UserError("a term that needs another stream")
+    workdir.check(tmp_path, changed(code="0.1.0+other"))
+    with pytest.raises(UserError), workdir.claim(tmp_path, EXPERIMENT, lambda: True):
+        raise UserError("too late")
+    with pytest.raises(WorkdirError, match="another experiment"):
+        workdir.check(tmp_path, changed(code="0.1.0+other"))
 
 
 def test_a_second_writer_is_refused_and_the_lock_ends_with_its_process(tmp_path):

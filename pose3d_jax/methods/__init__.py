@@ -71,6 +71,7 @@ _BOUNDS = {
     "least": ("at least", operator.ge),
     "above": ("above", operator.gt),
     "below": ("below", operator.lt),
+    "most": ("at most", operator.le),
 }
 
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def setting(default: Any, **bounds: int) -> Any:
-    """A setting with the bounds (`least`, `above`, `below`) that `methods.create` holds it to."""
+    """A setting with bounds (`least`, `above`, `below`, `most`) that `methods.create` checks."""
     return dataclasses.field(default=default, metadata=bounds)
 
 

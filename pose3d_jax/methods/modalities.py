@@ -66,7 +66,7 @@ class Modal(Monocular):
     corruption: str = "independent"  # or "same"
     shift: float = setting(0.1, least=0)  # standard deviations, sizes of the pose
     noise: float = setting(0.06, least=0)
-    occluded: float = setting(0.7, least=0)  # share of rows with an occluder
+    occluded: float = setting(0.7, least=0, most=1)  # share of rows with an occluder
     radius: float = setting(0.8, least=0)  # of it, sizes of the pose
 
     def __post_init__(self) -> None:

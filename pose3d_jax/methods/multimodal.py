@@ -65,6 +65,8 @@ class Multimodal(Modal):
             raise MethodError(f"no fusion is named {self.fusion!r}; there are {', '.join(FUSIONS)}")
         if self.explain not in ("all", "given"):
             raise MethodError(f"explain is {self.explain!r}; it must be all or given")
+        if not split_names(self.given):
+            raise MethodError("given is empty; name what `predict` is to lift from")
         for name in split_names(self.given):
             if name == "pose" or name not in self.names:
                 raise MethodError(

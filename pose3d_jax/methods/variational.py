@@ -20,7 +20,6 @@ from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.models.vae import KINDS, ConditionalVAE, Trunk
 from pose3d_jax.schema import Observations, Prediction
 
-_FLOOR = 0.005  # metres; what a pixel or so is at the distance of a person
 _UNIT = 0.5  # metres: poses about their root are shown to the encoder in these
 
 
@@ -37,19 +36,22 @@ class Variational(Monocular):
     the mean distance of joints from the truth less half of that from each other, in scales: a
     proper score of what is drawn at test, which the bound trains only by way of the encoder;
     Gneiting and Raftery, JASA 2007, section 4.3), and `reprojection`, which takes the
-    place of `pose` where there are no labels: what all calibrated views see of the joints, moved to
-    where they see the root together; the encoder then sees the stream's `joints`, which are
-    triangulated (`streams.main.joints = "dlt"`). `root` is that of `supervised`, metres.
+    place of `pose` where there are no labels: what all calibrated views see of the joints, its own
+    among them, moved to where they see the root together. Encoder, `energy` and `root` then have
+    the stream's `joints`, which are triangulated (`streams.main.joints = "dlt"`). `root` is that of
+    `supervised`, metres. The energy score is of each joint by itself: how joints go together, the
+    bound says.
 
     `predict` gives `samples` hypotheses, their mean, and the covariance of each joint about the
     root: theirs, without the density's own scales, which `energy` takes them to make up for. Joints
-    that are seen lie on their rays, across which a floor stands for what keypoints err by.
+    that are seen lie on their rays, across which `floor` stands for what keypoints err by.
     """
 
     kind: str = "dense"  # of vae.KINDS
     latent: int = setting(16, least=1, below=10_000)
     samples: int = setting(50, least=2, below=100_000)
     free_bits: float = setting(0.0, least=0)  # nats
+    floor: float = setting(0.005, above=0)  # metres: a pixel or so, at the distance of a person
     groups: tuple[Group, ...] = (
         Group("vae", ("vae",), ("pose", "kl", "root", "energy", "reprojection")),
     )
@@ -152,7 +154,8 @@ class Variational(Monocular):
         return Prediction(
             joints=mean,
             samples=samples,
-            covariance=spread(samples, self.root) + _FLOOR**2 * jnp.eye(3)[None, None, None, None],
+            covariance=spread(samples, self.root)
+            + self.floor**2 * jnp.eye(3)[None, None, None, None],
             space="absolute",
         )
 
@@ -247,7 +250,8 @@ class Variational(Monocular):
         wanted = jnp.broadcast_to(points[:, :, None], seen.shape)
         away = losses.distance(seen, wanted) * jnp.exp(-log_scale)
         same, other, _ = pair_weights(observations)
-        weight = (same + other) * found
+        # The root is put where it is seen, which says nothing of its scale.
+        weight = ((same + other) * found).at[..., self.root].set(0.0)
         total, _ = losses.weighted_term(away + 2 * log_scale + math.log(2 * math.pi), weight)
         return total, jnp.sum(weight.any(axis=(-2, -1)).astype(weight.dtype))
 

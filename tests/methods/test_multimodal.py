@@ -1,6 +1,7 @@
 """Multimodal VAEs: what is seen of a pose, what tells of what, and the probes of their latents."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -156,27 +157,32 @@ def test_missing_modalities_leave_terms_finite_and_what_is_hidden_is_not_seen(
     clip = dataclasses.replace(clip, labels=unlabelled)
 
     @jax.jit
-    @jax.value_and_grad
+    @functools.partial(jax.value_and_grad, has_aux=True)
     def loss(params, clip):
         found, _ = terms(method, {**variables, "params": params}, clip)
-        total, count = found["bound"]
-        return total + 1e6 * count  # counts are whole
+        return found["bound"]
 
-    shown, gradient = loss(variables["params"], clip)
+    (shown, count), gradient = loss(variables["params"], clip)
     # Nothing at all is known of two rows of twelve; one modality is kept of each other one, but
     # where that is a pose without a label.
-    count = round(float(shown) / 1e6)
     assert 4 <= count <= 10
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
-    points = clip.observations.keypoints.at[0, 0, 0].add(50.0)
-    joints = clip.labels.joints.at[:2].add(3.0)
+    points = clip.observations.keypoints.at[0, 0, 0, 3].add(500.0)
+    joints = clip.labels.joints.at[:2, :, 5].add(3.0)
     hidden = dataclasses.replace(
         clip,
         observations=dataclasses.replace(clip.observations, keypoints=points),
         labels=dataclasses.replace(clip.labels, joints=joints),
     )
-    assert_allclose(loss(variables["params"], hidden)[0], shown, rtol=1e-6)
+    (again, same), _ = loss(variables["params"], hidden)
+    assert_allclose([again, same], [shown, count], rtol=1e-6)
+    # What is not hidden is.
+    seen = dataclasses.replace(
+        clip.observations, keypoints=clip.observations.keypoints.at[3, :, :, 3].add(500.0)
+    )
+    (other, _), _ = loss(variables["params"], dataclasses.replace(clip, observations=seen))
+    assert abs(other - shown) > 1e-4 * abs(shown)
 
 
 def test_likelihoods_are_those_densities_of_numpy():
@@ -224,6 +230,8 @@ def test_likelihoods_are_those_densities_of_numpy():
         ({"corruption": "none"}, "no corruption is named 'none'"),
         ({"modalities": "points,depth,pose"}, "no modality is named 'depth'"),
         ({"modalities": "points,heatmap"}, "must hold pose"),
+        ({"given": ""}, "given is empty"),
+        ({"occluded": 5.0}, "at most 1"),
         ({"given": "points,pose"}, "given holds 'pose'"),
         ({"modalities": "points,pose", "given": "heatmap"}, "given holds 'heatmap'"),
     ],
