@@ -14,6 +14,10 @@ from scipy.spatial.transform import Rotation
 from pose3d_jax.geometry import (
     axes_to_matrix,
     axis_angle_to_matrix,
+    matrix_to_axes,
+    matrix_to_axis_angle,
+    matrix_to_quaternion,
+    quaternion_to_axis_angle,
     quaternion_to_matrix,
     rotate,
     safe_divide,
@@ -24,6 +28,7 @@ from pose3d_jax.geometry import (
 JOINTS = 17
 align = jax.jit(similarity_align)
 axis_angle = jax.jit(axis_angle_to_matrix)
+back = jax.jit(matrix_to_axis_angle)
 
 
 def f32(array):
@@ -122,6 +127,51 @@ def test_rotation_is_proper_and_undone_by_its_negative(vector, point):
 
 
 # ------------------------------------------------------------------------------------- alignment
+
+
+TURNS = [0.0, 1e-4, 1e-3, 2e-3, 0.5, 2.0, 3.0, np.pi - 1e-2]
+
+
+@pytest.mark.parametrize("angle", [*TURNS, np.pi])
+def test_rotations_have_the_quaternions_and_vectors_of_scipy(angle):
+    """About every axis and between them; half a turn has two vectors."""
+    axes = np.concatenate([np.eye(3), -np.eye(3), np.random.default_rng(0).normal(size=(40, 3))])
+    expected = Rotation.from_rotvec(angle * axes / np.linalg.norm(axes, axis=1, keepdims=True))
+    matrix = f32(expected.as_matrix())
+    for wanted, found in (
+        (expected.as_quat(scalar_first=True, canonical=True), matrix_to_quaternion(matrix)),
+        (expected.as_rotvec(), back(matrix)),
+    ):
+        found = np.asarray(found)
+        if angle == np.pi:
+            found = np.where((found * wanted).sum(axis=1, keepdims=True) < 0, -found, found)
+        assert_allclose(found, wanted, atol=2e-6)
+
+
+def test_quaternions_of_any_length_and_sign_are_one_vector():
+    q = np.random.default_rng(0).standard_normal((50, 4))
+    expected = Rotation.from_quat(q, scalar_first=True).as_rotvec()
+    assert_allclose(quaternion_to_axis_angle(f32(q)), expected, atol=3e-6)
+
+
+def test_two_rows_are_a_rotation_and_back():
+    matrix = f32(Rotation.random(20, random_state=0).as_matrix())
+    assert_allclose(axes_to_matrix(matrix_to_axes(matrix)), matrix, atol=1e-6)
+
+
+@pytest.mark.parametrize("angle", TURNS)
+def test_there_and_back_has_the_gradient_of_the_identity(angle):
+    """At no turn at all, and close to half a turn."""
+    axis = np.array([0.6, -0.64, 0.48])
+    slopes = jax.jit(jax.jacobian(lambda v: matrix_to_axis_angle(axis_angle_to_matrix(v))))
+    assert_allclose(slopes(f32(angle * axis)), np.eye(3), atol=2e-3)
+    assert_allclose(slopes(f32([angle, 0, 0])), np.eye(3), atol=2e-3)
+
+
+def test_gradients_at_half_a_turn_are_finite():
+    slopes = jax.jit(jax.jacobian(matrix_to_axis_angle))
+    for half in (np.diag([1.0, -1, -1]), np.diag([-1.0, 1, -1]), np.diag([-1.0, -1, 1])):
+        assert np.isfinite(slopes(f32(half))).all()
 
 
 def test_align_matches_kabsch():
