@@ -116,6 +116,16 @@ _TREES = {
         left_hip<mid_shoulders left_knee<left_hip left_ankle<left_knee right_eye<nose left_eye<nose
         right_ear<right_eye left_ear<left_eye
     """,
+    # OpenPose's 25, with feet.
+    "body25": """
+        nose<mid_shoulders mid_shoulders<mid_hips right_shoulder<mid_shoulders
+        right_elbow<right_shoulder right_wrist<right_elbow left_shoulder<mid_shoulders
+        left_elbow<left_shoulder left_wrist<left_elbow mid_hips right_hip<mid_hips
+        right_knee<right_hip right_ankle<right_knee left_hip<mid_hips left_knee<left_hip
+        left_ankle<left_knee right_eye<nose left_eye<nose right_ear<right_eye left_ear<left_eye
+        left_big_toe<left_ankle left_small_toe<left_big_toe left_heel<left_ankle
+        right_big_toe<right_ankle right_small_toe<right_big_toe right_heel<right_ankle
+    """,
     # CMU Panoptic's joints19.
     "coco19": """
         mid_shoulders<pelvis nose<mid_shoulders pelvis left_shoulder<mid_shoulders
