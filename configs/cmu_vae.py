@@ -5,8 +5,9 @@
 
 Arguments, behind a colon and apart by commas: `kind=dense`, `convolution` or `graph` (of encoder
 and decoder), `supervision=labels` or `reprojection` (2D points of calibrated views alone),
-`annealing=warmup` or `cyclic` (of the divergence's weight), `noise=typical` (trained and tested on
-noisy 2D points), `tiny` (a few steps of a small network, for tests). Results: docs/results.md.
+`annealing=warmup` or `cyclic` (of the divergence's weight), `window=9` (so many frames of a clip
+together, for `convolution`), `noise=typical` (trained and tested on noisy 2D points), `tiny` (a few
+steps of a small network, for tests). Results: docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -31,6 +32,7 @@ def get_config(argument: str = "") -> ConfigDict:
         kind=("dense", "convolution", "graph"),
         supervision=tuple(SUPERVISION),
         annealing=("warmup", "cyclic"),
+        window=1,
         noise=tuple(cmu_mv_seq.DISTURBANCES),
         tiny=False,
     )
@@ -40,6 +42,7 @@ def get_config(argument: str = "") -> ConfigDict:
         {
             "name": "variational",
             "kind": given.kind,
+            "over_time": given.window > 1,
             "width": 32 if given.tiny else 512,
             "blocks": 2,
             "latent": 4 if given.tiny else 16,
@@ -51,6 +54,9 @@ def get_config(argument: str = "") -> ConfigDict:
         }
     )
     config.init = ConfigDict({})
+    if given.window != 1:
+        size = max(1, config.streams.main.batch_size // max(1, given.window))
+        config.streams.main.update(window=given.window, stride=given.window, batch_size=size)
     config.streams.main.joints = "labels" if given.supervision == "labels" else "dlt"
     weights = SUPERVISION[given.supervision]
     first, last = recipes.tuned(EPOCHS, weights, given.tiny, other_people=True)

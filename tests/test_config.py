@@ -51,6 +51,7 @@ def test_every_config_is_whole_and_makes_its_method(path):
     noisy = ("fused", "kudo", "repnet", "chen", "vae", "c3dpo", "distilled")
     own: dict[str, tuple] = {f"cmu_{name}": (None, "tiny,noise=typical") for name in noisy}
     own["demo"] = ("multiview", "supervised-tiny")
+    own["cmu_vae"] += ("kind=convolution,window=9",)
     own["cmu_root"] = (None, "tiny,noise=typical")
     own["cmu_multimodal"] = (None, "tiny,fusion=mixture", "explain=given,corruption=same")
     own["cmu_occluded"] = (None, "labels,tiny", "plain")

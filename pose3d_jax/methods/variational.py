@@ -48,6 +48,7 @@ class Variational(Monocular):
     """
 
     kind: str = "dense"  # of vae.KINDS
+    over_time: bool = False  # convolutions see the neighbouring frames of a window
     latent: int = setting(16, least=1, below=10_000)
     samples: int = setting(50, least=2, below=100_000)
     free_bits: float = setting(0.0, least=0)  # nats
@@ -61,6 +62,8 @@ class Variational(Monocular):
         super().__post_init__()
         if self.kind not in KINDS:
             raise MethodError(f"no kind is named {self.kind!r}; there are {', '.join(KINDS)}")
+        if self.over_time and self.kind != "convolution":
+            raise MethodError(f"kind {self.kind} sees single frames; over_time is convolutions'")
 
     @property
     def model(self) -> ConditionalVAE:
@@ -70,6 +73,7 @@ class Variational(Monocular):
             "skeleton": self.info.joint_skeleton,
             "width": self.width,
             "blocks": self.blocks,
+            "over_time": self.over_time,
             "dtype": jnp.dtype(self.info.precision),
         }
         return ConditionalVAE(

@@ -21,8 +21,8 @@ class Trunk(nn.Module):
 
     Three kinds of residual network, each layer with batch norm and ReLU: `dense` over all joints of
     a frame at once (Martinez et al., ICCV 2017); `convolution` over neighbouring joints, in the
-    skeleton's order, and neighbouring frames; `graph` over a joint and those that it has a bone to
-    (Kipf and Welling, "Semi-Supervised Classification with Graph Convolutional Networks", ICLR
+    skeleton's order, and, `over_time`, neighbouring frames; `graph` over a joint and those that it
+    has a bone to (Kipf and Welling, "Semi-Supervised Classification with Graph Convolutional Networks", ICLR
     2017, with weights of its own for the joint itself). The latter two end in a dense layer over
     the joints.
 
@@ -31,6 +31,7 @@ class Trunk(nn.Module):
       skeleton: of the joints.
       width: features out; the joints of the latter two kinds have an eighth of it each.
       blocks: residual blocks of two layers.
+      over_time: convolutions see the frame before and the one after, too.
       dtype: what the network computes in.
     """
 
@@ -38,6 +39,7 @@ class Trunk(nn.Module):
     skeleton: Skeleton
     width: int
     blocks: int
+    over_time: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -75,7 +77,7 @@ class Trunk(nn.Module):
             else:
 
                 def layer(x: Array) -> Array:
-                    return normed(dense(_neighbourhood(x), channels))
+                    return normed(dense(_neighbourhood(x, self.over_time), channels))
 
         x = layer(x)
         for _ in range(self.blocks):
@@ -145,13 +147,13 @@ def _neighbours(skeleton: Skeleton) -> np.ndarray:
     return near / near.sum(axis=1, keepdims=True)
 
 
-def _neighbourhood(x: Float[Array, "rows time joints features"]) -> Array:
-    """Each joint's features beside those of the next ones in the order, in the next frames, too.
+def _neighbourhood(x: Float[Array, "rows time joints features"], over_time: bool) -> Array:
+    """Each joint's features beside those of the next ones in the order, `over_time` of 3 frames.
 
-    A dense layer of that is a convolution of kernel 3 x 3 (1 x 3 for single frames), zero beyond
-    the ends; as a convolution, XLA's CPU compiler makes it several times slower.
+    A dense layer of that is a convolution of kernel 3 x 3 or 1 x 3, zero beyond the ends; as a
+    convolution, XLA's CPU compiler makes it several times slower.
     """
-    frames = 1 if x.shape[1] > 1 else 0
+    frames = int(over_time)
     padded = jnp.pad(x, ((0, 0), (frames, frames), (1, 1), (0, 0)))
     return jnp.concatenate(
         [

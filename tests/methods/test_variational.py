@@ -204,7 +204,11 @@ def test_of_two_answers_both_are_among_the_hypotheses():
 
 @pytest.mark.parametrize(
     "argument",
-    ["tiny", pytest.param("tiny,supervision=reprojection,kind=graph", marks=pytest.mark.slow)],
+    [
+        "tiny",
+        pytest.param("tiny,supervision=reprojection,kind=graph", marks=pytest.mark.slow),
+        pytest.param("tiny,kind=convolution,window=5", marks=pytest.mark.slow),
+    ],
 )
 def test_the_config_trains_and_predicts(tmp_path, argument):
     synthetic.main(["--out", str(tmp_path / "data"), "--scale", "0.05"])

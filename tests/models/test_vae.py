@@ -14,14 +14,15 @@ RNG = np.random.default_rng(0)
 H36M = get("h36m17")
 
 
+@pytest.mark.parametrize("over_time", [False, True])
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_a_dense_layer_of_neighbourhoods_is_a_convolution(frames):
+def test_a_dense_layer_of_neighbourhoods_is_a_convolution(frames, over_time):
     x = jnp.asarray(RNG.normal(size=(2, frames, 17, 4)), jnp.float32)
-    height = 1 if frames == 1 else 3
+    height = 3 if over_time else 1
     kernel = jnp.asarray(RNG.normal(size=(height, 3, 4, 6)), jnp.float32)
     conv = nn.Conv(6, (height, 3), use_bias=False, precision="highest")
     expected = conv.apply({"params": {"kernel": kernel}}, x)
-    found = jnp.matmul(vae._neighbourhood(x), kernel.reshape(-1, 6), precision="highest")
+    found = jnp.matmul(vae._neighbourhood(x, over_time), kernel.reshape(-1, 6), precision="highest")
     assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -32,8 +33,8 @@ def test_neighbours_are_the_other_ends_of_bones():
     assert pairs == {p for a, b in H36M.bones for p in ((a, b), (b, a))}
 
 
-def trunk(kind, blocks):
-    made = vae.Trunk(kind, H36M, width=64, blocks=blocks)
+def trunk(kind, blocks, over_time=False):
+    made = vae.Trunk(kind, H36M, width=64, blocks=blocks, over_time=over_time)
     joints = jnp.asarray(RNG.normal(size=(2, 3, 17, 4)), jnp.float32)
     more, mask = jnp.ones((2, 3, 2)), jnp.ones((2, 3))
     variables = made.init(jax.random.key(0), joints, more, mask, False)
@@ -43,8 +44,8 @@ def trunk(kind, blocks):
 
 @pytest.mark.parametrize("kind", vae.KINDS)
 def test_what_a_frame_s_features_depend_on(kind):
-    """Dense and graph: on their frame alone. Convolutions: on those beside it, too."""
-    run, joints = trunk(kind, blocks=0)
+    """Dense and graph: on their frame alone. Convolutions over time: on those beside it, too."""
+    run, joints = trunk(kind, blocks=0, over_time=kind == "convolution")
     changed = joints.at[:, 2].add(1.0)
     first, other = run(joints), run(changed)
     assert first.shape == (2, 3, 64)
