@@ -22,9 +22,9 @@ class Trunk(nn.Module):
     Three kinds of residual network, each layer with batch norm and ReLU: `dense` over all joints of
     a frame at once (Martinez et al., ICCV 2017); `convolution` over neighbouring joints, in the
     skeleton's order, and, `over_time`, neighbouring frames; `graph` over a joint and those that it
-    has a bone to (Kipf and Welling, "Semi-Supervised Classification with Graph Convolutional Networks", ICLR
-    2017, with weights of its own for the joint itself). The latter two end in a dense layer over
-    the joints.
+    has a bone to (Kipf and Welling, "Semi-Supervised Classification with Graph Convolutional
+    Networks", ICLR 2017, with weights of its own for the joint itself). The latter two end in a
+    dense layer over the joints.
 
     Attributes:
       kind: of `KINDS`.

@@ -215,6 +215,7 @@ def test_the_config_trains_and_predicts(tmp_path, argument):
     config = cmu_vae.get_config(argument)
     config.data.path = str(tmp_path / "data")
     config.evaluation.test = ("test",)
+    config.phases = config.phases[:1]  # each is compiled by itself
     metrics = train.run(config, tmp_path / "run")
     row = metrics["splits"]["test"]["rows"]["variational"]
     assert 0 < row["p1"]["frames"] < 1.0
