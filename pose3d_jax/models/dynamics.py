@@ -1,0 +1,178 @@
+"""From features of frames to bodies, now and a little before and after: the networks of HMMR.
+
+Kanazawa et al., "Learning 3D Human Dynamics from Video" (CVPR 2019), sections 3 and 8.1. A body is
+a vector theta: camera (scale and shift), pose (a rotation vector per joint), shape.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pose3d_jax.models.layers import HE, Dense, Dropout
+
+CAMERA = 3  # numbers of theta: scale, x, y
+_SMALL = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")  # first bodies are the start
+
+
+class TemporalEncoder(nn.Module):
+    """Features of frames to "movie strips": residual blocks of two convolutions over time.
+
+    Three blocks of kernel 3 see 13 frames. Groups are normalised frame by frame, so that it is no
+    more than these, and frames that are missing, or beyond the clip, are zeros to every layer.
+
+    Attributes:
+      width: features, in and out.
+      blocks: residual blocks.
+      groups: of the normalisation.
+      dtype: what the network computes in.
+    """
+
+    width: int = 2048
+    blocks: int = 3
+    groups: int = 32
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "rows time width"], mask: Float[Array, "rows time"]
+    ) -> Float[Array, "rows time width"]:
+        """Frames of `mask` 0 are missing."""
+        there = mask[..., None].astype(self.dtype)
+
+        def layer(x: Float[Array, "rows time width"]) -> Float[Array, "rows time width"]:
+            normed = nn.GroupNorm(self.groups, reduction_axes=(-1,), dtype=self.dtype)(x)
+            x = jnp.pad(nn.relu(normed) * there, ((0, 0), (1, 1), (0, 0)))
+            # A convolution of kernel 3, as one product.
+            near = jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=-1)
+            return Dense(self.width, dtype=self.dtype, kernel_init=HE)(near)
+
+        x = features.astype(self.dtype)
+        for _ in range(self.blocks):
+            x = x + layer(layer(x))
+        return x
+
+
+class Hallucinator(nn.Module):
+    """A movie strip from one frame's features: two dense layers, added to them."""
+
+    width: int = 2048
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        """Every frame by itself."""
+        x = nn.relu(Dense(self.width, dtype=self.dtype, kernel_init=HE)(features))
+        return features + Dense(self.width, dtype=self.dtype, kernel_init=_SMALL)(x)
+
+
+class Regressor(nn.Module):
+    """Iterative error feedback: what is said is looked at again, and corrected.
+
+    Carreira et al., "Human Pose Estimation with Iterative Error Feedback" (CVPR 2016); two dense
+    layers with dropout between, the same in every iteration.
+
+    Attributes:
+      outputs: numbers that are said.
+      hidden: width of the layers.
+      iterations: corrections.
+      dropout: its rate.
+      dtype: what the network computes in; corrections are added in float32.
+    """
+
+    outputs: int
+    hidden: int = 1024
+    iterations: int = 3
+    dropout: float = 0.5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "*batch width"],
+        start: Float[Array, "*batch outputs"],
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "*batch outputs"]:
+        """The numbers, `start` being the first estimate of them."""
+        first = Dense(self.hidden, dtype=self.dtype, kernel_init=HE)
+        second = Dense(self.hidden, dtype=self.dtype, kernel_init=HE)
+        last = Dense(self.outputs, dtype=self.dtype, kernel_init=_SMALL)
+        drop = Dropout(self.dropout)
+        said = start
+        for _ in range(self.iterations):
+            x = jnp.concatenate([features, said], axis=-1).astype(self.dtype)
+            x = drop(nn.relu(first(x)), deterministic=deterministic)
+            said = said + last(nn.relu(second(x))).astype(said.dtype)
+        return said
+
+
+class Dynamics(nn.Module):
+    """Encoder, hallucinator, and the regressors of the body and of what it was and will be.
+
+    Attributes:
+      joints: of the body, each with a rotation vector in theta.
+      components: of its shape.
+      steps: frames from now to each pose that is predicted beside the present one.
+      width: features of a frame.
+      hidden: width of the regressors.
+      dropout: of the regressors.
+      dtype: what the networks compute in.
+    """
+
+    joints: int = 24
+    components: int = 10
+    steps: tuple[int, ...] = (-5, 5)
+    width: int = 2048
+    hidden: int = 1024
+    dropout: float = 0.5
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:  # noqa: D102
+        common = {"hidden": self.hidden, "dropout": self.dropout, "dtype": self.dtype}
+        self.encoder = TemporalEncoder(self.width, dtype=self.dtype)
+        self.hallucinator = Hallucinator(self.width, dtype=self.dtype)
+        self.start = self.param("start", _start, (self.size,))
+        self.now = Regressor(self.size, **common)
+        self.deltas = [Regressor(3 * self.joints, **common) for _ in self.steps]
+
+    @property
+    def size(self) -> int:
+        """Numbers in theta."""
+        return CAMERA + 3 * self.joints + self.components
+
+    def strips(
+        self, features: Float[Array, "rows time width"], mask: Float[Array, "rows time"]
+    ) -> Float[Array, "rows time width"]:
+        """Movie strips of a clip; frames of `mask` 0 are missing."""
+        return self.encoder(features, mask)
+
+    def hallucinate(self, features: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        """Movie strips of single frames."""
+        return self.hallucinator(features)
+
+    def body(
+        self, strips: Float[Array, "*batch width"], *, deterministic: bool
+    ) -> Float[Array, "*batch theta"]:
+        """The body that a strip shows; of single-view models, a frame's features."""
+        start = jnp.broadcast_to(self.start, (*strips.shape[:-1], self.size))
+        return self.now(strips, start, deterministic=deterministic)
+
+    def around(
+        self,
+        strips: Float[Array, "*batch width"],
+        theta: Float[Array, "*batch theta"],
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "*batch steps pose"]:
+        """Poses so many `steps` from now, beginning from the pose of `theta`."""
+        pose = theta[..., CAMERA : CAMERA + 3 * self.joints]
+        return jnp.stack(
+            [delta(strips, pose, deterministic=deterministic) for delta in self.deltas], axis=-2
+        )
+
+
+def _start(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """A scale of 1, and a body at rest."""
+    return jnp.zeros(shape, dtype).at[0].set(1.0)
