@@ -4,10 +4,10 @@
     python -m pose3d_jax.main --config=configs/cmu_chen.py --workdir=runs/cmu_chen
 
 P2 on the validation split 59 mm (the mean pose has 170), after 14 minutes on a CPU core that others
-shared. Arguments: those of cmu_kudo.py. The critic of motion (`fake_motion`, `real_motion`,
-`penalty_motion`, `fool_motion`) needs `config.streams.main.window` of several frames, the adapter
-(`fake_domain`, `real_domain`, `penalty_domain`, `fool_domain`, `near`) a stream `domain`; both are
-off here.
+shared. Arguments: those of cmu_kudo.py. Views from elsewhere are level (`method.elevation` 0),
+which the paper's are not. The critic of motion (`fake_motion`, `real_motion`, `penalty_motion`,
+`fool_motion`) needs `config.streams.main.window` of several frames, the adapter (`fake_domain`,
+`real_domain`, `penalty_domain`, `fool_domain`, `near`) a stream `domain`; both are off here.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""CMU-MV v1 from 2D poses of single views, and 3D poses that belong to none of them: RepNet.
+"""CMU-MV v1 from 2D poses of single views, and 3D poses that are not paired with them: RepNet.
 
     python -m data_prep.cmu --positions cmu_positions_30fps.npz --output data/cmu_mv_v1
     python -m pose3d_jax.main --config=configs/cmu_repnet.py --workdir=runs/cmu_repnet

@@ -43,8 +43,14 @@ def relief(
 def check(
     joints: Float[Array, "*views joints 3"], weight: Float[Array, "*views"], root: int
 ) -> dict[str, Any]:
-    """The relief of a split's predictions, and a verdict: `none`, `flat` or `torn`."""
-    depth, width = relief(joints, weight, root)
-    found = float(depth) / max(float(width), 1e-12)
-    verdict = "none" if FLAT <= found <= TORN else "torn" if found > TORN else "flat"
+    """The relief of a split's predictions, and a verdict: `none`, `flat` or `torn`.
+
+    What is not finite is torn. Of poses without widths (all joints in one place, as a method has
+    them that says where a person is and no more) or without views neither can be said: no entry.
+    """
+    depth, width = map(float, relief(joints, weight, root))
+    if width == 0.0:
+        return {}
+    found = depth / width
+    verdict = "flat" if found < FLAT else "none" if found <= TORN else "torn"  # and so for NaN
     return {"relief": found, "verdict": verdict}

@@ -12,6 +12,9 @@ from pose3d_jax.schema import Observations
 
 Array = np.ndarray
 
+# On the plane z = 1, of a person at 4 m: that of models/rays.py, which lies above this file.
+SPREAD = 0.13
+
 
 def sign_of_depth(
     joints: Float[Array, "frames joints 3"],
@@ -72,8 +75,10 @@ def reconstruct(
     joints[..., 2] = depth
     depth = sign_of_depth(joints, points, seen, spread) * depth
     away = np.maximum(1 + spread[:, None] * depth, 0.1)[..., None]
+    # Low rank is fitted to perspective's points, and its modes take in much of perspective: what it
+    # has of a joint that is not seen is taken for its point.
     plane = np.where(seen[..., None], points, joints[..., :2]) * spread[:, None, None]
-    size = root_depth * 0.13 / spread[:, None, None]
+    size = root_depth * SPREAD / spread[:, None, None]
     placed = size * away * np.insert(plane, 2, 1.0, axis=-1)
     back = np.einsum("fji,fnj->fni", turn, placed)
     whole = np.broadcast_to(back.mean(axis=0), (len(rays), *back.shape[1:])).copy()

@@ -7,7 +7,7 @@ from pose3d_jax import references
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses, windows
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.methods.base import Method, context_of
+from pose3d_jax.methods.base import Method, context_of, labelled_by
 from pose3d_jax.noise import Noise
 
 
@@ -58,9 +58,12 @@ def examples(
     """The streams in windows with the method's context, and their frame rate.
 
     The rate is 0 for a method that sees one frame at a time, to which it is nothing. Raises
-    `ConfigError` for clips of several rates where one is needed, and for batches that there are not
-    windows enough for or that the devices cannot share.
+    `ConfigError` for clips of several rates where one is needed, for batches that there are not
+    windows enough for or that the devices cannot share, and for streams without the labels that the
+    method learns from.
     """
+    for name in labelled_by(method):
+        _check_labelled(config["method"]["name"], name, splits)
     several = any(context_of(method)) or config["streams"]["main"]["window"] > 1
     fps = float(config["data"]["fps"] or splits["main"].identities[0].fps) if several else 0.0
     found = {}
@@ -87,3 +90,17 @@ def examples(
                 f"config.streams.{name}.batch_size is {size}, which {devices} devices cannot share"
             )
     return found, fps
+
+
+def _check_labelled(method: str, name: str, splits: Mapping[str, PoseData]) -> None:
+    if name not in splits:
+        raise ConfigError(
+            f"method {method} learns from 3D poses of a stream {name!r}; give config.streams one"
+        )
+    poses = splits[name].poses
+    if not bool((poses.labels.joints_valid[poses.start].min(axis=-1) > 0).any()):
+        raise ConfigError(
+            f"config.streams.{name} has no pose of which all joints are labelled, and method "
+            f"{method} learns from such; give it a split with labels, or in "
+            f"config.streams.{name}.joints a row of references that finds every joint"
+        )

@@ -54,5 +54,13 @@ def test_relief_is_of_the_rows_that_count():
     offsets = joints[:100] - joints[:100, :1]
     variance = offsets.var(axis=0).sum(axis=0)
     np.testing.assert_allclose(total / count, variance[2] / variance[0], rtol=1e-4)
-    nothing = collapse.check(jnp.asarray(joints), jnp.zeros(200), 0)
-    assert nothing == {"relief": 0.0, "verdict": "flat"}
+
+
+def test_there_is_no_verdict_where_there_is_no_width_and_what_is_not_finite_is_torn():
+    joints = jnp.asarray(people(200))
+    assert collapse.check(joints, jnp.zeros(200), 0) == {}  # nobody is seen
+    roots = jnp.repeat(joints[:, :1], 6, axis=1)  # of a method that knows no more of a person
+    assert collapse.check(roots, jnp.ones(200), 0) == {}
+    for value in (jnp.nan, jnp.inf):
+        lost = joints.at[0, 2].set(value)
+        assert collapse.check(lost, jnp.ones(200), 0)["verdict"] == "torn"

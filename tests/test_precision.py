@@ -20,6 +20,7 @@ from pose3d_jax.epoch import compile_epoch, replicate
 from pose3d_jax.geometry import axis_angle_to_matrix, similarity_align
 from pose3d_jax.methods.base import Info, Mode
 from pose3d_jax.metrics import p_mpjpe
+from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.state import init_state
 from pose3d_jax.triangulate import triangulate
 from tests import scenes
@@ -152,6 +153,37 @@ def test_bfloat16_step_has_its_dense_layers_and_nothing_else_in_bfloat16(name):
     after = jax.eval_shape(run, state, streams)
     floats = [x for x in jax.tree.leaves(after) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {x.dtype.name for x in floats} == {"float32"}
+
+
+def by_group(name, precision):
+    """The products of each group's terms, and their types; traced, not run."""
+    clip = scenes.batch(size=2, views=2, frames=2)
+    batch = dict.fromkeys(("main", "prior", "domain"), clip)
+    method = methods.create(
+        {"name": name, "width": 32}, Info(scenes.H36M, scenes.H36M, precision=precision)
+    )
+    variables = jax.eval_shape(method.init, jax.random.key(0), batch)
+    mode = Mode(update_statistics=True, training=True)
+    for group in method.groups:
+
+        def terms(variables, batch, group=group):
+            key, step = jax.random.key(0), jnp.int32(0)
+            return method.terms(variables, batch, key, step, group=group, mode=mode)
+
+        over = jax.vmap(terms, in_axes=(None, 0), axis_name=BATCH_AXIS)
+        batched = jax.tree.map(lambda x: x[None], batch)
+        out = jax.eval_shape(over, variables, batched)
+        floats = {x.dtype.name for x in jax.tree.leaves((variables, out))}
+        yield [types(product) for product in products(over, variables, batched)], floats
+
+
+@pytest.mark.parametrize("name", ["kudo", "chen", "repnet", "deep_nrsfm", "distilled", "c3dpo"])
+def test_critics_and_factorisations_follow_the_precision(name):
+    for found, floats in by_group(name, "bfloat16"):
+        assert {"bfloat16"} in found  # the layers
+        assert {"float32"} in found  # the geometry
+        assert all(len(kinds) == 1 for kinds in found)
+        assert floats == {"float32"}  # parameters, statistics and terms
 
 
 @pytest.mark.slow

@@ -30,10 +30,11 @@ _BEND = 0.1  # of the leg's length: how far a knee leaves the line from hip to a
 class Turning(Monocular):
     """A lifter of depths, and a critic of 2D poses for what it lifted, when seen from elsewhere.
 
-    Only the depths of seen joints are said; the root is as far away as a person of a usual size
-    would be. Vertical is the y axis of the camera turned to the root, tilted by one learned angle
-    for all views, since cameras mostly look down a little: no rig is known, and no view's own
-    tilt. Half of the images are mirrored in training.
+    Only the depths of seen joints are said, and the places of the others; what is lifted of
+    disturbed points is held against the undisturbed ones. The root is as far away as a person of a
+    usual size would be. Vertical is the y axis of the camera turned to the root, tilted by one
+    learned angle for all views, since cameras mostly look down a little: no rig is known, and no
+    view's own tilt. Half of the images are mirrored in training.
     """
 
     critic_width: int = setting(256, least=4, below=100_000)
@@ -42,12 +43,12 @@ class Turning(Monocular):
     @property
     def lifter(self) -> Regressor:
         """Says three numbers of each joint: see `rays.place_on_rays`."""
-        return Regressor(3 * self.info.joint_skeleton.size, self.width, self.blocks)
+        return Regressor(3 * self.info.joint_skeleton.size, self.width, self.blocks, self.dtype)
 
     @property
     def critic(self) -> Critic:
         """Of 2D poses in sizes of their own."""
-        return Critic(self.critic_width, self.blocks)
+        return Critic(self.critic_width, self.blocks, self.dtype)
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
         """See `Method.init`."""
@@ -81,9 +82,26 @@ class Turning(Monocular):
             precision=HIGHEST,
         )
 
-    def again(self, joints: Float[Array, "*views joints 3"], sight: rays.Sight) -> rays.Sight:
-        """What is seen of joints, as far as the points that they were lifted from were seen."""
-        return self.look(seen_from_here(joints), sight.visible)
+    def mirrored(self, batch: Batch, key: Key[Array, ""]) -> tuple[rays.Sight, rays.Sight]:
+        """Half of the views mirrored: what the lifter is shown, and what there is to see.
+
+        The latter is the undisturbed stream's, of views of which the lifter is shown anything.
+        """
+        skeleton = self.info.keypoint_skeleton
+        sight = self.look(*mirrored_views(shown(batch), skeleton, key))
+        if "shown" not in batch:
+            return sight, sight
+        points, confidence = mirrored_views(batch["main"].observations, skeleton, key)
+        return sight, self.look(points, confidence * sight.seen[..., None])
+
+    def again(
+        self, joints: Float[Array, "*views joints 3"], visible: Float[Array, "*views joints"]
+    ) -> rays.Sight:
+        """What is seen of joints, as far as `visible` says: that of what there was to see.
+
+        Joints that were hidden from the lifter are seen, so that it learns where they are.
+        """
+        return self.look(seen_from_here(joints), visible)
 
     def judge(
         self, variables: Variables, name: str = "critic"
@@ -148,13 +166,13 @@ class Kudo(Turning):
     ) -> tuple[dict[str, Term], Aux]:
         """See `Method.terms`."""
         mirror_key, turn_key = jax.random.split(key)
-        sight = self.look(*mirrored_views(shown(batch), self.info.keypoint_skeleton, mirror_key))
+        sight, whole = self.mirrored(batch, mirror_key)
         joints = self.lift(variables, sight)
         rotation = self.turns(variables, joints.shape[:-2], turn_key)
-        other = self.again(turned(joints, rotation, self.root), sight)
+        other = self.again(turned(joints, rotation, self.root), whole.visible)
         critic = self.judge(variables)
         if group.name == "critic":
-            return logistic(critic, *seen_as(other), *seen_as(sight)), Aux({}, {})
+            return logistic(critic, *seen_as(other), *seen_as(whole)), Aux({}, {})
         found = {"fool": fooled(critic, *seen_as(other))}
         if "knees" in group.terms:
             bent = backward_knees(joints, self.info.joint_skeleton)

@@ -106,6 +106,11 @@ def context_of(method: Method) -> tuple[int, int]:
     return getattr(method, "context", (0, 0))
 
 
+def labelled_by(method: Method) -> tuple[str, ...]:
+    """Streams whose poses, whole ones, a method learns from: those of its attribute `labelled`."""
+    return getattr(method, "labelled", ())
+
+
 def covers(prefix: str, path: str) -> bool:
     """Whether `path` is `prefix` or lies below it; paths are names joined by `/`."""
     return path == prefix or path.startswith(prefix + "/")

@@ -18,7 +18,7 @@ from pose3d_jax.methods.adversarial import (
     seen_as,
 )
 from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables
-from pose3d_jax.methods.lifting import need_frames, shown
+from pose3d_jax.methods.lifting import need_frames
 from pose3d_jax.methods.monocular import sized, turned
 from pose3d_jax.models import rays
 from pose3d_jax.models.critic import Regressor
@@ -62,7 +62,8 @@ class Chen(Turning):
     @property
     def adapter(self) -> Regressor:
         """Says where the points of another domain's poses would be in this."""
-        return Regressor(2 * self.info.keypoint_skeleton.size, self.critic_width, self.blocks)
+        outputs = 2 * self.info.keypoint_skeleton.size
+        return Regressor(outputs, self.critic_width, self.blocks, self.dtype)
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
         """See `Method.init`."""
@@ -101,8 +102,9 @@ class Chen(Turning):
         need_frames(group, dict.fromkeys(moving, 2), batch, (0, 0))
         main_key, domain_key = jax.random.split(key)
         skeleton = self.info.keypoint_skeleton
-        sight = self.look(*mirrored_views(shown(batch), skeleton, main_key))
-        sight = _ends(sight) if moving else sight
+        sight, whole = self.mirrored(batch, main_key)
+        if moving:
+            sight, whole = _ends(sight), _ends(whole)
         if group.name in ("adapter", "domain_critic") and "domain" not in batch:
             raise MethodError(
                 f"the term {group.terms[0]} needs a stream `domain`; give config.streams one, or "
@@ -124,17 +126,17 @@ class Chen(Turning):
         if group.name == "domain_critic":
             fake = seen_as(self.adapt(variables, others[0]))
             critic = self.judge(variables, "domain_critic")
-            return logistic(critic, *fake, *seen_as(sight), "_domain"), Aux({}, {})
+            return logistic(critic, *fake, *seen_as(whole), "_domain"), Aux({}, {})
 
-        joints, rotation, other = self._turned(variables, sight, main_key)
+        joints, rotation, other = self._turned(variables, sight, whole, main_key)
         if group.name == "critic":
             critic = self.judge(variables)
-            return logistic(critic, *seen_as(other), *seen_as(sight)), Aux({}, {})
+            return logistic(critic, *seen_as(other), *seen_as(whole)), Aux({}, {})
         if group.name == "motion_critic":
             critic = self.judge(variables, "motion_critic")
-            return logistic(critic, *way(other), *way(sight), "_motion"), Aux({}, {})
+            return logistic(critic, *way(other), *way(whole), "_motion"), Aux({}, {})
 
-        found = self.relifted(variables, sight, joints, rotation, other)
+        found = self.relifted(variables, whole, joints, rotation, other)
         if "knees" in group.terms:
             bent = backward_knees(joints, self.info.joint_skeleton)
             found["knees"] = losses.weighted_term(bent, sight.seen)
@@ -142,38 +144,41 @@ class Chen(Turning):
             found["fool_motion"] = fooled(self.judge(variables, "motion_critic"), *way(other))
         for unlike in others:
             adapted = jax.lax.stop_gradient(self.adapt(variables, unlike))
-            more = self.relifted(variables, adapted, *self._turned(variables, adapted, domain_key))
+            lifted = self._turned(variables, adapted, adapted, domain_key)
+            more = self.relifted(variables, adapted, *lifted)
             found |= {name: _sum(found[name], more[name]) for name in more}
         return found, Aux({}, self.diagnostics(variables, joints, sight))
 
     def _turned(
-        self, variables: Variables, sight: rays.Sight, key: Key[Array, ""]
+        self, variables: Variables, sight: rays.Sight, whole: rays.Sight, key: Key[Array, ""]
     ) -> tuple[Float[Array, "*views joints 3"], Float[Array, "*views 3 3"], rays.Sight]:
-        """What is lifted, how it is turned (all frames of a view alike), and what is then seen."""
+        """What is lifted of a sight, how it is turned (all frames of a view alike), and what of it
+        is then seen: what there is to see of the `whole`."""
         joints = self.lift(variables, sight)
         batch, time, views, _, _ = joints.shape
         rotation = self.turns(variables, (batch, 1, views), jax.random.fold_in(key, 1))
         rotation = jnp.repeat(rotation, time, axis=1)
-        return joints, rotation, self.again(turned(joints, rotation, self.root), sight)
+        return joints, rotation, self.again(turned(joints, rotation, self.root), whole.visible)
 
     def relifted(
         self,
         variables: Variables,
-        sight: rays.Sight,
+        whole: rays.Sight,
         joints: Float[Array, "*views joints 3"],
         rotation: Float[Array, "*views 3 3"],
         other: rays.Sight,
     ) -> dict[str, Term]:
         """`fool`, `cycle` and `back` of what `_turned` gives."""
+        visible = whole.visible
         lifted = self.lift(variables, other)
-        there, _ = sized(turned(joints, rotation, self.root), self.root)
-        again, _ = sized(lifted, self.root)
-        home = self.again(turned(lifted, jnp.swapaxes(rotation, -1, -2), self.root), sight)
-        apart = sight.visible.at[..., self.root].set(0.0)
+        there, _ = sized(turned(joints, rotation, self.root), self.root, visible)
+        again, _ = sized(lifted, self.root, visible)
+        home = self.again(turned(lifted, jnp.swapaxes(rotation, -1, -2), self.root), visible)
+        apart = visible.at[..., self.root].set(0.0)
         return {
             "fool": fooled(self.judge(variables), *seen_as(other)),
             "cycle": losses.weighted_term(losses.distance(again, there), apart),
-            "back": losses.weighted_term(losses.distance(home.relative, sight.relative), apart),
+            "back": losses.weighted_term(losses.distance(home.relative, whole.relative), apart),
         }
 
 

@@ -1,21 +1,23 @@
 """Deep non-rigid structure from motion, and what it found distilled into a lifter."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from pose3d_jax import losses
+from pose3d_jax.collapse import relief
 from pose3d_jax.geometry import safe_norm
 from pose3d_jax.losses import Term
 from pose3d_jax.methods import nrsfm
 from pose3d_jax.methods.base import EVALUATION, Aux, Batch, Group, Mode, Variables
-from pose3d_jax.methods.lifting import setting
-from pose3d_jax.methods.monocular import Monocular
+from pose3d_jax.methods.lifting import setting, shown
+from pose3d_jax.methods.monocular import Monocular, stand_in
 from pose3d_jax.models import nrsfm as models
 from pose3d_jax.models import rays
+from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.schema import Observations, Prediction
 
 
@@ -25,9 +27,11 @@ class DeepNRSfM(Monocular):
 
     Terms, in sizes of the pose: `orthographic` and `perspective`, the error of the projection, and
     our prior `depth`, all as in `C3DPO`, with which it shares the choice among cameras and the sign
-    of depths. See `models.nrsfm.Dictionaries`.
+    of depths. See `models.nrsfm.Dictionaries`. What it makes of disturbed points is projected onto
+    the undisturbed ones.
     """
 
+    name: ClassVar[str] = "deep_nrsfm"
     cameras: int = setting(8, least=1, below=100)  # to choose from
     dictionary: int = setting(128, least=1, below=100_000)  # size of the first
     levels: int = setting(4, least=1, below=10)  # dictionaries, each half as large as the former
@@ -40,7 +44,8 @@ class DeepNRSfM(Monocular):
     def teacher(self) -> models.Dictionaries:
         """The network that factorises."""
         sizes = tuple(max(self.dictionary >> level, 1) for level in range(self.levels))
-        return models.Dictionaries(self.info.joint_skeleton.size, self.root, self.cameras, sizes)
+        joints = self.info.joint_skeleton.size
+        return models.Dictionaries(joints, self.root, self.cameras, sizes, self.dtype)
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
         """See `Method.init`."""
@@ -61,17 +66,26 @@ class DeepNRSfM(Monocular):
         """See `Method.terms`."""
         if not group.terms:  # a phase of the other group's
             return {}, Aux({}, {})
-        sight = nrsfm.rows(self.see(batch["main"].observations))
+        whole, sight = self._sights(batch)
         posed, collections = self.factorised(variables, sight, mode)
+        if "shown" in batch:
+            posed = nrsfm.carried(posed, sight, whole)
+        seen = (whole.seen * sight.seen)[:, None]
         terms = {}
         for projection in nrsfm.PROJECTIONS:
             if projection in group.terms:
-                off = nrsfm.projected(posed, sight, projection) - sight.relative
+                off = nrsfm.projected(posed, whole, projection) - whole.relative
                 error = losses.pseudo_huber(safe_norm(off), self.huber)
-                terms[projection] = losses.weighted_term(error, sight.visible)
-        weight = jnp.broadcast_to(sight.seen[:, None], posed.shape[:2])
+                terms[projection] = losses.weighted_term(error, whole.visible * seen)
+        weight = jnp.broadcast_to(seen, posed.shape[:2])
         terms["depth"] = losses.weighted_term(posed[..., 2] ** 2, weight)
-        return {name: terms[name] for name in group.terms}, Aux(collections, {})
+        diagnostics = {"relief": relief(posed, weight[:, 0], self.root, BATCH_AXIS)}
+        return {name: terms[name] for name in group.terms}, Aux(collections, diagnostics)
+
+    def _sights(self, batch: Batch) -> tuple[rays.Sight, rays.Sight]:
+        """Rows of what there is to see, and of what of it a network is shown."""
+        whole = nrsfm.rows(self.see(batch["main"].observations))
+        return whole, nrsfm.rows(self.see(shown(batch))) if "shown" in batch else whole
 
     def predict(
         self, variables: Variables, observations: Observations, key: Key[Array, ""] | None = None
@@ -101,25 +115,25 @@ class DeepNRSfM(Monocular):
 class Distilled(DeepNRSfM):
     """`DeepNRSfM` as the teacher, trained first, and a student that lifts.
 
-    The student's term is `distilled`, in sizes of the pose: how far its joints' depths are from
-    those that the teacher finds in the clean points, while the student may be shown disturbed ones.
+    The student's term is `distilled`, in sizes of the pose: how far its joints are from where the
+    teacher finds them in the clean points, while the student may be shown disturbed ones. Of joints
+    that it is shown it says the depths alone, of the others how far aside they are, too.
     Wang et al., "Distill Knowledge from NRSfM for Weakly Supervised 3D Pose Learning" (ICCV 2019),
     whose student sees images, and who solve for the teacher's codes anew together with the
     student's depths, so that a weak teacher's errors cost less; here its reconstruction stands as
     it is. `predict` is the student's.
     """
 
+    name: ClassVar[str] = "distilled"
     groups: tuple[Group, ...] = (
         *DeepNRSfM.groups,
         Group("student", ("student",), ("distilled",)),
     )
 
     @property
-    def student(self) -> models.Depths:
+    def student(self) -> models.Offsets:
         """The network that lifts."""
-        return models.Depths(
-            self.info.joint_skeleton.size, self.width, self.blocks, jnp.dtype(self.info.precision)
-        )
+        return models.Offsets(self.info.joint_skeleton.size, self.width, self.blocks, self.dtype)
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
         """See `Method.init`."""
@@ -144,13 +158,19 @@ class Distilled(DeepNRSfM):
         """See `Method.terms`."""
         if "distilled" not in group.terms:
             return super().terms(variables, batch, key, step, group=group, mode=mode)
-        sight = nrsfm.rows(self.see(batch["main"].observations))
-        shown = nrsfm.rows(self.see(batch.get("shown", batch["main"]).observations))
-        posed, _ = self.factorised(variables, sight, EVALUATION)
-        found, collections = self._lifted(variables, shown, mode)
-        error = jnp.abs(found - jax.lax.stop_gradient(posed[..., 2]))
-        weight = jnp.broadcast_to((sight.seen * shown.seen)[:, None], error.shape)
-        return {"distilled": losses.weighted_term(error, weight)}, Aux(collections, {})
+        whole, sight = self._sights(batch)
+        posed, _ = self.factorised(variables, whole, EVALUATION)
+        if "shown" in batch:
+            posed = nrsfm.carried(posed, whole, sight)
+        found, collections = self._lifted(variables, sight, mode)
+        off = found - jax.lax.stop_gradient(posed)
+        # Both about what stands for the root; where a joint is seen, its point says the rest.
+        aside = off[..., :2] - stand_in(off[..., :2], sight.visible, sight.point_seen)
+        aside = aside * (1.0 - sight.visible)[..., None]
+        error = jnp.abs(off[..., 2]) + safe_norm(aside)
+        weight = jnp.broadcast_to((whole.seen * sight.seen)[:, None], error.shape)
+        diagnostics = {"relief": relief(found, weight[:, 0], self.root, BATCH_AXIS)}
+        return {"distilled": losses.weighted_term(error, weight)}, Aux(collections, diagnostics)
 
     def predict(
         self, variables: Variables, observations: Observations, key: Key[Array, ""] | None = None
@@ -159,19 +179,21 @@ class Distilled(DeepNRSfM):
         del key
         sight = self.see(observations)
         flat = nrsfm.rows(sight)
-        depth, _ = self._lifted(variables, flat, EVALUATION)
-        posed = jnp.concatenate([flat.relative, depth[..., None]], axis=-1)
+        posed, _ = self._lifted(variables, flat, EVALUATION)
         joints = nrsfm.placed(posed, sight, self.root, self.root_depth)
         return Prediction(joints, space="up_to_scale")
 
     def _lifted(
         self, variables: Variables, sight: rays.Sight, mode: Mode
-    ) -> tuple[Float[Array, "rows joints"], Variables]:
-        """The student's depths about the root, and its statistics after the call."""
+    ) -> tuple[Float[Array, "rows joints 3"], Variables]:
+        """The student's poses about their root, in sizes of the pose, seen joints where they are
+        seen; and its statistics after the call."""
         own = {collection: tree["student"] for collection, tree in variables.items()}
         update = mode.statistics("student")
-        depth, new = self.student.apply(
+        said, new = self.student.apply(
             own, sight.relative, sight.where, sight.visible, update=update, mutable=["batch_stats"]
         )
-        depth = depth - depth[:, self.root : self.root + 1]
-        return depth, {collection: {"student": tree} for collection, tree in new.items()}
+        seen = jnp.concatenate([sight.relative, said[..., 2:]], axis=-1)
+        posed = jnp.where(sight.visible[..., None] > 0, seen, said)
+        posed = posed - posed[:, self.root : self.root + 1]
+        return posed, {collection: {"student": tree} for collection, tree in new.items()}

@@ -5,7 +5,7 @@ person of a usual size would be who is seen as large.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -23,6 +23,7 @@ from pose3d_jax.schema import Clip, Observations
 class Monocular:
     """Settings of a network that lifts each view by itself; methods add `groups` and the rest."""
 
+    name: ClassVar[str] = ""  # in `methods.METHODS`, where that is not the class's in lower case
     info: Info
     width: int = setting(1024, least=1, below=100_000)
     blocks: int = setting(2, least=0, below=1000)
@@ -31,12 +32,17 @@ class Monocular:
 
     def __post_init__(self) -> None:
         """The 2D and 3D joint sets must be the same: joints lie on the rays of keypoints."""
-        need_one_joint_set(self.info, type(self).__name__.lower())
+        need_one_joint_set(self.info, self.name or type(self).__name__.lower())
 
     @property
     def root(self) -> int:
         """Index of the root joint."""
         return self.info.joint_skeleton.root
+
+    @property
+    def dtype(self) -> Any:
+        """What the networks compute in."""
+        return jnp.dtype(self.info.precision)
 
     def look(
         self,
@@ -78,16 +84,40 @@ def seen_from_here(joints: Float[Array, "*views joints 3"]) -> Float[Array, "*vi
 
 
 def sized(
-    joints: Float[Array, "*views joints 3"], root: int
+    joints: Float[Array, "*views joints 3"],
+    root: int,
+    visible: Float[Array, "*views joints"] | None = None,
 ) -> tuple[Float[Array, "*views joints 3"], Float[Array, "*views 1 1"]]:
     """Poses about their root in sizes of their own, and those: root mean square distances from it.
 
-    Metres in, metres out for the sizes.
+    Metres in, metres out for the sizes. With `visible` these are of the joints that it counts (1
+    or 0), and where it does not count the root, poses are about the mean of those.
     """
     relative = joints - joints[..., root : root + 1, :]
-    count = relative.shape[-2] - 1
-    size = safe_norm(relative.reshape(*relative.shape[:-2], -1))[..., None, None] / count**0.5
+    if visible is None:
+        counted, count = relative, jnp.asarray(relative.shape[-2] - 1.0)
+    else:
+        relative = relative - stand_in(relative, visible, visible[..., root, None])
+        counted = relative * visible[..., None]
+        count = jnp.sum(visible, axis=-1)[..., None, None] - visible[..., root, None, None]
+    size = safe_norm(counted.reshape(*relative.shape[:-2], -1))[..., None, None]
+    size = size / jnp.sqrt(jnp.maximum(count, 1.0))
     return safe_divide(relative, jnp.broadcast_to(size, relative.shape)), size
+
+
+def stand_in(
+    points: Float[Array, "*views joints axes"],
+    visible: Float[Array, "*views joints"],
+    root_seen: Float[Array, "*views 1"],
+) -> Float[Array, "*views 1 axes"]:
+    """The mean of the points that are seen where the root is not, else 0.
+
+    What stands for the root in a sight (see `rays.look`), of points about the root.
+    """
+    seen = visible[..., None]
+    total = jnp.sum(points * seen, axis=-2)
+    mean = safe_divide(total, jnp.broadcast_to(jnp.sum(seen, axis=-2), total.shape))
+    return (mean * (1.0 - root_seen))[..., None, :]
 
 
 class Seen(NamedTuple):

@@ -8,13 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from pose3d_jax import losses
+from pose3d_jax.collapse import relief
 from pose3d_jax.geometry import HIGHEST, quaternion_to_matrix, safe_divide, safe_norm
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Aux, Batch, Group, Mode, Variables
-from pose3d_jax.methods.lifting import setting
-from pose3d_jax.methods.monocular import Monocular
+from pose3d_jax.methods.lifting import setting, shown
+from pose3d_jax.methods.monocular import Monocular, stand_in
 from pose3d_jax.models import nrsfm as models
 from pose3d_jax.models import rays
+from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.schema import Observations, Prediction
 
 PROJECTIONS = ("perspective", "orthographic")
@@ -64,7 +66,7 @@ class C3DPO(Monocular):
             cameras=self.cameras,
             width=self.width,
             blocks=self.blocks,
-            dtype=jnp.dtype(self.info.precision),
+            dtype=self.dtype,
         )
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
@@ -84,8 +86,7 @@ class C3DPO(Monocular):
         mode: Mode,
     ) -> tuple[dict[str, Term], Aux]:
         """See `Method.terms`."""
-        observations = batch.get("shown", batch["main"]).observations
-        sight = rows(self.see(observations))
+        sight = rows(self.see(shown(batch)))
         update = mode.statistics("c3dpo")
         turn_key, rotation_key = jax.random.split(key)
         collections = variables
@@ -127,6 +128,7 @@ class C3DPO(Monocular):
         if "depth" in group.terms:
             weight = jnp.broadcast_to(sight.seen[:, None], posed.shape[:2])
             terms["depth"] = losses.weighted_term(posed[..., 2] ** 2, weight)
+        diagnostics = {"relief": relief(posed, sight.seen, self.root, BATCH_AXIS)}
         if "canonical" in group.terms:
             shape, seen = (jnp.concatenate([x] * self.samples) for x in (shape, sight.seen))
             random = quaternion_to_matrix(jax.random.normal(rotation_key, (len(shape), 4)))
@@ -135,7 +137,7 @@ class C3DPO(Monocular):
             weight = jnp.broadcast_to(seen[:, None], error.shape)
             terms["canonical"] = losses.weighted_term(error, weight)
         new = {name: tree for name, tree in collections.items() if name != "params"}
-        return {name: terms[name] for name in group.terms}, Aux(new, {})
+        return {name: terms[name] for name in group.terms}, Aux(new, diagnostics)
 
     def predict(
         self, variables: Variables, observations: Observations, key: Key[Array, ""] | None = None
@@ -201,7 +203,16 @@ def projected(
         # The root's depth is 1 / spread sizes of the pose, spread being that on the plane z = 1.
         spread = (rays.SPREAD / sight.far)[..., None]
         points = points / jnp.maximum(1 + spread * posed[..., 2:], _NEAREST)
-    return points - _stand_in(points, sight)
+    return points - stand_in(points, sight.visible, sight.point_seen)
+
+
+def carried(
+    posed: Float[Array, "rows joints 3"], there: rays.Sight, here: rays.Sight
+) -> Float[Array, "rows joints 3"]:
+    """Poses of one sight as another of the same views has them: in its turned camera and sizes."""
+    turn = jnp.einsum("rij,rkj->rik", here.turn, there.turn, precision=HIGHEST)
+    size = safe_divide(here.far, there.far)[..., None]
+    return size * jnp.einsum("rij,rnj->rni", turn, posed, precision=HIGHEST)
 
 
 def sign_errors(posed: Float[Array, "rows joints 3"], sight: rays.Sight) -> Float[Array, "rows 2"]:
@@ -224,21 +235,11 @@ def placed(
     The root is at `root_depth` metres, times the sight's factor.
     """
     posed = posed.reshape(*sight.seen.shape, *posed.shape[1:])
-    aside = _stand_in(posed[..., :2], sight)[..., 0, :]
+    aside = stand_in(posed[..., :2], sight.visible, sight.point_seen)[..., 0, :]
     offsets = (
         (root_depth * rays.SPREAD * posed).at[..., root, :2].set(-root_depth * rays.SPREAD * aside)
     )
     return rays.on_rays(offsets, root_depth * sight.far, sight, root=root)
-
-
-def _stand_in(
-    points: Float[Array, "*views joints 2"], sight: rays.Sight
-) -> Float[Array, "*views 1 2"]:
-    """The mean of the points that are seen where the root is not, else 0."""
-    seen = sight.visible[..., None]
-    total = jnp.sum(points * seen, axis=-2)
-    mean = safe_divide(total, jnp.broadcast_to(jnp.sum(seen, axis=-2), total.shape))
-    return (mean * (1.0 - sight.point_seen))[..., None, :]
 
 
 def _turned(

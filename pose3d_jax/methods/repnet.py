@@ -1,4 +1,4 @@
-"""Lifting with 3D poses that belong to no image: RepNet (Wandt and Rosenhahn 2019)."""
+"""Lifting with 3D poses that no image is paired with: RepNet (Wandt and Rosenhahn 2019)."""
 
 import dataclasses
 from typing import Any
@@ -19,7 +19,7 @@ from pose3d_jax.methods.adversarial import (
 )
 from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables
 from pose3d_jax.methods.lifting import setting, shown
-from pose3d_jax.methods.monocular import Monocular, sized
+from pose3d_jax.methods.monocular import Monocular, sized, stand_in
 from pose3d_jax.models import rays
 from pose3d_jax.models.critic import BoneCritic, Regressor
 from pose3d_jax.models.layers import BATCH_AXIS
@@ -41,9 +41,10 @@ class RepNet(Monocular):
     and kinematic chain space: see `adversarial.wasserstein`.
 
     What the critic takes for data are world poses of the labels of the stream `prior`, which draws
-    for itself: about the root, of size 1, upright as they are, and turned about the vertical so
-    that the hips lie along x. So a pose's own frame has no heading; directions are the camera's
-    alone. Labels of `main` are not seen. Half of the images and of the poses are mirrored.
+    for itself and may hold the very poses of `main`, unpaired: about the root, of size 1, upright
+    as they are, and turned about the vertical so that the hips lie along x. So a pose's own frame
+    has no heading; directions are the camera's alone. Labels of `main` are not seen. Half of the
+    images and of the poses are mirrored.
     """
 
     critic_width: int = setting(256, least=4, below=100_000)
@@ -61,12 +62,17 @@ class RepNet(Monocular):
                 raise MethodError(f"method repnet needs the joint {hip}, which {joints.name} lacks")
 
     @property
+    def labelled(self) -> tuple[str, ...]:
+        """See `base.labelled_by`."""
+        return ("prior",)
+
+    @property
     def _nets(self) -> tuple[Regressor, Regressor, BoneCritic]:
         joints = self.info.joint_skeleton
         return (
-            Regressor(3 * joints.size, self.width, self.blocks),
-            Regressor(6, self.width, self.blocks),
-            BoneCritic(joints, self.critic_width, self.blocks),
+            Regressor(3 * joints.size, self.width, self.blocks, self.dtype),
+            Regressor(6, self.width, self.blocks, self.dtype),
+            BoneCritic(joints, self.critic_width, self.blocks, self.dtype),
         )
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
@@ -138,11 +144,12 @@ class RepNet(Monocular):
                 )
             real = self.prior(batch["prior"], prior_key)
             return wasserstein(critic, pose, sight.seen, *real, mix_key), Aux({}, {})
-        seen = jnp.einsum("...ij,...nj->...ni", matrix, pose, precision=HIGHEST)
         visible = sight.visible.at[..., self.root].set(0.0)
         found = {
             "fool": losses.weighted_term(-critic(pose), sight.seen),
-            "reproject": losses.weighted_term(losses.distance(seen, sight.relative), visible),
+            "reproject": losses.weighted_term(
+                losses.distance(projected(matrix, pose, sight), sight.relative), visible
+            ),
             "camera": losses.weighted_term(skew(matrix), sight.seen),
         }
         joints = self.place_pose(pose, matrix, sight)
@@ -154,12 +161,18 @@ class RepNet(Monocular):
         matrix: Float[Array, "*views 2 3"],
         sight: rays.Sight,
     ) -> Float[Array, "*views joints 3"]:
-        """Poses in the frame of the camera turned to the root, metres."""
+        """Poses in the frame of the camera turned to the root, metres.
+
+        Where the root is not seen, what is stands for it: it is the mean of that, sideways, which
+        the sight's point is.
+        """
         rotation, scale = split_camera(matrix)
         metres = sight.far[..., None] * self.root_depth  # of the root's depth
         spread = rays.SPREAD * self.root_depth  # metres, of what is seen
         relative = jnp.einsum("...ij,...nj->...ni", rotation, pose, precision=HIGHEST)
         root = metres * jnp.concatenate([sight.point, jnp.ones_like(sight.far)], -1)[..., None, :]
+        aside = stand_in(relative[..., :2], sight.visible, sight.point_seen)
+        relative = relative.at[..., :2].add(-aside)
         return root + scale[..., None, None] * spread * relative
 
     def predict(
@@ -171,6 +184,17 @@ class RepNet(Monocular):
         joints = self.place_pose(*self.lift(variables, sight), sight)
         joints = jnp.einsum("...ji,...nj->...ni", sight.turn, joints, precision=HIGHEST)
         return Prediction(joints=joints, space="up_to_scale")
+
+
+def projected(
+    matrix: Float[Array, "*views 2 3"], pose: Float[Array, "*views joints 3"], sight: rays.Sight
+) -> Float[Array, "*views joints 2"]:
+    """Where weak-perspective cameras see poses about their root, as `Sight.relative` has it.
+
+    Where the root is not seen, the mean of what is stands for it.
+    """
+    seen = jnp.einsum("...ij,...nj->...ni", matrix, pose, precision=HIGHEST)
+    return seen - stand_in(seen, sight.visible, sight.point_seen)
 
 
 def skew(matrix: Float[Array, "*views 2 3"]) -> Float[Array, "*views"]:

@@ -1,5 +1,10 @@
 """Critics of 2D and 3D poses, and the networks that they teach; none has a batch norm, so that what
-a critic says of one pose does not depend on others (its gradient penalty is of single poses)."""
+a critic says of one pose does not depend on others (its gradient penalty is of single poses).
+
+They compute in `dtype`, but for what they say at last, which is of the type of what they are shown,
+as their parameters are."""
+
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -19,19 +24,20 @@ class Residual(nn.Module):
 
     width: int
     blocks: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*rows features"]) -> Float[Array, "*rows width"]:
-        """Features to as many as the network is wide."""
+        """Features to as many as the network is wide, in the type of `x`."""
         rows = x.reshape(-1, x.shape[-1])
 
         def layer(x: Array) -> Array:
-            return nn.leaky_relu(Dense(self.width, kernel_init=HE)(x), 0.2)
+            return nn.leaky_relu(Dense(self.width, dtype=self.dtype, kernel_init=HE)(x), 0.2)
 
         y = layer(rows)
         for _ in range(self.blocks):
             y = y + layer(layer(y))
-        return y.reshape(*x.shape[:-1], self.width)
+        return y.astype(x.dtype).reshape(*x.shape[:-1], self.width)
 
 
 class Regressor(nn.Module):
@@ -40,11 +46,13 @@ class Regressor(nn.Module):
     outputs: int
     width: int
     blocks: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*rows features"]) -> Float[Array, "*rows outputs"]:
         """See the class."""
-        return Dense(self.outputs, kernel_init=NEAR_ZERO)(Residual(self.width, self.blocks)(x))
+        y = Residual(self.width, self.blocks, self.dtype)(x)
+        return Dense(self.outputs, kernel_init=NEAR_ZERO)(y)
 
 
 class Critic(nn.Module):
@@ -52,11 +60,12 @@ class Critic(nn.Module):
 
     width: int
     blocks: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*rows features"]) -> Float[Array, "*rows"]:
         """See the class."""
-        return Dense(1)(Residual(self.width, self.blocks)(x))[..., 0]
+        return Dense(1)(Residual(self.width, self.blocks, self.dtype)(x))[..., 0]
 
 
 class BoneCritic(nn.Module):
@@ -68,14 +77,16 @@ class BoneCritic(nn.Module):
     skeleton: Skeleton
     width: int
     blocks: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, joints: Float[Array, "*rows joints 3"]) -> Float[Array, "*rows"]:
         """Poses of about unit size to one number each."""
         chain = kinematic_chain_space(joints, self.skeleton)
         above = np.triu_indices(chain.shape[-1])  # it is symmetric
-        bones = Residual(self.width, self.blocks)(chain[..., above[0], above[1]])
-        pose = Residual(self.width, self.blocks)(joints.reshape(*joints.shape[:-2], -1))
+        net = {"width": self.width, "blocks": self.blocks, "dtype": self.dtype}
+        bones = Residual(**net)(chain[..., above[0], above[1]])
+        pose = Residual(**net)(joints.reshape(*joints.shape[:-2], -1))
         joined = jnp.concatenate([bones, pose], axis=-1)
         both = nn.leaky_relu(Dense(self.width // 4, kernel_init=HE)(joined), 0.2)
         return Dense(1)(both)[..., 0]

@@ -140,29 +140,33 @@ class Dictionaries(nn.Module):
       joints, root: number of joints, and index of the root, which stays at the origin.
       cameras: to choose from, the shape being turned about its vertical first.
       sizes: of the dictionaries, from the shape's to the last code's.
+      dtype: what codes are computed in.
     """
 
     joints: int
     root: int
     cameras: int = 8
     sizes: tuple[int, ...] = (128, 64, 32, 16)
+    dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """Parameters: dictionaries, thresholds there and back, and what reads the last blocks."""
         last = self.sizes[-1]
         lecun = nn.initializers.lecun_normal()
-        shape = self.param("dictionary_0", lecun, (self.joints * 3, self.sizes[0]))
+
+        def own(name: str, init: Any, *size: int) -> Array:
+            return self.param(name, init, size).astype(self.dtype)
+
+        shape = own("dictionary_0", lecun, self.joints * 3, self.sizes[0])
         self.shape_dictionary = shape.reshape(self.joints, 3, -1)
         self.dictionaries = [
-            self.param(f"dictionary_{i + 1}", HE, size)
+            own(f"dictionary_{i + 1}", HE, *size)
             for i, size in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True))
         ]
         zeros = nn.initializers.zeros
-        self.there = [self.param(f"there_{i}", zeros, (size,)) for i, size in enumerate(self.sizes)]
-        self.back = [
-            self.param(f"back_{i}", zeros, (size,)) for i, size in enumerate(self.sizes[:-1])
-        ]
-        self.code = Dense(last, kernel_init=HE)
+        self.there = [own(f"there_{i}", zeros, size) for i, size in enumerate(self.sizes)]
+        self.back = [own(f"back_{i}", zeros, size) for i, size in enumerate(self.sizes[:-1])]
+        self.code = Dense(last, dtype=self.dtype, kernel_init=HE)
         self.camera = Dense(1, use_bias=False)
         self.sign_errors = self.variable("batch_stats", "sign_errors", jnp.zeros, (2,))
 
@@ -170,18 +174,21 @@ class Dictionaries(nn.Module):
         self, relative: Float[Array, "rows joints 2"]
     ) -> tuple[Float[Array, "rows joints 3"], Float[Array, "rows cameras 3 3"]]:
         """The canonical shape, and cameras to choose from: rotations."""
-        blocks = jnp.einsum("rjc,jak->rkac", relative, self.shape_dictionary, precision=HIGHEST)
+        points = relative.astype(self.dtype)
+        blocks = jnp.einsum("rjc,jak->rkac", points, self.shape_dictionary, precision=HIGHEST)
         blocks = _shrunk(blocks, self.there[0])
         for dictionary, threshold in zip(self.dictionaries, self.there[1:], strict=True):
             blocks = jnp.einsum("rkac,kl->rlac", blocks, dictionary, precision=HIGHEST)
             blocks = _shrunk(blocks, threshold)
         code = nn.relu(self.code(blocks.reshape(len(blocks), -1)))
-        axes = self.camera(jnp.moveaxis(blocks, 1, -1))[..., 0]  # [rows, 3, 2]
+        last = jnp.moveaxis(blocks, 1, -1).astype(relative.dtype)
+        axes = self.camera(last)[..., 0]  # [rows, 3, 2]
         rotation = axes_to_matrix(jnp.swapaxes(axes, 1, 2).reshape(-1, 6))
         for dictionary, threshold in zip(self.dictionaries[::-1], self.back[::-1], strict=True):
             product = jnp.einsum("rl,kl->rk", code, dictionary, precision=HIGHEST)
             code = nn.relu(product - threshold[None])
         shape = jnp.einsum("rk,jak->rja", code, self.shape_dictionary, precision=HIGHEST)
+        shape = shape.astype(relative.dtype)
         turns = axes_to_matrix(_around_vertical(self.cameras))
         cameras = jnp.einsum("rij,mjk->rmik", rotation, turns, precision=HIGHEST)
         return shape - shape[:, self.root : self.root + 1], cameras
@@ -195,8 +202,8 @@ class Dictionaries(nn.Module):
         return _sign(self.sign_errors, errors, weight)
 
 
-class Depths(nn.Module):
-    """A trunk that says how deep each joint lies, in sizes of the pose."""
+class Offsets(nn.Module):
+    """A trunk that says where each joint lies, in sizes of the pose: aside, and how deep."""
 
     joints: int
     width: int = 1024
@@ -211,11 +218,15 @@ class Depths(nn.Module):
         visible: Float[Array, "rows joints"],
         *,
         update: bool,
-    ) -> Float[Array, "rows joints"]:
+    ) -> Float[Array, "rows joints 3"]:
         """From what `rays.look` gives."""
         flat = jnp.concatenate([relative.reshape(len(relative), -1), where, visible], axis=-1)
         x = Trunk(self.width, self.blocks, self.dtype)(flat, visible.max(axis=-1), update)
-        return Dense(self.joints, kernel_init=NEAR_ZERO)(x.astype(relative.dtype))
+        x = x.astype(relative.dtype)
+        # Layers of their own: where every joint is seen, aside is never asked for.
+        depth = Dense(self.joints, kernel_init=NEAR_ZERO)(x)[..., None]
+        aside = Dense(2 * self.joints, kernel_init=NEAR_ZERO)(x).reshape(*depth.shape[:-1], 2)
+        return jnp.concatenate([aside, depth], axis=-1)
 
 
 def _shrunk(

@@ -1,6 +1,7 @@
 """Adversarial lifters: their pieces against closed forms, and small families that they solve."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -12,11 +13,13 @@ from scipy.spatial.transform import Rotation
 
 from pose3d_jax import cameras as cam
 from pose3d_jax import geometry, methods
+from pose3d_jax.disturb import Disturbance, disturb
 from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
-from pose3d_jax.methods import adversarial, chen, repnet
+from pose3d_jax.methods import adversarial, chen, monocular, repnet
 from pose3d_jax.methods.base import Info, MethodError, Mode
 from pose3d_jax.methods.chen import Chen
 from pose3d_jax.methods.monocular import turned
+from pose3d_jax.models import rays
 from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.state import init_state
 from tests import scenes
@@ -48,6 +51,20 @@ def terms(method, variables, batch, names):
             out, aux = over(variables, batched)
             found |= {name: out[name] for name in own.terms} | aux.diagnostics
     return {name: float(total[0] / count[0]) for name, (total, count) in found.items()}
+
+
+def without(clip, *joints):
+    """The clip with these joints missing."""
+    seen = clip.observations.confidence.at[..., np.array(joints, int)].set(0.0)
+    points = jnp.where(seen[..., None] > 0, clip.observations.keypoints, 0.0)
+    observations = dataclasses.replace(clip.observations, keypoints=points, confidence=seen)
+    return dataclasses.replace(clip, observations=observations)
+
+
+def in_camera(clip):
+    """Camera-frame joints of the labels, one view's."""
+    world = clip.labels.joints[:, :, None]
+    return jax.jit(cam.batched(cam.to_camera))(clip.observations.cameras, world)
 
 
 # ---------------------------------------------------------------------------------- the critics
@@ -96,10 +113,11 @@ def test_logistic_terms_are_cross_entropies():
     np.testing.assert_allclose(fool[0], -np.log(opinion[0]).sum(), rtol=1e-5)
 
 
-def decaying(weights, steps, rates):
+def decaying(weights, steps, rates, disturb=None):
     """A phase of so many steps, its learning rate falling to zero."""
     return phase(
         weights,
+        disturb=disturb,
         optimizer=optax.adam(1.0, b1=0.5, b2=0.9),
         learning_rate=lambda step: 2e-3 * (1 - step / steps),
         rates=rates,
@@ -158,6 +176,69 @@ def test_knees_bend_forwards_whatever_the_direction():
         adversarial.backward_knees(jnp.zeros((1, 2, 3)), BONE)
 
 
+@pytest.mark.parametrize(
+    ("name", "names"), [("kudo", ("fool",)), ("chen", ("fool", "cycle", "back"))]
+)
+def test_joints_hidden_from_the_lifter_are_learnt_but_not_those_that_nobody_sees(name, names):
+    """By the slopes of every term in what the lifter's last layer adds to its numbers."""
+    main = without(filmed(walkers(6)), 3, 6)  # both sides alike: half of the views are mirrored
+    batch = {"main": main, "shown": without(main, 0, 2, 5)}
+    method = make(name, width=16, critic_width=16)
+    variables = jax.jit(method.init)(jax.random.key(0), batch)
+    group = dataclasses.replace(method.groups[-1], terms=names)
+
+    def found(bias, batch):
+        lifter = variables["params"]["lifter"]
+        last = {**lifter["Dense_0"], "bias": bias}
+        own = {**variables["params"], "lifter": {**lifter, "Dense_0": last}}
+        key, step = jax.random.key(1), jnp.int32(0)
+        terms, _ = method.terms({"params": own}, batch, key, step, group=group, mode=TRAINING)
+        return {term: terms[term] for term in names}
+
+    bias = 0.1 * jax.random.normal(jax.random.key(2), (24,))
+    slopes = jax.jacrev(lambda bias, batch: {n: x for n, (x, _) in found(bias, batch).items()})
+    over = jax.vmap(slopes, in_axes=(None, 0), axis_name=BATCH_AXIS)
+    batched = jax.tree.map(lambda x: x[None], batch)
+    learnt = {term: np.abs(x.reshape(8, 3)) for term, x in jax.jit(over)(bias, batched).items()}
+    for term in names:
+        assert np.isfinite(learnt[term]).all()
+    for x in (learnt["fool"], sum(learnt.values())):
+        assert x[[0, 2, 5], :2].min() > 1e-6  # sideways, the root too
+        assert x[[1, 2, 4, 5, 7], 2].min() > 1e-6  # depths of what there is
+        # What is seen says where it is sideways, how far away the root is is known, and of what
+        # nobody sees there is nothing to learn.
+        np.testing.assert_allclose(x[[1, 4, 7], :2], 0.0, atol=1e-12)
+        np.testing.assert_allclose(x[[3, 6]], 0.0, atol=1e-12)
+
+
+def test_the_critic_takes_the_undisturbed_for_real():
+    main = filmed(walkers(6))
+    method = make("kudo", width=16, critic_width=16)
+    variables = jax.jit(method.init)(jax.random.key(0), {"main": main})
+    batch = {"main": main, "shown": without(main, 2)}
+    one, other = (terms(method, variables, b, {"real", "fake"}) for b in ({"main": main}, batch))
+    assert one["real"] == other["real"]
+    assert one["fake"] != other["fake"]
+
+
+def test_sizes_are_of_the_joints_that_count():
+    joints = np.random.default_rng(0).normal(size=(3, 8, 3)).astype(np.float32)
+    visible = np.ones((3, 8), np.float32)
+    visible[1, 5] = visible[2, 0] = visible[2, 6] = 0.0
+    about = [joints[0, 0], joints[1, 0], joints[2, visible[2] > 0].mean(axis=0)]
+    relative = joints - np.stack(about)[:, None]
+    size = [
+        np.sqrt((r[v > 0] ** 2).sum() / n)
+        for r, v, n in zip(relative, visible, (7, 6, 6), strict=True)
+    ]
+    expected = np.array(size)[:, None, None]
+    found, sizes = monocular.sized(jnp.asarray(joints), 0, jnp.asarray(visible))
+    np.testing.assert_allclose(sizes, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, relative / expected, rtol=1e-4, atol=1e-5)
+    every, _ = monocular.sized(jnp.asarray(joints), 0)
+    np.testing.assert_allclose(every[0], found[0], rtol=1e-5)
+
+
 @dataclasses.dataclass(frozen=True)
 class Told(Chen):
     """Lifts whatever it sees to one answer."""
@@ -171,14 +252,13 @@ class Told(Chen):
 @pytest.mark.parametrize("right", [True, False])
 def test_a_second_lifting_is_compared_with_what_was_turned(right):
     clip = filmed(walkers(6))
-    world = clip.labels.joints[:, :, None]
-    truth = cam.batched(cam.to_camera)(clip.observations.cameras, world)  # the root is on the axis
+    truth = in_camera(clip)  # the root is on the axis
     level = {"vertical": {"tilt": jnp.zeros(())}}
     rotation = make("chen").turns({"params": level}, (6, 1, 1), jax.random.key(1))
     moved = turned(truth, rotation, 0)
     method = Told(INFO, critic_width=16, blocks=0, answer=moved if right else truth)
     sight = method.see(clip.observations)
-    other = method.again(moved, sight)
+    other = method.again(moved, sight.visible)
     critic = method.critic.init(jax.random.key(0), adversarial.pictured(sight))["params"]
     found = method.relifted({"params": {"critic": critic}}, sight, truth, rotation, other)
     errors = [float(found[name][0] / found[name][1]) for name in ("cycle", "back")]
@@ -236,6 +316,36 @@ def test_an_adapter_undoes_what_sets_a_domain_apart():
         terms(method, state.variables, {"main": main}, {"fool_domain"})
 
 
+def test_every_network_of_chen_learns_from_two_frames_and_another_domain():
+    one, other = filmed(walkers(4)), filmed(walkers(4, 1))
+    main = jax.tree.map(
+        lambda *x: jnp.concatenate(x, axis=1) if x[0].ndim > 1 else x[0], one, other
+    )
+    batch = {"main": main, "domain": filmed(walkers(6, 2))}
+    method = make("chen", width=16, critic_width=16)
+    variables = jax.jit(method.init)(jax.random.key(0), batch)
+    batched = jax.tree.map(lambda x: x[None], batch)
+    for group in method.groups:
+
+        def loss(params, batch, group=group):
+            key, step = jax.random.key(1), jnp.int32(0)
+            found, aux = method.terms(
+                {"params": params}, batch, key, step, group=group, mode=TRAINING
+            )
+            counts = {name: found[name][1] for name in group.terms}
+            return sum(found[name][0] for name in group.terms), (counts, aux.diagnostics)
+
+        slopes = jax.vmap(jax.grad(loss, has_aux=True), in_axes=(None, 0), axis_name=BATCH_AXIS)
+        found, (counts, _) = jax.jit(slopes)(variables["params"], batched)
+        for path in group.paths:
+            for leaf in jax.tree.leaves(found[path]):
+                assert np.isfinite(leaf).all()
+                assert np.abs(leaf).max() > 0, f"{group.name}: {path}"
+        if group.name == "lifter":  # 4 clips of two frames, and 6 of one from the domain
+            expected = {"fool": 14, "fool_motion": 4, "cycle": 14 * 7, "back": 14 * 7, "knees": 8}
+            assert {name: float(count[0]) for name, count in counts.items()} == expected
+
+
 # ---------------------------------------------------------------------------------------- RepNet
 
 
@@ -267,6 +377,24 @@ def test_the_prior_is_of_size_one_and_heads_one_way():
     assert across[:, 0].min() > 0
     np.testing.assert_allclose((pose**2).sum((1, 2)) / 7, 1.0, rtol=1e-4)
     np.testing.assert_array_equal(adversarial.backward_knees(pose, WALKER), 0.0)  # no mirror image
+
+
+@pytest.mark.parametrize("joints", [(), (0,), (0, 5)], ids=["whole", "root", "root and knee"])
+def test_a_weak_perspective_camera_and_its_pose_meet_the_points_whatever_is_hidden(joints):
+    """From so far away that weak perspective holds."""
+    clip = filmed(walkers(6), 60.0)
+    truth = in_camera(clip)
+    method = make("repnet")
+    sight = method.see(without(clip, *joints).observations)
+    pose, size = monocular.sized(truth, 0)
+    scale = size * sight.far[..., None] / (60.0 * rays.SPREAD)
+    matrix = scale * jnp.broadcast_to(jnp.eye(2, 3), (*scale.shape[:-2], 2, 3))
+    off = repnet.projected(matrix, pose, sight) - sight.relative
+    assert np.abs(np.where(sight.visible[..., None] > 0, off, 0.0)).max() < 0.02
+    found = np.asarray(method.place_pose(pose, matrix, sight))
+    found = np.einsum("...ji,...nj->...ni", sight.turn, found)
+    off = found[..., :2] / found[..., 2:] - truth[..., :2] / truth[..., 2:]
+    assert np.abs(off * 60.0).max() < 0.02  # metres, of those that are hidden, too
 
 
 def test_repnet_without_hips_or_a_prior_says_so():
@@ -318,3 +446,21 @@ def test_it_solves_walkers(name):
     mean = np.broadcast_to(walkers(2048).mean(axis=0), truth.shape)
     assert p2(joints, truth) < 0.35 * p2(mean, truth)
     assert 0.3 < depth / width < 3.0
+
+
+@pytest.mark.slow
+def test_kudo_finds_joints_that_it_is_not_shown():
+    """Masked out of what the critic sees, they were 0.31 m off."""
+    weights, rates = FAMILIES["kudo"]
+    hide = functools.partial(disturb, Disturbance(joints=0.5), WALKER, 30.0)
+    method = make("kudo")
+    streams = {"main": ClipStream(filmed(walkers(2048)))}
+    state, _ = trained(method, decaying(weights, 600, rates, hide), streams, 600)
+    test = filmed(walkers(256, 2))
+    holed = jax.jit(hide)(test, jax.random.key(9)).observations
+    joints = jax.jit(method.predict)(state.variables, holed).joints[:, 0, 0]
+    align = jax.jit(jax.vmap(geometry.similarity_align, (0, 0, None)))
+    truth = test.labels.joints[:, 0]
+    off = jnp.linalg.norm(align(joints, truth, jnp.ones(8)) - truth, axis=-1)
+    hidden = np.asarray(holed.confidence)[:, 0, 0] == 0
+    assert float(off[hidden].mean()) < 0.12

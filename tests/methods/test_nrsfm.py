@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,10 @@ from pose3d_jax import methods
 from pose3d_jax.cameras import Camera
 from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
 from pose3d_jax.methods import nrsfm
-from pose3d_jax.methods.base import Info, Method, Mode
-from pose3d_jax.methods.distilled import DeepNRSfM
+from pose3d_jax.methods.base import Info, Method, MethodError, Mode
+from pose3d_jax.methods.distilled import DeepNRSfM, Distilled
 from pose3d_jax.methods.lifting import normalised_points
+from pose3d_jax.methods.monocular import Monocular
 from pose3d_jax.models import nrsfm as models
 from pose3d_jax.models import rays
 from pose3d_jax.models.layers import BATCH_AXIS
@@ -27,6 +29,7 @@ from pose3d_jax.schema import Clip, Labels, Observations
 from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.state import init_state
 from tests import scenes, toys
+from tests.walkers import WALKER, filmed, walkers
 
 JOINTS = 8
 BODY = Skeleton("body8", tuple(f"j{i}" for i in range(JOINTS)), (-1, 0, 0, 0, 0, 0, 0, 0), 0)
@@ -197,18 +200,22 @@ def test_counts_are_of_what_is_seen_and_views_that_see_nothing_change_nothing(na
         observations = dataclasses.replace(clip.observations, keypoints=keypoints)
         batch = {"main": dataclasses.replace(clip, observations=observations)}
         key, step = jax.random.key(1), jnp.int32(0)
-        return method.terms(variables, batch, key, step, group=group, mode=TRAINING)[0]
+        found, aux = method.terms(variables, batch, key, step, group=group, mode=TRAINING)
+        return found, aux.diagnostics
 
     for group in method.groups:
         call = functools.partial(terms, group=group)
         over = jax.jit(jax.vmap(call, in_axes=(None, 0), axis_name=BATCH_AXIS))
-        found = over(variables, clip.observations.keypoints[None])
+        found, diagnostics = over(variables, clip.observations.keypoints[None])
+        depth, width = diagnostics["relief"]  # which tells a collapse
+        assert depth > 0
+        assert width > 0
         assert {name: float(count[0]) for name, (_, count) in found.items()} == {
             name: expected[name] for name in group.terms
         }
         blank = confidence[..., None].max(axis=-2, keepdims=True) == 0
         moved = jnp.where(blank, -50.0, clip.observations.keypoints)
-        again = over(variables, moved[None])
+        again, _ = over(variables, moved[None])
         for term, (total, _) in found.items():
             np.testing.assert_allclose(again[term][0], total, rtol=1e-4)
 
@@ -234,6 +241,111 @@ def test_projection_and_sign_have_their_closed_forms():
     )
     errors = np.asarray(nrsfm.sign_errors(posed, flat))[whole]
     assert errors[:, 0].max() < 1e-6 < errors[:, 1].min()
+
+
+# ---------------------------------------------------------------- networks shown disturbed points
+
+
+def truth_of(sight, clip):
+    """A clip's poses as a sight has them: about the root, in its turned camera and sizes."""
+    world = clip.labels.joints[:, :, None]
+    joints = cam.batched(cam.to_camera)(clip.observations.cameras, world)
+    flat = joints.reshape(-1, *joints.shape[3:])
+    turned = jnp.einsum("rij,rnj->rni", sight.turn, flat)
+    posed = (turned - turned[:, :1]) / turned[:, :1, 2:]
+    return posed * sight.far[..., None] / rays.SPREAD
+
+
+def aside_of(sight, posed):
+    """What a student that is right says: where joints are about what stands for the root."""
+    seen = np.asarray(sight.visible)[..., None]
+    count = np.maximum(seen.sum(1, keepdims=True), 1)
+    mean = (seen * posed[..., :2]).sum(1, keepdims=True) / count
+    root_seen = np.asarray(sight.visible)[:, :1, None]
+    return posed.at[..., :2].add(-(1 - root_seen) * mean)
+
+
+class Says:
+    """A network that gives one answer."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def apply(self, *args, **kwargs):
+        return self.answer, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Right(Distilled):
+    """A teacher that finds the truth in whatever it sees, and a student of one answer."""
+
+    clip: Any = None
+    says: Any = None
+
+    def factorised(self, variables, sight, mode):
+        return truth_of(sight, self.clip), {}
+
+    @property
+    def student(self):
+        return Says(self.says)
+
+
+def without(clip, *joints):
+    """The clip with these joints missing, and a view that sees nothing."""
+    seen = clip.observations.confidence.at[..., np.array(joints)].set(0.0).at[0].set(0.0)
+    observations = dataclasses.replace(clip.observations, confidence=seen)
+    return dataclasses.replace(clip, observations=observations)
+
+
+@pytest.mark.parametrize("hidden", [(2, 5), (0, 2)], ids=["joints", "root"])
+def test_a_student_learns_where_the_joints_are_that_it_is_not_shown(hidden):
+    clip = filmed(walkers(6), 60.0)  # far away, where weak perspective holds
+    batch = {"main": clip, "shown": without(clip, *hidden)}
+    method = Right(Info(WALKER, WALKER), clip=clip)
+    sight = nrsfm.rows(method.see(batch["shown"].observations))
+    right = aside_of(sight, truth_of(sight, clip))
+
+    def term(says, batch=batch):
+        own = dataclasses.replace(method, says=says)
+        call = functools.partial(own.terms, {}, key=jax.random.key(0), step=jnp.int32(0),
+                                 group=own.groups[1], mode=TRAINING)  # fmt: skip
+        over = jax.vmap(lambda b: call(batch=b)[0]["distilled"], axis_name=BATCH_AXIS)
+        total, count = over(jax.tree.map(lambda x: x[None], batch))
+        assert count[0] == 5 * 8
+        return float(total[0])
+
+    assert term(right) < 40 * 2e-3
+    # Sideways, what is said counts of the joints that are not shown alone.
+    moved = right.at[:, :, 0].add(0.3).at[:, :, 1].add(0.4)
+    assert term(moved) == pytest.approx(5 * 2 * 0.5, abs=0.1)
+    joints = dataclasses.replace(method, says=right).predict({}, batch["shown"].observations).joints
+    off = joints[..., :2] / joints[..., 2:] - clip.observations.keypoints
+    assert np.abs(off[1:]).max() * 60.0 < 0.02  # metres
+
+
+def test_a_factorisation_that_is_shown_less_answers_for_all_there_is():
+    clip = filmed(walkers(6), 60.0)
+    shown = without(clip, 0, 2)
+    method = Right(Info(WALKER, WALKER), clip=clip)
+    for batch, views in (({"main": clip}, 6), ({"main": clip, "shown": shown}, 5)):
+        call = functools.partial(method.terms, {}, key=jax.random.key(0), step=jnp.int32(0),
+                                 group=method.groups[0], mode=TRAINING)  # fmt: skip
+        over = jax.vmap(lambda b, call=call: call(batch=b)[0], axis_name=BATCH_AXIS)
+        found = over(jax.tree.map(lambda x: x[None], batch))
+        total, count = found["orthographic"]
+        assert count[0] == 8 * views
+        assert total[0] / count[0] < 1e-2
+
+
+# --------------------------------------------------------------------------- networks and errors
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, m in methods.METHODS.items() if issubclass(m, Monocular)]
+)
+def test_a_refusal_names_the_method_as_configs_do(name):
+    with pytest.raises(MethodError, match=f"method {name} compares"):
+        methods.create({"name": name}, Info(toys.BONE, WALKER))
 
 
 def test_blocks_are_shrunk_as_the_sum_of_their_norms_asks():
@@ -264,3 +376,58 @@ def test_a_shape_turned_is_the_same_shape_to_its_basis():
     np.testing.assert_allclose(found, shape - shape[:, :1], atol=1e-5)
     deformation = method.model.apply(own, coefficients, method="deformation")
     np.testing.assert_allclose(deformation, ((moved - moved[:, :1]) ** 2).sum(-1), rtol=1e-4)
+
+
+def test_canonicalisation_is_told_of_a_shape_turned_at_random_and_held_against_it():
+    """The term by NumPy and SciPy, from parameters and turns that are known."""
+    clip = scenes.batch(size=4, views=2)
+    method, variables = made("c3dpo", clip)
+    rng = np.random.default_rng(0)
+
+    def random(path, x):
+        if "sign_errors" in jax.tree_util.keystr(path):
+            return x
+        size = 0.3 * rng.normal(size=x.shape) + ("scale" in str(path) or "var" in str(path))
+        return jnp.asarray(np.abs(size) if "var" in str(path) else size, jnp.float32)
+
+    variables = jax.tree_util.tree_map_with_path(random, variables)
+    group = dataclasses.replace(method.groups[0], terms=("canonical",))
+    key = jax.random.key(3)
+
+    def term(variables, batch):
+        return method.terms(variables, batch, key, jnp.int32(0), group=group, mode=Mode())[0]
+
+    over = jax.jit(jax.vmap(term, in_axes=(None, 0), axis_name=BATCH_AXIS))
+    total, count = over(variables, {"main": jax.tree.map(lambda x: x[None], clip)})["canonical"]
+
+    own = {name: tree["c3dpo"] for name, tree in variables.items()}
+    sight = nrsfm.rows(method.see(clip.observations))
+    apply = functools.partial(method.model.apply, own)
+    weights, _ = apply(sight.relative, sight.where, sight.visible, update=False)
+    shape = np.asarray(apply(weights, method="shape"))
+    quaternion = jax.random.normal(jax.random.split(key)[1], (8, 4))
+    turns = Rotation.from_quat(np.asarray(quaternion)[:, [1, 2, 3, 0]]).as_matrix()
+    own = jax.tree.map(np.asarray, own)
+    params, stats = (own[name]["canonicalisation"] for name in ("params", "batch_stats"))
+
+    def layer(i, x):
+        dense, norm = params[f"Dense_{i}"], params[f"BatchNorm_{i}"]
+        x = x @ dense["kernel"] + dense["bias"]
+        mean, var = (stats[f"BatchNorm_{i}"][name] for name in ("mean", "var"))
+        return np.maximum((x - mean) / np.sqrt(var + 1e-5) * norm["scale"] + norm["bias"], 0)
+
+    def expected(shown):
+        x = layer(0, shown.reshape(8, -1))
+        for i in (1, 3):
+            x = x + layer(i + 1, layer(i, x))
+        last = own["params"]["canonical_coefficients"]
+        found = x @ last["kernel"] + last["bias"]
+        back = own["params"]["mean"] + np.einsum("rk,kjc->rjc", found, own["params"]["basis"])
+        off = np.linalg.norm(back - back[:, :1] - shape, axis=-1)
+        return (0.01 * (np.sqrt(1 + (off / 0.01) ** 2) - 1)).sum()
+
+    right = expected(np.einsum("rij,rnj->rni", turns, shape))
+    assert float(count[0]) == 8 * 17
+    np.testing.assert_allclose(total[0], right, rtol=1e-3)
+    for wrong in (shape, np.zeros_like(shape)):  # not turned; not told
+        assert abs(expected(wrong) - right) > 0.01 * right

@@ -1,0 +1,39 @@
+"""Streams of examples: what meets a method that cannot learn from it is refused by name."""
+
+import pytest
+
+from data_prep import writer
+from pose3d_jax import methods, streams
+from pose3d_jax.config import ConfigError
+from pose3d_jax.data import poses
+from pose3d_jax.methods.base import Info
+from tests import scenes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A split with labels, one without."""
+    folder = tmp_path_factory.mktemp("streams") / "set"
+    splits = {
+        split: [scenes.record(split, split=split, frames=4, labelled=split == "labelled")]
+        for split in ("labelled", "unlabelled")
+    }
+    writer.write(folder, "scene", splits, description="")
+    return {split: poses.load([folder], split) for split in splits}
+
+
+def test_repnet_is_not_given_a_prior_without_poses(data):
+    method = methods.create({"name": "repnet"}, Info(scenes.H36M, scenes.H36M))
+    stream = {"window": 1, "stride": None, "batch_size": 2}
+    config = {
+        "method": {"name": "repnet"},
+        "data": {"fps": 0.0},
+        "streams": {"main": stream, "prior": stream},
+    }
+    main, labelled = data["unlabelled"], data["labelled"]
+    found, _ = streams.examples(config, method, {"main": main, "prior": labelled}, 1)
+    assert found["prior"].poses.size == 4
+    with pytest.raises(ConfigError, match=r"streams.prior has no pose .* a split with labels"):
+        streams.examples(config, method, {"main": main, "prior": main}, 1)
+    with pytest.raises(ConfigError, match=r"method repnet learns from .* a stream 'prior'"):
+        streams.examples(config, method, {"main": main}, 1)
