@@ -142,6 +142,26 @@ def matrix_to_axis_angle(rotation: Float[Array, "*batch 3 3"]) -> Float[Array, "
     return quaternion_to_axis_angle(matrix_to_quaternion(rotation))
 
 
+def scale_and_shift(
+    source: Float[Array, "points 2"],
+    target: Float[Array, "points 2"],
+    weight: Float[Array, "points"],
+) -> tuple[Float[Array, ""], Float[Array, "2"]]:
+    """The scale s and the shift t for which `s source + t` is closest to `target`.
+
+    Weighted least squares, in closed form: the best weak-perspective camera of a turned pose
+    (Kanazawa et al., "Learning 3D Human Dynamics from Video", CVPR 2019, section 3.1). The scale is
+    0 where the points of `source` coincide or none has weight, and then the shift the mean of
+    `target`.
+    """
+    share = (weight / jnp.maximum(jnp.sum(weight), 1e-12))[:, None]
+    middle, wanted = (jnp.sum(share * x, axis=0) for x in (source, target))
+    from_middle = source - middle[None]
+    across = jnp.sum(share * from_middle * (target - wanted[None]))
+    scale = safe_divide(across, jnp.sum(share * from_middle**2))
+    return scale, wanted - scale * middle
+
+
 def similarity_align(
     source: Float[Array, "points 3"],
     target: Float[Array, "points 3"],

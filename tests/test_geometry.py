@@ -22,6 +22,7 @@ from pose3d_jax.geometry import (
     rotate,
     safe_divide,
     safe_norm,
+    scale_and_shift,
     similarity_align,
 )
 
@@ -172,6 +173,23 @@ def test_gradients_at_half_a_turn_are_finite():
     slopes = jax.jit(jax.jacobian(matrix_to_axis_angle))
     for half in (np.diag([1.0, -1, -1]), np.diag([-1.0, 1, -1]), np.diag([-1.0, -1, 1])):
         assert np.isfinite(slopes(f32(half))).all()
+
+
+def test_scale_and_shift_are_numpy_s_least_squares():
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(2, 9, 2))
+    weight = rng.uniform(size=9) * (rng.uniform(size=9) > 0.3)
+    # Unknowns s, x, y; a row for each coordinate.
+    rows = np.concatenate([source.reshape(-1, 1), np.tile(np.eye(2), (9, 1))], axis=1)
+    heavy = np.sqrt(np.repeat(weight, 2))
+    expected = np.linalg.lstsq(heavy[:, None] * rows, heavy * target.ravel())[0]
+    scale, shift = jax.jit(scale_and_shift)(f32(source), f32(target), f32(weight))
+    assert_allclose([scale, *shift], expected, rtol=1e-4, atol=1e-5)
+    for points, weights in ((np.ones((9, 2)), weight), (source, np.zeros(9))):
+        one = jax.jit(jax.value_and_grad(lambda *x: jnp.sum(scale_and_shift(*x)[1])))
+        value, slope = one(f32(points), f32(target), f32(weights))
+        assert np.isfinite(value)
+        assert np.isfinite(slope).all()
 
 
 def test_align_matches_kabsch():

@@ -92,6 +92,44 @@ class BoneCritic(nn.Module):
         return Dense(1)(both)[..., 0]
 
 
+class BodyCritic(nn.Module):
+    """A factorised critic of bodies: of each joint's rotation, of all together, and of the shape.
+
+    Kanazawa et al., "End-to-end Recovery of Human Shape and Pose" (CVPR 2018), section 3.3: that of
+    the whole pose sees the features that those of the joints have, which share their first layers.
+    The root's rotation is not judged: people may face any way.
+
+    Attributes:
+      width: of the critic of the whole pose.
+      dtype: what the network computes in.
+    """
+
+    width: int = 1024
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        rotations: Float[Array, "*rows joints 3 3"],
+        shape: Float[Array, "*rows components"],
+    ) -> Float[Array, "*rows critics"]:
+        """A number for each joint but the root, then that of the pose, then that of the shape."""
+
+        def layer(x: Array, width: int) -> Array:
+            return nn.leaky_relu(Dense(width, dtype=self.dtype, kernel_init=HE)(x), 0.2)
+
+        rows = rotations.shape[:-3]
+        each = rotations[..., 1:, :, :].reshape(*rows, -1, 9)
+        features = layer(layer(each, 32), 32)
+        own = self.param("joints", HE, (each.shape[-2], 32))
+        offset = self.param("offsets", nn.initializers.zeros, (each.shape[-2],))
+        joints = jnp.sum(features * jnp.broadcast_to(own, features.shape), axis=-1)
+        joints = joints + jnp.broadcast_to(offset, joints.shape)
+        whole = Dense(1)(layer(layer(features.reshape(*rows, -1), self.width), self.width))
+        body = Dense(1)(layer(layer(shape, 10), 5))
+        return jnp.concatenate([joints, whole, body], axis=-1).astype(rotations.dtype)
+
+
 def kinematic_chain_space(
     joints: Float[Array, "*rows joints 3"], skeleton: Skeleton
 ) -> Float[Array, "*rows bones bones"]:

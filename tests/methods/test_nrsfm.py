@@ -108,7 +108,9 @@ FIRST = {
 PRIORS = {"canonical": constant(0.1), "deformation": constant(0.02), "depth": constant(0.02)}
 
 
-@pytest.mark.parametrize("projection", ["orthographic", "perspective"])
+@pytest.mark.parametrize(
+    "projection", [pytest.param("orthographic", marks=pytest.mark.slow), "perspective"]
+)
 def test_c3dpo_finds_shapes_of_low_rank(projection):
     """From seed 2; one start in four ends in another minimum, with four times the loss."""
     distance = {"orthographic": 60.0, "perspective": 3.0}[projection]

@@ -3,9 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from pose3d_jax import skeleton
-from pose3d_jax.models.critic import BoneCritic, Critic, Regressor, kinematic_chain_space
+from pose3d_jax.models.critic import (
+    BodyCritic,
+    BoneCritic,
+    Critic,
+    Regressor,
+    kinematic_chain_space,
+)
 
 H36M = skeleton.get("h36m17")
 
@@ -55,3 +62,25 @@ def test_a_regressor_starts_near_zero():
     found = net.apply(net.init(jax.random.key(0), x), x)
     assert found.shape == (8, 4)
     assert 0 < np.abs(found).max() < 0.3
+
+
+def test_a_body_s_critics_see_what_they_are_named_for():
+    """Each joint's its rotation, the pose's all but the root's, the shape's the shape alone."""
+    rng = np.random.default_rng(0)
+    turns = jnp.asarray(Rotation.random(2 * 6, random_state=0).as_matrix(), jnp.float32)
+    turns, shape = turns.reshape(2, 6, 3, 3), jnp.asarray(rng.normal(size=(2, 4)), jnp.float32)
+    critic = BodyCritic(width=16)
+    variables = critic.init(jax.random.key(0), turns, shape)
+    run = jax.jit(lambda *body: critic.apply(variables, *body))
+    first = run(turns, shape)
+    assert first.shape == (2, 7)  # five joints, the pose, the shape
+
+    def changed(*body):
+        return np.flatnonzero(np.abs(run(*body) - first)[1] > 1e-6).tolist()
+
+    assert changed(turns.at[1, 0].set(jnp.eye(3)), shape) == []
+    assert changed(turns.at[1, 3].set(jnp.eye(3)), shape) == [2, 5]
+    assert changed(turns, shape.at[1].add(1.0)) == [6]
+    # Joints share what is looked for, and weigh it by themselves.
+    same = run(turns.at[1, 1:].set(turns[1, 1]), shape)[1, :5]
+    assert len(np.unique(np.round(same, 6))) == 5
