@@ -1,0 +1,102 @@
+"""Tracks of people who cross, are lost and come back; boxes and crops by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from pose3d_jax.tracking import Track, boxes, crop, tracks
+
+BODY = np.random.default_rng(0).uniform(-1, 1, (25, 2)) * [20, 60]
+
+
+def walker(start, velocity, frames, size=1.0, seed=0):
+    """Keypoints of a person who walks: [frames, 25, 3]."""
+    rng = np.random.default_rng(seed)
+    place = np.asarray(start) + np.arange(frames)[:, None] * np.asarray(velocity)
+    points = place[:, None] + size * BODY + rng.normal(0, 1.0, (frames, 25, 2))
+    return np.concatenate([points, np.ones((frames, 25, 1))], axis=-1)
+
+
+def shuffled(people, seed=0):
+    """Frames of several people's [frames, 25, 3], in any order; rows of zeros are not there."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for frame in range(len(people[0])):
+        there = [p[frame] for p in people if p[frame, :, 2].any()]
+        found.append(np.array([there[i] for i in rng.permutation(len(there))]).reshape(-1, 25, 3))
+    return found
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**31), st.integers(2, 4))
+def test_people_who_walk_past_one_another_stay_who_they_are(seed, number):
+    rng = np.random.default_rng(seed)
+    people = [
+        walker((100 + 500 * (i % 2), 100 + 45 * i), (10 - 20 * (i % 2), 0), 50, seed=i)
+        for i in range(number)
+    ]
+    found = tracks(shuffled(people, rng.integers(2**31)))
+    assert len(found) == number
+    wanted = {p[0, 0, 0]: p for p in people}
+    for track in found:
+        assert_allclose(track.keypoints, wanted[track.keypoints[0, 0, 0]])
+
+
+def test_who_is_lost_for_a_while_comes_back_and_for_long_is_another():
+    person = walker((100, 100), (4, 1), 60)
+    person[20:28] = 0
+    (track,) = tracks(shuffled([person]))
+    assert (track.start, track.frames) == (0, 60)
+    assert_allclose(track.keypoints, person)
+    person[20:40] = 0
+    first, second = tracks(shuffled([person]))
+    assert (first.start, first.frames) == (0, 20)
+    assert (second.start, second.frames) == (40, 20)
+
+
+def test_short_tracks_and_empty_frames_are_left_out():
+    person = walker((100, 100), (4, 1), 30)
+    assert tracks(shuffled([person[:12]])) == []
+    assert tracks([np.zeros((0, 25, 3))] * 5) == []
+    lone = np.zeros((1, 25, 3))
+    lone[0, 3] = [5, 5, 0.9]  # one joint is nobody
+    assert tracks([lone] * 20) == []
+
+
+def test_a_jump_across_the_image_is_another_person():
+    person = walker((100, 100), (0, 0), 40)
+    person[20:, :, 0] += 600
+    assert [t.start for t in tracks(shuffled([person]))] == [0, 20]
+
+
+def test_boxes_are_around_what_is_found_and_between_frames_where_nothing_is():
+    keypoints = np.zeros((5, 4, 3))
+    for frame in (0, 1, 3, 4):
+        x = 10.0 * frame
+        keypoints[frame] = [[x, 0, 1], [x + 30, 40, 1], [x + 10, 20, 1], [999, 999, 0]]
+    middle, height = boxes(Track(7, keypoints), smooth=1e-3)
+    assert_allclose(middle, [[15 + 10 * i, 20] for i in range(5)])
+    assert_allclose(height, 50)
+    shaken = keypoints + np.random.default_rng(0).normal(0, 3, keypoints.shape) * [1, 1, 0]
+    many = Track(0, np.tile(shaken, (10, 1, 1)))
+    rough, smooth = boxes(many, smooth=1e-3)[1], boxes(many)[1]
+    assert np.abs(np.diff(smooth)).mean() < 0.3 * np.abs(np.diff(rough)).mean()
+
+
+def test_a_crop_has_its_person_in_the_middle_and_of_the_size_asked_for():
+    person = walker((400, 300), (3, 0), 20, size=2.0)
+    person[:, 5] = 0
+    track = Track(0, person)
+    middle, height = boxes(track)
+    found, scale = crop(person, middle, height)
+    there = found[..., 2] > 0
+    assert (there == (person[..., 2] > 0)).all()
+    assert not found[~there].any()
+    for frame in range(20):
+        points = found[frame, there[frame], :2]
+        assert np.linalg.norm(np.ptp(points, axis=0)) == pytest.approx(150, rel=0.05)
+        assert_allclose((points.min(axis=0) + points.max(axis=0)) / 2, 111.5, atol=3)
+    back = (found[..., :2] - 111.5) / scale[:, None, None] + middle[:, None]
+    assert_allclose(back[there], person[..., :2][there], atol=1e-9)
