@@ -227,6 +227,7 @@ def test_a_file_is_no_work_directory(data, tmp_path):
         train.run(config(data), tmp_path / "file")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["supervised"], indirect=True)
 def test_profile_is_a_trace_and_changes_nothing(run, data, tmp_path):
     profiled = train.run(config(data), tmp_path, profile=True)

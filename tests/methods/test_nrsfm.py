@@ -299,6 +299,7 @@ def without(clip, *joints):
     return dataclasses.replace(clip, observations=observations)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [(2, 5), (0, 2)], ids=["joints", "root"])
 def test_a_student_learns_where_the_joints_are_that_it_is_not_shown(hidden):
     clip = filmed(walkers(6), 60.0)  # far away, where weak perspective holds
