@@ -7,7 +7,7 @@ from pose3d_jax import references
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses, windows
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.methods.base import Method, context_of, labelled_by
+from pose3d_jax.methods.base import Method, context_of, needs_labels_of
 from pose3d_jax.noise import Noise
 
 
@@ -62,7 +62,7 @@ def examples(
     windows enough for or that the devices cannot share, and for streams without the labels that the
     method learns from.
     """
-    for name in labelled_by(method):
+    for name in needs_labels_of(method):
         _check_labelled(config["method"]["name"], name, splits)
     several = any(context_of(method)) or config["streams"]["main"]["window"] > 1
     fps = float(config["data"]["fps"] or splits["main"].identities[0].fps) if several else 0.0

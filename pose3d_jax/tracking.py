@@ -29,7 +29,7 @@ class Track:
 
 
 def tracks(
-    frames: Sequence[Float[Array, "people joints 3"]],
+    frames: Sequence[Float[Array, "_ joints 3"]],
     *,
     reach: float = 0.3,
     gap: int = 10,

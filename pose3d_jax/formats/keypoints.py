@@ -13,7 +13,7 @@ from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.sources import SourceError
 
 Array = np.ndarray
-People = Float[Array, "people joints 3"]  # x, y in pixels, confidence; 0 where not found
+People = Float[Array, "_ joints 3"]  # x, y in pixels, confidence; 0 where not found
 
 # Joint sets by the numbers that a person's list has.
 _SETS = {3 * skeleton.get(name).size: name for name in ("body25", "coco18")}

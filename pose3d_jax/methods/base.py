@@ -106,9 +106,9 @@ def context_of(method: Method) -> tuple[int, int]:
     return getattr(method, "context", (0, 0))
 
 
-def labelled_by(method: Method) -> tuple[str, ...]:
-    """Streams whose poses, whole ones, a method learns from: those of its attribute `labelled`."""
-    return getattr(method, "labelled", ())
+def needs_labels_of(method: Method) -> tuple[str, ...]:
+    """Streams whose whole poses a method learns from: those of its attribute `needs_labels`."""
+    return getattr(method, "needs_labels", ())
 
 
 def covers(prefix: str, path: str) -> bool:

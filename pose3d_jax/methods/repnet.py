@@ -62,8 +62,8 @@ class RepNet(Monocular):
                 raise MethodError(f"method repnet needs the joint {hip}, which {joints.name} lacks")
 
     @property
-    def labelled(self) -> tuple[str, ...]:
-        """See `base.labelled_by`."""
+    def needs_labels(self) -> tuple[str, ...]:
+        """See `base.needs_labels_of`."""
         return ("prior",)
 
     @property
