@@ -61,6 +61,11 @@ def _rigs() -> dict:
     return json.loads((_HERE / "cmu_rigs.json").read_text())
 
 
+def rig_joints(rig: str) -> list[str]:
+    """Names of a source rig's joints, in the order of its positions."""
+    return _rigs()["rigs"][rig]["joints"]
+
+
 def load_positions(path: Path) -> Sources:
     """The clips of the published positions at 30 fps (npz). Raises `SourceError`."""
     try:
@@ -115,7 +120,7 @@ def load_originals(folder: Path) -> Sources:
 
 def _in_rig_order(clip: str, read: Callable[[], motion_files.Motion]) -> np.ndarray:
     motion = read()
-    wanted = _rigs()["rigs"][clip.partition("/")[0]]["joints"]
+    wanted = rig_joints(clip.partition("/")[0])
     missing = [joint for joint in wanted if joint not in motion.joints]
     if missing:
         raise SourceError(f"{clip}: its file has no joint {', '.join(missing)}")

@@ -60,6 +60,7 @@ def write(
     views = len(first.identity.camera_names)
     keypoints = skeleton.get(first.identity.keypoint_skeleton).size
     joints = skeleton.get(first.identity.joint_skeleton).size
+    body = _body(first)
     with _scratch_beside(directory) as scratch:
         new = scratch / "new"
         new.mkdir()
@@ -70,7 +71,7 @@ def write(
             description=description,
             citation=citation,
             license=terms,
-            features=records.features(views, keypoints, joints),
+            features=records.features(views, keypoints, joints, body),
             metadata=tfds.core.MetadataDict(),
         )
         # Straight to its file, record by record: the library's builders hold a split in memory.
@@ -80,6 +81,11 @@ def write(
             for record in found:
                 schema.validate(record)
                 _check_consistent(name, split, first.identity, record)
+                if _body(record) != body:
+                    raise schema.SchemaError(
+                        f"clip {name}/{record.identity.clip}: has a body of (parts, components) "
+                        f"{_body(record)}, the dataset's first clip {body}; write two datasets"
+                    )
                 proof.add(record)
                 shards.add_examples({split: [records.encode(record)]})
         info.metadata.update(proof.summary())
@@ -88,6 +94,12 @@ def write(
         integrity.write_checksums(new)
         _replace(directory, new, scratch / "replaced")
     return proof
+
+
+def _body(record: schema.Record) -> tuple[int, int] | None:
+    """Parts and components of a record's body, where it has one."""
+    body = record.clip.labels.body
+    return None if body is None else (body.rotations.shape[1], body.shape.shape[1])
 
 
 def _check_names(*names: str) -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from pose3d_jax import cameras as cam
 from pose3d_jax.cameras import Camera
+from pose3d_jax.errors import UserError
 from pose3d_jax.geometry import HIGHEST, axis_angle_to_matrix
 from pose3d_jax.schema import Clip
 from pose3d_jax.skeleton import Skeleton
@@ -74,6 +75,11 @@ def _move(settings: Augmentation, skeleton: Skeleton, clip: Clip, key: Key[Array
     """One clip `[T, ...]` with its body, direction and cameras changed."""
     turn_key, flip_key, body_key, camera_key = jax.random.split(key, 4)
     observations, labels = clip.observations, clip.labels
+    if labels.body is not None:
+        raise UserError(
+            "the clips have bodies, which an augmentation that moves joints would leave behind; "
+            "keep to `missing` in the phase's augmentation"
+        )
     views = observations.confidence.shape[1]
     valid = labels.joints_valid
     if settings.rebuilds:

@@ -5,6 +5,7 @@ Loper et al., "SMPL: A Skinned Multi-Person Linear Model" (SIGGRAPH Asia 2015). 
 vertices, joints and shapes. Lengths are in the file's unit, metres for all published ones.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,25 @@ def pose(
     return vertices + translation[..., None, :], joints + translation[..., None, :]
 
 
+def part(
+    body: Body, regressor: Float[Array, "points vertices"]
+) -> tuple[Body, Float[Array, "points used"]]:
+    """The body of those vertices alone that a regressor of points uses, and it of them.
+
+    For who needs the points and no mesh: they and the joints are those of the whole body.
+    """
+    used = np.flatnonzero(np.any(np.asarray(regressor) != 0, axis=0))
+    small = dataclasses.replace(
+        body,
+        template=body.template[:, used],
+        shapes=body.shapes[:, :, used],
+        poses=body.poses[:, :, used],
+        weights=body.weights[:, used],
+        faces=jnp.zeros((0, 3), jnp.int32),
+    )
+    return small, jnp.asarray(regressor)[:, used]
+
+
 def regress(
     regressor: Float[Array, "points vertices"], vertices: Float[Array, "*batch vertices 3"]
 ) -> Float[Array, "*batch points 3"]:
@@ -139,15 +159,7 @@ def load(path: str | Path, components: int = 10) -> Body:
     Raises `BodyError` for a body that is not one (see `make`), `sources.SourceError` for a file
     that cannot be read, lacks a key, or holds classes that a body has no need of.
     """
-    path = Path(path)
-    keys = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
-    if path.suffix == ".npz":
-        table = sources.load_npz(path, *keys)
-    elif path.suffix == ".pkl":
-        table = sources.load_pickle(path, inert=("chumpy", "scipy"))
-    else:
-        raise BodyError(f"{path}: a body is a .npz or a .pkl file, as its licensor gives it")
-    found = {key: _plain(sources.member(table, key, str(path)), f"{path}, {key}") for key in keys}
+    found = arrays(path)
     return make(
         template=found["v_template"],
         shapes=found["shapedirs"],
@@ -159,6 +171,26 @@ def load(path: str | Path, components: int = 10) -> Body:
         components=components,
         where=str(path),
     )
+
+
+_KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
+
+
+def arrays(path: str | Path, *more: str) -> dict[str, Any]:
+    """What a body's file says, by the keys of SMPL's files; of `more` what there is.
+
+    Raises as `load` does, but does not look into the arrays.
+    """
+    path = Path(path)
+    if path.suffix == ".npz":
+        table = sources.load_npz(path, *_KEYS, *more)
+    elif path.suffix == ".pkl":
+        table = sources.load_pickle(path, inert=("chumpy", "scipy"))
+    else:
+        raise BodyError(f"{path}: a body is a .npz or a .pkl file, as its licensor gives it")
+    there = isinstance(table, dict)
+    keys = (*_KEYS, *(key for key in more if there and key in table))
+    return {key: _plain(sources.member(table, key, str(path)), f"{path}, {key}") for key in keys}
 
 
 def make(

@@ -1,8 +1,8 @@
 """The clip: what one record of a shard holds, on disk, on the host and on the device.
 
-Words and shapes: B batch, T frames, V views, J joints; metres, raw pixels, world z up. A missing
-keypoint has confidence 0, a missing label `joints_valid` 0, a missing view is all zeros. Padding is
-the same as missing, so that clips of different sets form one batch.
+Words and shapes: B batch, T frames, V views, J joints, P parts of a body; metres, raw pixels, world
+z up. A missing keypoint has confidence 0, a missing label `joints_valid` 0, a missing view is all
+zeros. Padding is the same as missing, so that clips of different sets form one batch.
 """
 
 import dataclasses
@@ -28,11 +28,21 @@ class Observations:
 
 
 @struct.dataclass
+class BodyLabels:
+    """How a body of SMPL's layout (`body.py`) stands, and which it is."""
+
+    rotations: Leaf  # [*time, parts, 3] vectors; of the root in the world, else in the parent
+    shape: Leaf  # [*time, components]
+    valid: Leaf  # [*time] 1 = labelled, 0 = not
+
+
+@struct.dataclass
 class Labels:
     """What only a loss or a metric may see."""
 
     joints: Leaf  # [*time, joints, 3] world, metres; zeros where invalid
     joints_valid: Leaf  # [*time, joints] 1 = labelled, 0 = not
+    body: BodyLabels | None = None  # where a set has such
 
 
 @struct.dataclass
@@ -95,7 +105,7 @@ _CAMERA_SHAPES: dict[str, tuple[int, ...]] = {
     "size": (2,),
 }
 
-
+_BODY = dataclasses.fields(BodyLabels)
 _ROTATION_TOLERANCE = 1e-3
 _FPS = (1e-4, 1e6)  # four decimals are kept
 
@@ -120,8 +130,13 @@ def validate(record: Record) -> None:
         "joints_valid": labels.joints_valid,
         **{f"cameras.{field}": getattr(observations.cameras, field) for field in _CAMERA_SHAPES},
     }
+    if labels.body is not None:
+        body = labels.body
+        given |= {f"body.{field.name}": getattr(body, field.name) for field in _BODY}
     arrays = {field: _single_precision(name, field, array) for field, array in given.items()}
     _check_shapes(name, identity, arrays)
+    if labels.body is not None:
+        _check_body(name, arrays)
     for field, array in arrays.items():
         _check_finite(name, field, array)
     confidence = arrays["confidence"]
@@ -223,6 +238,21 @@ def _check_shapes(name: str, identity: Identity, arrays: Mapping[str, np.ndarray
                 f"{name}: {field} has shape {arrays[field].shape}, expected {expected}: the frames "
                 f"and views of the keypoints, the joints of the skeletons"
             )
+
+
+def _check_body(name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises `SchemaError` where a body's labels are not of the clip's frames, or valid by half."""
+    frames = len(arrays["joints"])
+    rotations, shape, valid = (arrays[f"body.{field.name}"] for field in _BODY)
+    expected = ((frames, *rotations.shape[1:2], 3), (frames, *shape.shape[1:2]), (frames,))
+    found = (rotations.shape, shape.shape, valid.shape)
+    if found != expected or 0 in rotations.shape[1:]:
+        raise SchemaError(
+            f"{name}: body has rotations {found[0]}, shape {found[1]}, valid {found[2]}; expected "
+            f"[T, parts, 3], [T, components] and [T] for {frames} frames"
+        )
+    if not np.isin(valid, (0, 1)).all():
+        raise SchemaError(f"{name}: body.valid has values other than 0 and 1; 1 marks a label")
 
 
 def _joints(name: str, field: str, identity: Identity) -> int:

@@ -66,6 +66,9 @@ class PoseSet:
             joints_valid=jnp.where(inside[..., None], labels.joints_valid, 0.0),
             joints=jnp.where(observed, labels.joints, 0.0),
         )
+        if labels.body is not None:
+            valid = jnp.where(inside, labels.body.valid, 0.0)
+            labels = dataclasses.replace(labels, body=dataclasses.replace(labels.body, valid=valid))
         return Clip(observations, labels, self.recording[indices])
 
 
@@ -176,6 +179,7 @@ def load(
         for record in found
     ]
 
+    _check_bodies(found)
     if recordings is None:
         recordings = tuple(sorted({_recording(identity) for identity in identities}))
     rows = {name: row for row, name in enumerate(recordings)}
@@ -261,6 +265,20 @@ def _common(identities: Iterable[Identity], field: str, wanted: str | None) -> s
         which = ", ".join(f"{name} in {dataset}" for name, dataset in by_set.items())
         raise DataError(f"the data sets differ in {field}: {which}; set data.{field}")
     return next(iter(by_set))
+
+
+def _check_bodies(found: Iterable[Record]) -> None:
+    """Raises `DataError` where only some sets have bodies, or those of other layouts."""
+    kinds: dict[str, str] = {}
+    for clip, identity in found:
+        body = clip.labels.body
+        kind = "no bodies"
+        if body is not None:
+            kind = f"bodies of {body.rotations.shape[1]} parts, {body.shape.shape[1]} components"
+        kinds.setdefault(kind, identity.dataset)
+    if len(kinds) > 1:
+        which = ", ".join(f"{name} has {kind}" for kind, name in kinds.items())
+        raise DataError(f"{which}; such sets cannot be joined, correct data.path")
 
 
 def _reorder(record: Record, keypoints: Skeleton, joints: Skeleton) -> Clip:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pose3d_jax.cameras import Camera
-from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
+from pose3d_jax.schema import BodyLabels, Clip, Identity, Labels, Observations, Record
 
 # Trailing axes of a camera's fields, as in `cameras.Camera`.
 _CAMERA_AXES = {
@@ -21,11 +21,16 @@ _CAMERA_AXES = {
     "size": (2,),
 }
 
+_BODY = tuple(field.name for field in dataclasses.fields(BodyLabels))
 
-def features(views: int, keypoints: int, joints: int) -> tfds.features.FeaturesDict:
+
+def features(
+    views: int, keypoints: int, joints: int, body: tuple[int, int] | None = None
+) -> tfds.features.FeaturesDict:
     """What one example holds: the clip's arrays over any number of frames, and its identity.
 
-    `views`, `keypoints` and `joints` are fixed for a dataset, so that its clips can be stacked.
+    `views`, `keypoints`, `joints`, and of labels of a `body` its parts and components, are fixed
+    for a dataset, so that its clips can be stacked.
     """
     arrays = {
         "keypoints": (views, keypoints, 2),
@@ -34,6 +39,9 @@ def features(views: int, keypoints: int, joints: int) -> tfds.features.FeaturesD
         "joints": (joints, 3),
         "joints_valid": (joints,),
     }
+    if body is not None:
+        parts, components = body
+        arrays |= {"body_rotations": (parts, 3), "body_shape": (components,), "body_valid": ()}
     # `dict[str, Any]`: the library's feature classes have no common public type.
     spec: dict[str, Any] = {
         name: tfds.features.Tensor(shape=(None, *axes), dtype=np.float32)
@@ -60,6 +68,8 @@ def encode(record: Record) -> dict[str, Any]:
         "joints": labels.joints,
         "joints_valid": labels.joints_valid,
     }
+    if labels.body is not None:
+        arrays |= {f"body_{name}": getattr(labels.body, name) for name in _BODY}
     identity = dataclasses.asdict(record.identity)
     identity["camera_names"] = list(record.identity.camera_names)
     return {name: np.asarray(array, np.float32) for name, array in arrays.items()} | identity
@@ -72,7 +82,10 @@ def decode(example: Mapping[str, Any]) -> Record:
     """
     cameras = Camera(**{name: example[f"camera_{name}"] for name in _CAMERA_AXES})
     observations = Observations(example["keypoints"], example["confidence"], cameras)
-    labels = Labels(example["joints"], example["joints_valid"])
+    body = None
+    if "body_rotations" in example:
+        body = BodyLabels(**{name: example[f"body_{name}"] for name in _BODY})
+    labels = Labels(example["joints"], example["joints_valid"], body)
     text = {field.name for field in dataclasses.fields(Identity)} - {"camera_names", "start", "fps"}
     identity = Identity(
         camera_names=tuple(_text(name) for name in example["camera_names"]),

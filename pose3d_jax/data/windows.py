@@ -104,9 +104,9 @@ def some(data: PoseData, low: float, high: float) -> PoseData:
 def at_rate(data: PoseData, fps: float) -> PoseData:
     """The split at another frame rate, in windows of one frame.
 
-    Points and labels lie on the line between those of the two nearest frames, or, where one of
-    these has none, at the nearer one's; cameras are the nearer frame's. Clips that have the rate
-    stay as they are.
+    Points and joints lie on the line between those of the two nearest frames, or, where one of
+    these has none, at the nearer one's; cameras and bodies are the nearer frame's. Clips that have
+    the rate stay as they are.
     """
     found, of_clips = clips(data.poses), identities(data)
     if all(identity.fps == fps for identity in of_clips):
@@ -180,5 +180,6 @@ def _between(
         Labels(
             joints=mixed(labels.joints, labels.joints_valid),
             joints_valid=labels.joints_valid[nearer],
+            body=jax.tree.map(lambda x: x[nearer], labels.body),
         ),
     )

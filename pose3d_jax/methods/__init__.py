@@ -11,6 +11,7 @@ from pose3d_jax.methods.adversarial import Kudo
 from pose3d_jax.methods.base import Info, Method, MethodError
 from pose3d_jax.methods.chen import Chen
 from pose3d_jax.methods.distilled import DeepNRSfM, Distilled
+from pose3d_jax.methods.dynamics import HMMR
 from pose3d_jax.methods.fused import Fused
 from pose3d_jax.methods.multimodal import Multimodal
 from pose3d_jax.methods.multiview import MultiView
@@ -30,6 +31,7 @@ METHODS: dict[str, type] = {
     "chen": Chen,
     "deep_nrsfm": DeepNRSfM,
     "distilled": Distilled,
+    "dynamics": HMMR,
     "kudo": Kudo,
     "multimodal": Multimodal,
     "repnet": RepNet,

@@ -1,9 +1,10 @@
 """From features of frames to bodies, now and a little before and after: the networks of HMMR.
 
 Kanazawa et al., "Learning 3D Human Dynamics from Video" (CVPR 2019), sections 3 and 8.1. A body is
-a vector theta: camera (scale and shift), pose (a rotation vector per joint), shape.
+a vector theta: camera (scale and shift), pose (numbers for each joint's rotation), shape.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -51,6 +52,27 @@ class TemporalEncoder(nn.Module):
         x = features.astype(self.dtype)
         for _ in range(self.blocks):
             x = x + layer(layer(x))
+        return x
+
+
+class KeypointEncoder(nn.Module):
+    """Features of a frame from its 2D keypoints: what stands for an image network's.
+
+    So a model runs on any detector's output. Residual, as the lifters are, without statistics of a
+    batch.
+    """
+
+    width: int = 2048
+    blocks: int = 2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, seen: Float[Array, "*batch numbers"]) -> Float[Array, "*batch width"]:
+        """Every frame by itself."""
+        dense = functools.partial(Dense, self.width, dtype=self.dtype, kernel_init=HE)
+        x = nn.relu(dense()(seen.astype(self.dtype)))
+        for _ in range(self.blocks):
+            x = x + nn.relu(dense()(nn.LayerNorm(dtype=self.dtype)(x)))
         return x
 
 
@@ -112,7 +134,8 @@ class Dynamics(nn.Module):
     """Encoder, hallucinator, and the regressors of the body and of what it was and will be.
 
     Attributes:
-      joints: of the body, each with a rotation vector in theta.
+      joints: of the body.
+      rest: numbers of a joint's rotation that changes nothing; each joint has as many in theta.
       components: of its shape.
       steps: frames from now to each pose that is predicted beside the present one.
       width: features of a frame.
@@ -122,6 +145,7 @@ class Dynamics(nn.Module):
     """
 
     joints: int = 24
+    rest: tuple[float, ...] = (0.0, 0.0, 0.0)
     components: int = 10
     steps: tuple[int, ...] = (-5, 5)
     width: int = 2048
@@ -133,14 +157,25 @@ class Dynamics(nn.Module):
         common = {"hidden": self.hidden, "dropout": self.dropout, "dtype": self.dtype}
         self.encoder = TemporalEncoder(self.width, dtype=self.dtype)
         self.hallucinator = Hallucinator(self.width, dtype=self.dtype)
-        self.start = self.param("start", _start, (self.size,))
+        self.start = self.param("start", self._start)
         self.now = Regressor(self.size, **common)
-        self.deltas = [Regressor(3 * self.joints, **common) for _ in self.steps]
+        self.deltas = [Regressor(self.pose_size, **common) for _ in self.steps]
 
     @property
     def size(self) -> int:
         """Numbers in theta."""
-        return CAMERA + 3 * self.joints + self.components
+        return CAMERA + self.pose_size + self.components
+
+    @property
+    def pose_size(self) -> int:
+        """Numbers of the pose in it."""
+        return len(self.rest) * self.joints
+
+    def _start(self, key: Any) -> Array:
+        """A camera of scale 1, and the mean body at rest."""
+        del key
+        pose = jnp.tile(jnp.array(self.rest), self.joints)
+        return jnp.concatenate([jnp.array([1.0, 0, 0]), pose, jnp.zeros(self.components)])
 
     def strips(
         self, features: Float[Array, "rows time width"], mask: Float[Array, "rows time"]
@@ -167,12 +202,7 @@ class Dynamics(nn.Module):
         deterministic: bool,
     ) -> Float[Array, "*batch steps pose"]:
         """Poses so many `steps` from now, beginning from the pose of `theta`."""
-        pose = theta[..., CAMERA : CAMERA + 3 * self.joints]
+        pose = theta[..., CAMERA : CAMERA + self.pose_size]
         return jnp.stack(
             [delta(strips, pose, deterministic=deterministic) for delta in self.deltas], axis=-2
         )
-
-
-def _start(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """A scale of 1, and a body at rest."""
-    return jnp.zeros(shape, dtype).at[0].set(1.0)

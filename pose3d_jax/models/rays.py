@@ -66,13 +66,13 @@ def look(
         far = jnp.ones_like(point_seen)
         there = points * seen[..., None]
         return Sight(relative, point, any_seen, point, point_seen, far, there, seen, None)
-    turn = _towards(point)
-    turned = _turned(turn, points) * seen[..., None]
-    spread = jnp.where(any_seen[..., None] > 0, _spread(turned, seen), SPREAD)
+    turn = towards(point)
+    there = turned(turn, points) * seen[..., None]
+    spread = jnp.where(any_seen[..., None] > 0, _spread(there, seen), SPREAD)
     size = jnp.log(spread / SPREAD)
-    relative = turned / spread[..., None]
+    relative = there / spread[..., None]
     centre, far = jnp.zeros_like(point), SPREAD / spread
-    return Sight(relative, size, any_seen, centre, point_seen, far, turned, seen, turn)
+    return Sight(relative, size, any_seen, centre, point_seen, far, there, seen, turn)
 
 
 def nearest_seen(
@@ -188,7 +188,7 @@ def _root_point(
     return jnp.where(root_seen > 0, points[..., root, :], mean), root_seen
 
 
-def _towards(point: Float[Array, "*views 2"]) -> Float[Array, "*views 3 3"]:
+def towards(point: Float[Array, "*views 2"]) -> Float[Array, "*views 3 3"]:
     """The shortest rotation that brings the ray of a point onto the optical axis."""
     x, y = point[..., 0], point[..., 1]
     # The ray is u = (x, y, 1) / n; the rotation takes u to z about z x u (Rodrigues).
@@ -199,7 +199,7 @@ def _towards(point: Float[Array, "*views 2"]) -> Float[Array, "*views 3 3"]:
     return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def _turned(
+def turned(
     turn: Float[Array, "*views 3 3"], points: Float[Array, "*views keypoints 2"]
 ) -> Float[Array, "*views keypoints 2"]:
     """Points as the turned camera sees them; behind it, as far out as can be."""

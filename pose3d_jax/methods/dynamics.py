@@ -1,0 +1,450 @@
+"""A body and its past and future from a clip, or from one frame: HMMR (Kanazawa et al. 2019)."""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
+
+from pose3d_jax import cameras as cam
+from pose3d_jax import figure as figures
+from pose3d_jax import losses
+from pose3d_jax.cameras import Leaf
+from pose3d_jax.geometry import (
+    HIGHEST,
+    axes_to_matrix,
+    axis_angle_to_matrix,
+    scale_and_shift,
+)
+from pose3d_jax.losses import Term
+from pose3d_jax.methods.base import Aux, Batch, Group, Info, MethodError, Mode, Variables
+from pose3d_jax.methods.lifting import need_one_joint_set, normalised_points, setting, shown
+from pose3d_jax.methods.monocular import to_rows, to_views
+from pose3d_jax.models.critic import BodyCritic
+from pose3d_jax.models.crop import Crop, follow
+from pose3d_jax.models.dynamics import CAMERA, Dynamics, KeypointEncoder
+from pose3d_jax.schema import Clip, Observations, Prediction
+
+# Streams that it learns from: with 3D, annotated in 2D, and what a detector made of anything.
+TIERS = ("main", "annotated", "pseudo")
+_FRONT = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # a person who faces the camera, upright
+_REST = {"vector": (0.0, 0.0, 0.0), "axes": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)}
+_LEAST_SCALE = 0.05  # of a camera: a person is at most so far away
+
+
+@struct.dataclass
+class Said:
+    """What is said of frames, in the axes of the cameras turned to the person; metres."""
+
+    camera: Leaf  # [*frames, 3] scale and shift of the root-relative joints on the crop
+    rotations: Leaf  # [*frames, parts, 3, 3]
+    shape: Leaf  # [*frames, components]
+    joints: Leaf  # [*frames, joints, 3] about the root
+
+
+class Target(NamedTuple):
+    """What there is to compare with, in the same axes; of the frames of a batch with context."""
+
+    points: Float[Array, "rows time joints 2"]  # on the crop
+    visible: Float[Array, "rows time joints"]
+    joints: Float[Array, "rows time joints 3"]  # about the root
+    joints_valid: Float[Array, "rows time joints"]
+    rotations: Float[Array, "rows time parts 3 3"]
+    shape: Float[Array, "rows time components"]
+    body_valid: Float[Array, "rows time"]
+
+    def at(self, first: int, frames: int) -> "Target":
+        """So many frames from the first on."""
+        return Target(*(x[:, first : first + frames] for x in self))
+
+
+@dataclasses.dataclass(frozen=True)
+class HMMR:
+    """Kanazawa et al., "Learning 3D Human Dynamics from Video" (CVPR 2019, arXiv 1812.01601).
+
+    Each view by itself: 2D keypoints in a crop that follows the person, to features, these over
+    time to a movie strip, that to camera, pose and shape by iterated feedback, and with the pose to
+    the poses `step` frames before and after. The hallucinator makes a strip from one frame.
+
+    The crop is a camera turned to the middle of the points, in sizes of their spread, both smoothed
+    over the clip's frames (in training moved by `jitter`, the same for a clip's frames); so what is
+    said does not depend on where in the image a person is. Rotations are two vectors each
+    (`rotation="axes"`, continuous) or rotation vectors as published.
+
+    Streams: `main` (3D joints and bodies where labelled; networks are shown what the phase's
+    disturbance makes of it), and where there are such `annotated` and `pseudo`, whose labels count
+    as well if they have any.
+
+    Terms: `keypoints` (mean absolute error on the crop, of what is seen), `joints` (squares, of
+    those about the root), `parameters` (squares, of rotation matrices and shape), `fool` (least
+    squares, of the critic's opinions), `shape` (squares), `constant` (variance of the shape in a
+    clip). `_around`: of the poses before and after, with the present shape and the best
+    weak-perspective camera. `hallucinate`: squares, between the hallucinator's strip and the
+    encoder's, which does not learn from it. `_frame`: of what is said from the hallucinator's strip
+    alone. Terms of the critic: `fake` and `real`.
+    """
+
+    name: ClassVar[str] = "dynamics"
+    info: Info
+    body: str = ""  # a file of SMPL's layout: see figure.load
+    temporal: bool = True  # False: of each frame by itself
+    around: bool = True  # whether past and future are said, too
+    rotation: str = "axes"
+    step: int = setting(5, least=1, below=7)  # frames to the poses around
+    width: int = setting(2048, least=32, below=100_000)
+    hidden: int = setting(1024, least=1, below=100_000)
+    critic_width: int = setting(1024, least=1, below=100_000)
+    dropout: float = setting(0.5, least=0, below=1)
+    smooth: float = setting(2.0, above=0)  # frames, of the crop
+    jitter: float = setting(0.1, least=0, below=1)  # of the crop's place and log size, at most
+    groups: tuple[Group, ...] = (
+        Group("critic", ("critic",), ("fake", "real")),
+        Group(
+            "body",
+            ("front", "dynamics"),
+            (
+                *("keypoints", "joints", "parameters", "fool", "shape", "constant"),
+                *("keypoints_around", "joints_around", "parameters_around", "fool_around"),
+                *("hallucinate", "keypoints_frame", "joints_frame", "parameters_frame"),
+                *("keypoints_around_frame", "joints_around_frame", "parameters_around_frame"),
+            ),
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        """Raises `MethodError` for joint sets that differ, and settings that do not fit."""
+        need_one_joint_set(self.info, self.name)
+        if self.rotation not in _REST:
+            raise MethodError(
+                f"method dynamics: rotation is {self.rotation!r}; there are {', '.join(_REST)}"
+            )
+        if not self.body:
+            raise MethodError(
+                "method dynamics needs a body; set config.method.body to a file of SMPL's layout "
+                "(data_prep.open_body makes one)"
+            )
+        if self.width % 32:
+            raise MethodError(f"method dynamics: width is {self.width}; give a multiple of 32")
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """See `base.context_of`: three blocks of two convolutions see six frames to either side."""
+        return (6, 6) if self.temporal else (0, 0)
+
+    @property
+    def figure(self) -> figures.Figure:
+        """The body's keypoints."""
+        return figures.load(self.body, self.info.joint_skeleton)
+
+    @property
+    def dtype(self) -> Any:
+        """What the networks compute in."""
+        return jnp.dtype(self.info.precision)
+
+    @property
+    def _nets(self) -> tuple[KeypointEncoder, Dynamics, BodyCritic]:
+        body = self.figure.body
+        dynamics = Dynamics(
+            joints=body.size,
+            rest=_REST[self.rotation],
+            components=body.components,
+            steps=(-self.step, self.step),
+            width=self.width,
+            hidden=self.hidden,
+            dropout=self.dropout,
+            dtype=self.dtype,
+        )
+        return (
+            KeypointEncoder(self.width, dtype=self.dtype),
+            dynamics,
+            BodyCritic(self.critic_width, dtype=self.dtype),
+        )
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
+        """See `Method.init`."""
+        front, dynamics, critic = self._nets
+        keys = jax.random.split(key, 3)
+        body = self.figure.body
+        numbers = jnp.zeros((1, 1, 3 * self.info.keypoint_skeleton.size + 1))
+
+        def all_of_it(model: Dynamics) -> Array:
+            strips = model.strips(jnp.zeros((1, 1, self.width)), jnp.ones((1, 1)))
+            strips = strips + model.hallucinate(strips)
+            theta = model.body(strips, deterministic=True)
+            return model.around(strips, theta, deterministic=True)
+
+        turns, shape = jnp.zeros((1, body.size, 3, 3)), jnp.zeros((1, body.components))
+        return {
+            "params": {
+                "front": front.init(keys[0], numbers)["params"],
+                "dynamics": dynamics.init(keys[1], method=all_of_it)["params"],
+                "critic": critic.init(keys[2], turns, shape)["params"],
+            }
+        }
+
+    # ------------------------------------------------------------------------------- what is said
+
+    def crop(self, observations: Observations, key: Key[Array, ""] | None = None) -> Crop:
+        """The crop that follows the people in observations `[B, T, V, ...]`; jittered by a key."""
+        points, confidence = normalised_points(observations), observations.confidence
+        return follow(points, confidence, self.smooth, self.jitter if key is not None else 0.0, key)
+
+    def strips(
+        self, variables: Variables, observations: Observations, area: Crop
+    ) -> tuple[Float[Array, "rows time width"], Float[Array, "rows time width"]]:
+        """Features of the frames that are predicted, and movie strips; rows are views of clips.
+
+        Of a method without time the strips are the features.
+        """
+        front, dynamics, _ = self._nets
+        seen = (observations.confidence > 0).astype(jnp.float32)
+        points = area.place(normalised_points(observations)) * seen[..., None]
+        numbers = [points.reshape(*seen.shape[:-1], -1), observations.confidence, area.size]
+        rows = to_rows(jnp.concatenate(numbers, axis=-1))
+        params = variables["params"]
+        features: Any = front.apply({"params": params["front"]}, rows)
+        if not self.temporal:
+            return features, features
+        mask = to_rows(seen.max(axis=-1))
+        own = {"params": params["dynamics"]}
+        strips: Any = dynamics.apply(own, features, mask, method="strips")
+        before, after = self.context
+        last = features.shape[1] - after
+        return features[:, before:last], strips[:, before:last]
+
+    def say(
+        self,
+        variables: Variables,
+        strips: Float[Array, "*frames width"],
+        key: Key[Array, ""] | None = None,
+        *,
+        around: bool = False,
+    ) -> Said:
+        """Bodies of strips `[1, *frames, ...]`; with `around` 3: now, before, and after.
+
+        Those before and after have the present camera and shape. With a key, dropout.
+        """
+        dynamics = self._nets[1]
+        rngs = None if key is None else {"dropout": key}
+        own, still = {"params": variables["params"]["dynamics"]}, key is None
+        theta: Any = dynamics.apply(own, strips, deterministic=still, rngs=rngs, method="body")
+        theta = theta.astype(jnp.float32)
+        poses = theta[None, ..., CAMERA : CAMERA + dynamics.pose_size]
+        if around:
+            beside: Any = dynamics.apply(
+                own, strips, theta, deterministic=still, rngs=rngs, method="around"
+            )
+            beside = jnp.moveaxis(beside.astype(jnp.float32), -2, 0)
+            poses = jnp.concatenate([poses, beside])
+        camera, shape = (
+            jnp.broadcast_to(x, (*poses.shape[:-1], x.shape[-1]))
+            for x in (theta[..., :CAMERA], theta[..., CAMERA + dynamics.pose_size :])
+        )
+        each = poses.reshape(*poses.shape[:-1], self.figure.body.size, -1)
+        turns = (axes_to_matrix if self.rotation == "axes" else axis_angle_to_matrix)(each)
+        root = jnp.einsum("...ij,jk->...ik", turns[..., 0, :, :], _FRONT, precision=HIGHEST)
+        turns = turns.at[..., 0, :, :].set(root)
+        joints = self.figure.pose(turns, shape)
+        root_joint = self.info.joint_skeleton.root
+        return Said(camera, turns, shape, joints - joints[..., root_joint : root_joint + 1, :])
+
+    def predict(
+        self, variables: Variables, observations: Observations, key: Key[Array, ""] | None = None
+    ) -> Prediction:
+        """See `Method.predict`; deterministic, whatever the key."""
+        del key
+        area = self.crop(observations)
+        _, strips = self.strips(variables, observations, area)
+        now = _pick(self.say(variables, strips), 0)
+        return Prediction(joints=self.placed(now, area), space="absolute")
+
+    def placed(self, said: Said, area: Crop) -> Float[Array, "batch time views joints 3"]:
+        """Camera-frame joints, metres, of what is said of the frames that are predicted."""
+        before, after = self.context
+        views = area.turn.shape[2]
+        area = jax.tree.map(lambda x: x[:, before : x.shape[1] - after], area)
+        camera, joints = to_views(said.camera, views), to_views(said.joints, views)
+        scale = jnp.maximum(camera[..., :1], _LEAST_SCALE)
+        depth = 1.0 / (scale * area.spread)
+        root = jnp.concatenate([camera[..., 1:] * area.spread * depth, depth], axis=-1)
+        joints = joints + root[..., None, :]
+        return jnp.einsum("...ji,...nj->...ni", area.turn, joints, precision=HIGHEST)
+
+    # ------------------------------------------------------------------------------ what it costs
+
+    def terms(
+        self,
+        variables: Variables,
+        batch: Batch,
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+        *,
+        group: Group,
+        mode: Mode,
+    ) -> tuple[dict[str, Term], Aux]:
+        """See `Method.terms`. Raises `MethodError` where no stream's labels have bodies."""
+        crop_key, drop_key = jax.random.split(key)
+        seen, clip = self._tiers(batch)
+        area = self.crop(seen, crop_key if mode.training else None)
+        features, strips = self.strips(variables, seen, area)
+        target = self._target(clip, area)
+        frames, before = strips.shape[1], self.context[0]
+        around = self.temporal and self.around
+        around &= group.name == "critic" or any("_around" in term for term in group.terms)
+        alone = any(t == "hallucinate" or t.endswith("_frame") for t in group.terms)
+        sources = strips[None]
+        if alone and self.temporal:
+            own = {"params": variables["params"]["dynamics"]}
+            strip: Any = self._nets[1].apply(own, features, method="hallucinate")
+            sources = jnp.stack([strips, strip])
+        said = self.say(variables, sources, drop_key if mode.dropout else None, around=around)
+        whole = jax.tree.map(lambda x: x[:, 0], said)
+        now, beside = _pick(whole, 0), jax.tree.map(lambda x: x[1:], whole)
+        present = target.at(before, frames)
+        if group.name == "critic":
+            return self._critic_terms(variables, whole, present), Aux({}, {})
+
+        found = self._compared(now, present)
+        found["fool"] = self._fooled(variables, now)
+        large = jnp.mean(now.shape**2, axis=-1)
+        found["shape"] = losses.weighted_term(large, jnp.ones_like(large))
+        spread = jnp.mean(jnp.var(now.shape, axis=1), axis=-1)
+        found["constant"] = losses.weighted_term(spread, jnp.ones_like(spread))
+        if around:
+            found |= self._around(beside, target, frames)
+            found["fool_around"] = self._fooled(variables, beside)
+        if len(sources) > 1:
+            away = jnp.mean((sources[1] - jax.lax.stop_gradient(strips)) ** 2, axis=-1)
+            found["hallucinate"] = losses.weighted_term(away, jnp.ones_like(away))
+            of_frame = self._compared(jax.tree.map(lambda x: x[0, 1], said), present)
+            if around:
+                of_frame |= self._around(jax.tree.map(lambda x: x[1:, 1], said), target, frames)
+            found |= {f"{name}_frame": term for name, term in of_frame.items()}
+        missing = sorted(set(group.terms) - set(found))
+        if missing:
+            raise MethodError(
+                f"method dynamics: without its setting temporal (and around) there is no "
+                f"{', '.join(missing)}; set it, or leave the term out of the weights"
+            )
+        diagnostics = {"mpjpe": self._distance(now, present)}
+        return {name: found[name] for name in group.terms}, Aux({}, diagnostics)
+
+    def _tiers(self, batch: Batch) -> tuple[Observations, Clip]:
+        """What networks are shown of all tiers, and what it is compared with, clip after clip."""
+        there = [name for name in TIERS if name in batch]
+        if any(batch[name].labels.body is None for name in there):
+            raise MethodError(
+                "method dynamics learns from bodies, and the data set has none; prepare one as "
+                "data_prep.body_cmu does"
+            )
+        joined = lambda *parts: jnp.concatenate(parts)  # noqa: E731
+        observed = [shown(batch) if name == "main" else batch[name].observations for name in there]
+        return (
+            jax.tree.map(joined, *observed),
+            jax.tree.map(joined, *[batch[name] for name in there]),
+        )
+
+    def _target(self, clip: Clip, area: Crop) -> Target:
+        """The labels and points of all frames, context among them, as the crop has them."""
+        observations, labels, body = clip.observations, clip.labels, clip.labels.body
+        assert body is not None  # see _tiers
+        root = self.info.joint_skeleton.root
+        views = observations.confidence.shape[2]
+
+        def in_views(x: Float[Array, "batch time *rest"]) -> Float[Array, "batch time V *rest"]:
+            return jnp.repeat(x[:, :, None], views, axis=2)
+
+        visible = (observations.confidence > 0).astype(jnp.float32) * observations.confidence
+        cameras = observations.cameras
+        joints = cam.batched(cam.to_camera)(cameras, in_views(labels.joints))
+        joints = jnp.einsum("...ij,...nj->...ni", area.turn, joints, precision=HIGHEST)
+        valid = in_views(labels.joints_valid)
+        turns = in_views(axis_angle_to_matrix(body.rotations))
+        to_crop = jnp.einsum("...ij,...jk->...ik", area.turn, cameras.rotation, precision=HIGHEST)
+        first = jnp.einsum("...ij,...jk->...ik", to_crop, turns[..., 0, :, :], precision=HIGHEST)
+        target = Target(
+            points=area.place(normalised_points(observations)),
+            visible=visible,
+            joints=joints - joints[..., root : root + 1, :],
+            joints_valid=valid * valid[..., root : root + 1],
+            rotations=turns.at[..., 0, :, :].set(first),
+            shape=in_views(body.shape),
+            body_valid=in_views(body.valid),
+        )
+        return Target(*(to_rows(x) for x in target))
+
+    def _compared(self, said: Said, target: Target) -> dict[str, Term]:
+        projected = said.camera[..., None, :1] * said.joints[..., :2] + said.camera[..., None, 1:]
+        away = jnp.sum(jnp.abs(projected - target.points), axis=-1)
+        return {
+            "keypoints": losses.weighted_term(away, target.visible),
+            **self._compared_3d(said, target),
+        }
+
+    def _compared_3d(self, said: Said, target: Target) -> dict[str, Term]:
+        off = jnp.sum((said.joints - target.joints) ** 2, axis=-1)
+        turned = jnp.mean((said.rotations - target.rotations) ** 2, axis=(-1, -2, -3))
+        shaped = jnp.mean((said.shape - target.shape) ** 2, axis=-1)
+        return {
+            "joints": losses.weighted_term(off, target.joints_valid),
+            "parameters": losses.weighted_term(turned + shaped, target.body_valid),
+        }
+
+    def _around(self, said: Said, target: Target, frames: int) -> dict[str, Term]:
+        """Terms of poses `[2, rows, time, ...]`, each against its own frames."""
+        nothing = (jnp.zeros(()), jnp.zeros(()))
+        found: dict[str, Term] = {}
+        for number, away in enumerate((-self.step, self.step)):
+            one = _pick(said, number)
+            then = target.at(self.context[0] + away, frames)
+            flat = one.joints[..., :2]
+            fit = jax.vmap(jax.vmap(scale_and_shift))
+            scale, shift = jax.lax.stop_gradient(fit(flat, then.points, then.visible))
+            projected = scale[..., None, None] * flat + shift[..., None, :]
+            off = jnp.sum(jnp.abs(projected - then.points), axis=-1)
+            terms = {
+                "keypoints": losses.weighted_term(off, then.visible),
+                **self._compared_3d(one, then),
+            }
+            for name, (total, count) in terms.items():
+                key = f"{name}_around"
+                before = found.get(key, nothing)
+                found[key] = (before[0] + total, before[1] + count)
+        return found
+
+    def _distance(self, said: Said, target: Target) -> Term:
+        """Mean distance of joints about the root, metres."""
+        away = losses.distance(said.joints, target.joints)
+        return losses.weighted_term(away, target.joints_valid)
+
+    def _opinions(
+        self,
+        variables: Variables,
+        rotations: Float[Array, "*frames parts 3 3"],
+        shape: Float[Array, "*frames components"],
+    ) -> Float[Array, "*frames critics"]:
+        own = {"params": variables["params"]["critic"]}
+        found: Any = self._nets[2].apply(own, rotations, shape)
+        return found
+
+    def _fooled(self, variables: Variables, said: Said) -> Term:
+        judged = self._opinions(variables, said.rotations, said.shape)
+        return losses.weighted_term((judged - 1.0) ** 2, jnp.ones_like(judged))
+
+    def _critic_terms(self, variables: Variables, said: Said, target: Target) -> dict[str, Term]:
+        """Least squares (Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017):
+        1 for bodies of the labels, 0 for those that are said, now or around."""
+        said = jax.lax.stop_gradient(said)
+        judged = self._opinions(variables, said.rotations, said.shape)
+        fake = losses.weighted_term(judged**2, jnp.ones_like(judged))
+        judged = self._opinions(variables, target.rotations, target.shape)
+        weight = jnp.broadcast_to(target.body_valid[..., None], judged.shape)
+        return {"fake": fake, "real": losses.weighted_term((judged - 1.0) ** 2, weight)}
+
+
+def _pick(said: Said, number: int) -> Said:
+    """One of several, along the first axis."""
+    return jax.tree.map(lambda x: x[number], said)
