@@ -134,14 +134,26 @@ def _along_tree(
     own = jnp.concatenate([rotations, bones[..., None]], axis=-1)
     last = jnp.zeros_like(own[..., :1, :]).at[..., 3].set(1.0)
     own = jnp.concatenate([own, last], axis=-2)
-    moved = [own[..., 0, :, :]]
-    for joint, parent in enumerate(parents[1:], start=1):
-        moved.append(jnp.matmul(moved[parent], own[..., joint, :, :], precision=HIGHEST))
-    whole = jnp.stack(moved, axis=-3)
+    # Level by level, which is fewer and larger products than joint by joint.
+    levels = _levels(parents)
+    moved, place = own[..., :1, :, :], [0]
+    for level in levels[1:]:
+        hung = np.array([place.index(parents[joint]) for joint in level])
+        turned = jnp.matmul(moved[..., hung, :, :], own[..., level, :, :], precision=HIGHEST)
+        moved, place = jnp.concatenate([moved, turned], axis=-3), [*place, *level]
+    whole = moved[..., np.argsort(place), :, :]
     turn, joints = whole[..., :3, :3], whole[..., :3, 3]
     offset = joints - jnp.einsum("...ij,...j->...i", turn, rest, precision=HIGHEST)
     columns = jnp.swapaxes(turn, -1, -2).reshape(*turn.shape[:-2], 9)
     return joints, jnp.concatenate([columns, offset], axis=-1)
+
+
+def _levels(parents: tuple[int, ...]) -> list[np.ndarray]:
+    """Joints by how far they are from the root."""
+    depth = [0]
+    for parent in parents[1:]:
+        depth.append(depth[parent] + 1)
+    return [np.flatnonzero(np.array(depth) == level) for level in range(max(depth) + 1)]
 
 
 # ------------------------------------------------------------------------------------------- files

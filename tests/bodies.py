@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
+from pose3d_jax import skeleton
+
 SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 
 
@@ -59,3 +61,62 @@ def save_pkl(path: Path, arrays, protocol=2) -> Path:
     finally:
         del sys.modules["chumpy"], sys.modules["chumpy.ch"]
     return path
+
+
+SMPL = skeleton.get("smpl24")
+# Metres, y up, facing z: a T pose, arms out along x.
+REST = np.zeros((24, 3))
+for name, place in {
+    "left_hip": (0.09, -0.08, 0.0),
+    "spine1": (0.0, 0.1, -0.01),
+    "left_knee": (0.1, -0.48, 0.01),
+    "spine2": (0.0, 0.25, 0.0),
+    "left_ankle": (0.09, -0.9, -0.03),
+    "spine3": (0.0, 0.3, 0.01),
+    "left_foot": (0.11, -0.96, 0.1),
+    "neck_base": (0.0, 0.5, -0.02),
+    "left_collar": (0.08, 0.42, 0.0),
+    "head_base": (0.0, 0.6, 0.0),
+    "left_shoulder": (0.18, 0.44, -0.01),
+    "left_elbow": (0.45, 0.43, -0.02),
+    "left_wrist": (0.7, 0.44, -0.02),
+    "left_hand": (0.79, 0.43, -0.03),
+}.items():
+    REST[SMPL.joints.index(name)] = place
+    if name.startswith("left"):
+        other = SMPL.joints.index(name.replace("left", "right"))
+        REST[other] = np.array(place) * [-1, 1, 1]
+
+
+def person(path: Path) -> Path:
+    """A body of a person's measure, six vertices about each joint, with `regressor_body25`."""
+    rng = np.random.default_rng(0)
+    corners = 0.04 * np.concatenate([np.eye(3), -np.eye(3)])
+    vertices = (REST[:, None] + corners).reshape(-1, 3)
+    weights = np.repeat(np.eye(24), 6, axis=0)
+    middle = np.repeat(np.eye(24), 6, axis=1) / 6
+    points = skeleton.get("body25").joints
+    parts = {
+        "mid_hips": ("left_hip", "right_hip"),
+        "mid_shoulders": ("left_shoulder", "right_shoulder"),
+    }
+    regressor = np.zeros((25, len(vertices)))
+    for number, name in enumerate(points):
+        joints = parts.get(name, (name,))
+        if all(joint in SMPL.joints for joint in joints):
+            regressor[number] = np.mean([middle[SMPL.joints.index(j)] for j in joints], axis=0)
+        else:  # of the face, of the feet
+            side = name.partition("_")[0]
+            near = f"{side}_foot" if "toe" in name or "heel" in name else "head_base"
+            regressor[number, 6 * SMPL.joints.index(near) + number % 6] = 1.0
+    arrays = {
+        "v_template": vertices,
+        "shapedirs": 0.03 * rng.normal(size=(24, 3, 10)).repeat(6, axis=0),
+        "posedirs": np.zeros((len(vertices), 3, 207)),
+        "J_regressor": middle,
+        "weights": weights,
+        "kintree_table": np.stack([np.array(SMPL_PARENTS), np.arange(24)]),
+        "f": np.array([[0, 1, 2]]),
+        "regressor_body25": regressor,
+    }
+    return save_npz(path, arrays)

@@ -173,13 +173,13 @@ def load(
     keypoints = _common(identities, "keypoint_skeleton", keypoint_skeleton)
     joints = _common(identities, "joint_skeleton", joint_skeleton)
     fingerprint = _fingerprint(found)
+    _check_bodies(found)
     most = max(len(identity.camera_names) for identity in identities)
     clips = [
         _pad_views(_reorder(record, skeleton.get(keypoints), skeleton.get(joints)), most)
         for record in found
     ]
 
-    _check_bodies(found)
     if recordings is None:
         recordings = tuple(sorted({_recording(identity) for identity in identities}))
     rows = {name: row for row, name in enumerate(recordings)}

@@ -10,31 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from data_prep import cmu, retarget
 from pose3d_jax import skeleton
+from tests.bodies import REST
 
 SMPL = skeleton.get("smpl24")
 PARENTS = SMPL.parents
-# Metres, y up, facing z: a T pose, arms out along x.
-REST = np.zeros((24, 3))
-for name, place in {
-    "left_hip": (0.09, -0.08, 0.0),
-    "spine1": (0.0, 0.1, -0.01),
-    "left_knee": (0.1, -0.48, 0.01),
-    "spine2": (0.0, 0.25, 0.0),
-    "left_ankle": (0.09, -0.9, -0.03),
-    "spine3": (0.0, 0.3, 0.01),
-    "left_foot": (0.11, -0.96, 0.1),
-    "neck_base": (0.0, 0.5, -0.02),
-    "left_collar": (0.08, 0.42, 0.0),
-    "head_base": (0.0, 0.6, 0.0),
-    "left_shoulder": (0.18, 0.44, -0.01),
-    "left_elbow": (0.45, 0.43, -0.02),
-    "left_wrist": (0.7, 0.44, -0.02),
-    "left_hand": (0.79, 0.43, -0.03),
-}.items():
-    REST[SMPL.joints.index(name)] = place
-    if name.startswith("left"):
-        other = SMPL.joints.index(name.replace("left", "right"))
-        REST[other] = np.array(place) * [-1, 1, 1]
 
 
 def posed(vectors, rest=REST):

@@ -1,0 +1,274 @@
+"""HMMR: what it compares with what, where its crop looks, what it refuses, and a run of it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from configs import body_cmu
+from data_prep import body_cmu as prepare
+from data_prep import cmu, writer
+from pose3d_jax import cameras as cam
+from pose3d_jax import figure as figures
+from pose3d_jax import methods, skeleton, train
+from pose3d_jax.augment import Augmentation, augment
+from pose3d_jax.data import poses, windows
+from pose3d_jax.errors import UserError
+from pose3d_jax.methods.base import Info, MethodError, Mode
+from pose3d_jax.methods.dynamics import HMMR, Said
+from pose3d_jax.models.crop import follow
+from pose3d_jax.schema import Clip
+from tests import bodies, scenes
+
+BODY25 = skeleton.get("body25")
+INFO = Info(BODY25, BODY25)
+RIG = cmu.rig_joints("amc")
+
+
+def motion(frames, seed):
+    """Somebody of the rig `amc` who waves all limbs: positions `[frames, 31, 3]`, y up."""
+    rng = np.random.default_rng(seed)
+    still = np.zeros((31, 3))
+    for name, place in {
+        "lowerback": (0, 0.1, 0), "upperback": (0, 0.25, 0), "thorax": (0, 0.5, 0),
+        "lowerneck": (0, 0.52, 0), "upperneck": (0, 0.6, 0), "head": (0, 0.7, 0),
+        "hipjoint": (0.09, -0.08, 0), "femur": (0.1, -0.48, 0.02), "tibia": (0.1, -0.9, 0),
+        "foot": (0.1, -0.95, 0.1), "toes": (0.1, -0.95, 0.15), "clavicle": (0.18, 0.44, 0),
+        "humerus": (0.45, 0.43, 0), "radius": (0.68, 0.43, 0.05), "hand": (0.76, 0.43, 0.06),
+        "wrist": (0.7, 0.43, 0.05), "fingers": (0.8, 0.43, 0.06), "thumb": (0.74, 0.43, 0.1),
+    }.items():  # fmt: skip
+        for joint, sign in ((name, 1), (f"l{name}", 1), (f"r{name}", -1)):
+            if joint in RIG:
+                still[RIG.index(joint)] = np.array(place) * [sign, 1, 1]
+    t = np.arange(frames)[:, None, None] / 15
+    wave = 0.08 * np.sin(t + rng.uniform(0, 6, (1, 31, 3)))
+    wave[:, [RIG.index(name) for name in ("lhipjoint", "rhipjoint", "root")]] = 0
+    return still + wave + [0, 0.95, 0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("body")
+    figure = figures.load(bodies.person(folder / "person.npz"), BODY25)
+    by_split = {}
+    for number, split in enumerate(("train", "train_2d", "train_pseudo", "validation")):
+        spec = {
+            "name": f"{split}_clip", "clip": "amc/01_01", "start": 0, "group": "g",
+            "center_xy": [0.0, 0.0],
+        }  # fmt: skip
+        by_split[split] = [prepare.record(figure, motion(40, number), spec, split, 30.0)]
+    writer.write(folder / "data", prepare.NAME, by_split, description="small")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(folder):
+    data = windows.cut(poses.load([folder / "data"], "train"), 8, 8, (6, 6))
+    return data.poses.take(jnp.array([1, 2]))
+
+
+def method(folder, **settings):
+    small = {"width": 32, "hidden": 16, "critic_width": 16, "step": 6, **settings}
+    return HMMR(INFO, body=str(folder / "person.npz"), **small)
+
+
+def truth(tested, clip):
+    """What would be said if everything was known; the crop."""
+    area = tested.crop(clip.observations)
+    target = tested._target(clip, area)
+    joints = tested.figure.pose(target.rotations, target.shape)
+    joints = joints - joints[..., BODY25.root : BODY25.root + 1, :]
+    camera = jnp.zeros((*target.shape.shape[:-1], 3))
+    return Said(camera, target.rotations, target.shape, joints), target
+
+
+def test_the_labels_body_is_the_labels_joints_seen_through_the_crop(folder, clip):
+    said, target = jax.jit(lambda clip: truth(method(folder), clip))(clip)
+    assert target.body_valid.min() == target.joints_valid.min() == 1
+    assert_allclose(said.joints, target.joints, atol=1e-5)
+
+
+def test_the_past_and_the_future_are_compared_with_their_own_frames(folder, clip):
+    tested = method(folder)
+
+    @jax.jit
+    def compared(clip, shift):
+        said, target = truth(tested, clip)
+        both = (
+            [jnp.roll(x, 6 + shift, axis=1)[:, 6:14] for x in jax.tree.leaves(said)],
+            [jnp.roll(x, -6 - shift, axis=1)[:, 6:14] for x in jax.tree.leaves(said)],
+        )
+        stacked = [jnp.stack(pair) for pair in zip(*both, strict=True)]
+        beside = jax.tree.unflatten(jax.tree.structure(said), stacked)
+        return tested._around(beside, target, 8)
+
+    exact, late = compared(clip, 0), compared(clip, 1)
+    for name in ("joints_around", "parameters_around"):
+        assert exact[name][0] / exact[name][1] < 1e-9
+        assert late[name][0] / late[name][1] > 1e-6
+    # Perspective is all that a weak-perspective camera leaves; 2 of 3 frames are seen by both.
+    total, count = exact["keypoints_around"]
+    assert total / count < 0.1
+    assert count == 2 * 4 * 8 * 25
+
+
+def test_a_crop_stays_on_a_person_who_goes_through_the_image(folder, clip):
+    """In the middle, of unit spread, whatever the camera's direction; missing points count not."""
+    rng = np.random.default_rng(1)
+    points = jnp.asarray(0.1 * rng.normal(size=(1, 9, 1, 25, 2)), jnp.float32)
+    seen = jnp.ones((1, 9, 1, 25))
+    area = follow(points, seen, 2.0)
+    placed = area.place(points)
+    assert abs(placed.mean(axis=-2)).max() < 0.6
+    assert 0.7 < jnp.sqrt((placed**2).sum(-1).mean()) < 1.3
+    # One who stands still and is small: everything moves over the image, nothing in the crop.
+    one = jnp.broadcast_to(points[:, :1], points.shape)
+    here, there = follow(one, seen, 2.0), follow(one + 0.02, seen, 2.0)
+    assert_allclose(here.place(one), there.place(one + 0.02), atol=0.05)
+    hidden = one.at[:, 4].set(9.0)
+    blank = follow(hidden, seen.at[:, 4].set(0.0), 2.0)
+    assert_allclose(blank.turn, here.turn, atol=1e-6)
+    nothing = follow(points, 0 * seen, 2.0)
+    assert_allclose(nothing.turn[0, 0, 0], np.eye(3))
+    assert np.isfinite(nothing.place(points)).all()
+
+
+def test_jitter_is_one_for_all_frames_of_a_view_s_clip():
+    points = jnp.broadcast_to(0.1 * jnp.ones((1, 1, 1, 5, 2)), (2, 6, 3, 5, 2))
+    points = points * jnp.arange(1.0, 6).reshape(1, 1, 1, 5, 1)
+    seen = jnp.ones(points.shape[:-1])
+    plain = follow(points, seen, 2.0).place(points)
+    moved = follow(points, seen, 2.0, 0.2, jax.random.key(0)).place(points)
+    away = np.asarray(moved - plain)
+    assert_allclose(away, np.broadcast_to(away[:, :1], away.shape), atol=1e-5)
+    assert np.unique(np.round(away[:, 0, :, 0, 0], 4)).size == 6
+    assert abs(away).max() < 1.0
+
+
+def test_what_is_said_is_placed_where_the_crop_saw_it(folder, clip):
+    """A flat body: weak perspective is exact, and joints lie on the rays of their points."""
+    tested = method(folder)
+    area = tested.crop(clip.observations)
+    target = tested._target(clip, area).at(6, 8)
+    flat = jnp.concatenate([target.points, jnp.zeros_like(target.points[..., :1])], axis=-1) / 2.0
+    root = flat[..., BODY25.root, None, :]
+    camera = jnp.concatenate([jnp.full_like(root[..., 0, :1], 2.0), 2.0 * root[..., 0, :2]], -1)
+    said = Said(camera, target.rotations, target.shape, flat - root)
+    placed = tested.placed(said, area)
+    seen = tested._target(clip, area)  # and through the whole camera
+    observations = jax.tree.map(lambda x: x[:, 6:14], clip.observations)
+    world = jax.jit(cam.batched(cam.to_world))(observations.cameras, placed)
+    found = jax.jit(cam.batched(cam.project))(observations.cameras, world)
+    assert_allclose(found, observations.keypoints, atol=0.05)
+    assert seen.points.shape[1] == 20
+
+
+def test_streams_without_3d_teach_2d_alone(folder, clip):
+    """Masks do it: what a clip without labels says of its 3D changes nothing but 2D terms."""
+    tested = method(folder)
+    labels = clip.labels
+    none = dataclasses.replace(
+        labels,
+        joints=jnp.full_like(labels.joints, 7.0),
+        joints_valid=jnp.zeros_like(labels.joints_valid),
+        body=jax.tree.map(jnp.zeros_like, labels.body),
+    )
+    pseudo = dataclasses.replace(clip, labels=none)
+    variables = jax.jit(tested.init)(jax.random.key(0), {"main": clip})
+    group = tested.groups[1]
+
+    @jax.jit
+    def terms(batch):
+        return tested.terms(
+            variables, batch, jax.random.key(1), jnp.zeros((), jnp.int32), group=group, mode=Mode()
+        )[0]
+
+    alone, both = terms({"main": clip}), terms({"main": clip, "pseudo": pseudo})
+    assert set(alone) == set(group.terms)
+    for name in group.terms:
+        count = both[name][1] / alone[name][1]
+        if name.startswith(("joints", "parameters")):
+            assert_allclose(both[name], alone[name], rtol=1e-5, err_msg=name)
+        else:
+            assert_allclose(count, 2.0, rtol=1e-6, err_msg=name)
+
+
+def test_a_single_frame_s_method_sees_one_frame(folder, clip):
+    tested = method(folder, temporal=False)
+    assert tested.context == (0, 0)
+    variables = jax.jit(tested.init)(jax.random.key(0), {"main": clip})
+    params = jax.tree.map(lambda x: x + 0.01, variables)
+    observations = clip.observations
+    predict = jax.jit(lambda o: tested.predict(params, o).joints)
+    found = predict(observations)
+    assert found.shape == (2, 20, 2, 25, 3)
+    one = jax.tree.map(lambda x: x[:, 3:4], observations)
+    # But for the crop, which follows over the frames that there are.
+    assert_allclose(predict(one)[:, 0].mean(), found[:, 3].mean(), atol=0.2)
+    group = dataclasses.replace(tested.groups[1], terms=("keypoints_around",))
+    with pytest.raises(MethodError, match="without its setting temporal"):
+        tested.terms(
+            variables, {"main": clip}, jax.random.key(0), jnp.zeros((), jnp.int32),
+            group=group, mode=Mode(),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"body": ""}, "set config.method.body"),
+        ({"rotation": "euler"}, "there are vector, axes"),
+        ({"width": 48}, "multiple of 32"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(folder, settings, message):
+    config = {"name": "dynamics", "body": str(folder / "person.npz"), **settings}
+    with pytest.raises(MethodError, match=message):
+        methods.create(config, INFO)
+
+
+def test_a_set_without_bodies_and_an_augmentation_that_moves_are_refused(folder, clip):
+    tested = method(folder)
+    bare = dataclasses.replace(clip, labels=dataclasses.replace(clip.labels, body=None))
+    variables = jax.eval_shape(tested.init, jax.random.key(0), {"main": clip})
+    with pytest.raises(MethodError, match=r"data_prep\.body_cmu"):
+        jax.eval_shape(
+            lambda v: tested.terms(
+                v, {"main": bare}, jax.random.key(0), jnp.zeros((), jnp.int32),
+                group=tested.groups[1], mode=Mode(),
+            )[0],
+            variables,
+        )  # fmt: skip
+    with pytest.raises(UserError, match="would leave behind"):
+        augment(Augmentation(turn=10.0), BODY25, clip, jax.random.key(0))
+
+
+def test_sets_with_and_without_bodies_are_not_joined(folder, tmp_path):
+    record = scenes.record("clip", dataset="other", split="train")
+    writer.write(tmp_path / "other", "other", {"train": [record]}, description="no bodies")
+    with pytest.raises(poses.DataError, match=r"bodies of 24 parts, 10 components.*no bodies"):
+        poses.load(
+            [folder / "data", tmp_path / "other"], "train",
+            keypoint_skeleton="coco17", joint_skeleton="coco17",
+        )  # fmt: skip
+
+
+def test_padding_has_no_body(folder):
+    data = windows.cut(poses.load([folder / "data"], "train"), 8, 8, (6, 6))
+    first = data.poses.take(jnp.array([0]))
+    assert isinstance(first, Clip)
+    assert_allclose(first.labels.body.valid[0], [0] * 6 + [1] * 14)
+
+
+def test_the_config_trains_and_predicts(folder, tmp_path):
+    config = body_cmu.get_config("tiny")
+    config.data.path = str(folder / "data")
+    config.method.body = str(folder / "person.npz")
+    config.evaluation.test = ("validation",)
+    metrics = train.run(config, tmp_path / "run")
+    row = metrics["splits"]["validation"]["rows"]["dynamics"]
+    assert 0 < row["p1"]["frames"] < 2.0
+    assert 0 < row["absolute"]["frames"] < 20.0
