@@ -65,6 +65,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "step": 6,
             "width": 32 if tiny else 2048 if published else 512,
             "hidden": 16 if tiny else 1024 if published else 512,
+            "iterations": 1 if tiny else 3,
             "critic_width": 16 if tiny else 1024 if published else 256,
             "dropout": 0.5 if published else 0.1,
         }

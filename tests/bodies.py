@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
+from data_prep import body_cmu as prepare
+from data_prep import cmu, writer
+from pose3d_jax import figure as figures
 from pose3d_jax import skeleton
 
 SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
@@ -120,3 +123,41 @@ def person(path: Path) -> Path:
         "regressor_body25": regressor,
     }
     return save_npz(path, arrays)
+
+
+RIG = cmu.rig_joints("amc")
+
+
+def motion(frames, seed):
+    """Somebody of the rig `amc` who waves all limbs: positions `[frames, 31, 3]`, y up."""
+    rng = np.random.default_rng(seed)
+    still = np.zeros((31, 3))
+    for name, place in {
+        "lowerback": (0, 0.1, 0), "upperback": (0, 0.25, 0), "thorax": (0, 0.5, 0),
+        "lowerneck": (0, 0.52, 0), "upperneck": (0, 0.6, 0), "head": (0, 0.7, 0),
+        "hipjoint": (0.09, -0.08, 0), "femur": (0.1, -0.48, 0.02), "tibia": (0.1, -0.9, 0),
+        "foot": (0.1, -0.95, 0.1), "toes": (0.1, -0.95, 0.15), "clavicle": (0.18, 0.44, 0),
+        "humerus": (0.45, 0.43, 0), "radius": (0.68, 0.43, 0.05), "hand": (0.76, 0.43, 0.06),
+        "wrist": (0.7, 0.43, 0.05), "fingers": (0.8, 0.43, 0.06), "thumb": (0.74, 0.43, 0.1),
+    }.items():  # fmt: skip
+        for joint, sign in ((name, 1), (f"l{name}", 1), (f"r{name}", -1)):
+            if joint in RIG:
+                still[RIG.index(joint)] = np.array(place) * [sign, 1, 1]
+    t = np.arange(frames)[:, None, None] / 15
+    wave = 0.08 * np.sin(t + rng.uniform(0, 6, (1, 31, 3)))
+    wave[:, [RIG.index(name) for name in ("lhipjoint", "rhipjoint", "root")]] = 0
+    return still + wave + [0, 0.95, 0]
+
+
+def prepared(folder: Path, frames=40) -> Path:
+    """Body-CMU's tiers and validation in `folder/data`, a clip each, of `folder/person.npz`."""
+    figure = figures.load(person(folder / "person.npz"), skeleton.get("body25"))
+    by_split = {}
+    for number, split in enumerate(("train", "train_2d", "train_pseudo", "validation")):
+        spec = {
+            "name": f"{split}_clip", "clip": "amc/01_01", "start": 0, "group": "g",
+            "center_xy": [0.0, 0.0],
+        }  # fmt: skip
+        by_split[split] = [prepare.record(figure, motion(frames, number), spec, split, 30.0)]
+    writer.write(folder / "data", prepare.NAME, by_split, description="small")
+    return folder

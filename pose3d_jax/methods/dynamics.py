@@ -96,6 +96,7 @@ class HMMR:
     step: int = setting(5, least=1, below=7)  # frames to the poses around
     width: int = setting(2048, least=32, below=100_000)
     hidden: int = setting(1024, least=1, below=100_000)
+    iterations: int = setting(3, least=1, below=10)  # of the feedback
     critic_width: int = setting(1024, least=1, below=100_000)
     dropout: float = setting(0.5, least=0, below=1)
     smooth: float = setting(2.0, above=0)  # frames, of the crop
@@ -154,6 +155,7 @@ class HMMR:
             steps=(-self.step, self.step),
             width=self.width,
             hidden=self.hidden,
+            iterations=self.iterations,
             dropout=self.dropout,
             dtype=self.dtype,
         )

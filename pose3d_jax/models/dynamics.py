@@ -140,6 +140,7 @@ class Dynamics(nn.Module):
       steps: frames from now to each pose that is predicted beside the present one.
       width: features of a frame.
       hidden: width of the regressors.
+      iterations: of the regressors.
       dropout: of the regressors.
       dtype: what the networks compute in.
     """
@@ -150,11 +151,17 @@ class Dynamics(nn.Module):
     steps: tuple[int, ...] = (-5, 5)
     width: int = 2048
     hidden: int = 1024
+    iterations: int = 3
     dropout: float = 0.5
     dtype: Any = jnp.float32
 
     def setup(self) -> None:  # noqa: D102
-        common = {"hidden": self.hidden, "dropout": self.dropout, "dtype": self.dtype}
+        common = {
+            "hidden": self.hidden,
+            "iterations": self.iterations,
+            "dropout": self.dropout,
+            "dtype": self.dtype,
+        }
         self.encoder = TemporalEncoder(self.width, dtype=self.dtype)
         self.hallucinator = Hallucinator(self.width, dtype=self.dtype)
         self.start = self.param("start", self._start)

@@ -9,10 +9,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from configs import body_cmu
-from data_prep import body_cmu as prepare
-from data_prep import cmu, writer
+from data_prep import writer
 from pose3d_jax import cameras as cam
-from pose3d_jax import figure as figures
 from pose3d_jax import methods, skeleton, train
 from pose3d_jax.augment import Augmentation, augment
 from pose3d_jax.data import poses, windows
@@ -25,43 +23,11 @@ from tests import bodies, scenes
 
 BODY25 = skeleton.get("body25")
 INFO = Info(BODY25, BODY25)
-RIG = cmu.rig_joints("amc")
-
-
-def motion(frames, seed):
-    """Somebody of the rig `amc` who waves all limbs: positions `[frames, 31, 3]`, y up."""
-    rng = np.random.default_rng(seed)
-    still = np.zeros((31, 3))
-    for name, place in {
-        "lowerback": (0, 0.1, 0), "upperback": (0, 0.25, 0), "thorax": (0, 0.5, 0),
-        "lowerneck": (0, 0.52, 0), "upperneck": (0, 0.6, 0), "head": (0, 0.7, 0),
-        "hipjoint": (0.09, -0.08, 0), "femur": (0.1, -0.48, 0.02), "tibia": (0.1, -0.9, 0),
-        "foot": (0.1, -0.95, 0.1), "toes": (0.1, -0.95, 0.15), "clavicle": (0.18, 0.44, 0),
-        "humerus": (0.45, 0.43, 0), "radius": (0.68, 0.43, 0.05), "hand": (0.76, 0.43, 0.06),
-        "wrist": (0.7, 0.43, 0.05), "fingers": (0.8, 0.43, 0.06), "thumb": (0.74, 0.43, 0.1),
-    }.items():  # fmt: skip
-        for joint, sign in ((name, 1), (f"l{name}", 1), (f"r{name}", -1)):
-            if joint in RIG:
-                still[RIG.index(joint)] = np.array(place) * [sign, 1, 1]
-    t = np.arange(frames)[:, None, None] / 15
-    wave = 0.08 * np.sin(t + rng.uniform(0, 6, (1, 31, 3)))
-    wave[:, [RIG.index(name) for name in ("lhipjoint", "rhipjoint", "root")]] = 0
-    return still + wave + [0, 0.95, 0]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("body")
-    figure = figures.load(bodies.person(folder / "person.npz"), BODY25)
-    by_split = {}
-    for number, split in enumerate(("train", "train_2d", "train_pseudo", "validation")):
-        spec = {
-            "name": f"{split}_clip", "clip": "amc/01_01", "start": 0, "group": "g",
-            "center_xy": [0.0, 0.0],
-        }  # fmt: skip
-        by_split[split] = [prepare.record(figure, motion(40, number), spec, split, 30.0)]
-    writer.write(folder / "data", prepare.NAME, by_split, description="small")
-    return folder
+    return bodies.prepared(tmp_path_factory.mktemp("body"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,74 @@
+"""The dynamics benchmark: its filter and its baselines by hand, and the command itself."""
+
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from benchmarks import dynamics as benchmark
+from pose3d_jax.data import poses
+from tests import bodies
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return bodies.prepared(tmp_path_factory.mktemp("body"))
+
+
+def test_the_filter_is_an_exponential_mean_where_speed_counts_nothing():
+    rng = np.random.default_rng(0)
+    values, fps, cutoff = rng.normal(size=(20, 3)), 30.0, 2.0
+    share = 1 / (1 + fps / (2 * np.pi * cutoff))  # of a first-order low-pass filter
+    expected = [values[0]]
+    for value in values[1:]:
+        expected.append((1 - share) * expected[-1] + share * value)
+    assert_allclose(benchmark.one_euro(values, fps, cutoff, 0.0), expected)
+    # What moves fast is followed more closely.
+    ramp = np.arange(40.0)[:, None]
+    lag = [ramp[-1] - benchmark.one_euro(ramp, fps, cutoff, beta)[-1] for beta in (0.0, 1.0)]
+    assert lag[1] < lag[0] / 3
+
+
+def test_the_nearest_of_a_set_s_own_frames_are_themselves(folder):
+    data = poses.load([folder / "data"], "train")
+    now, before, after = benchmark.beside(data, 6)
+    assert now.tolist() == list(range(6, 34))
+    assert ((now - before) == 6).all()
+    assert ((after - now) == 6).all()
+    found = benchmark.nearest_of(data, data, now, 6)
+    truth = np.asarray(data.poses.labels.joints)
+    assert_allclose(found["past"], truth[before])
+    assert_allclose(found["future"], truth[after])
+    # However somebody faces.
+    turned = benchmark._facing(truth * [-1, -1, 1], data.joint_skeleton)
+    assert_allclose(turned, benchmark._facing(truth, data.joint_skeleton), atol=1e-5)
+
+
+def test_true_poses_have_no_error(folder):
+    data = poses.load([folder / "data"], "validation")
+    observations = data.poses.observations
+    truth = np.einsum(
+        "tvij,tnj->tvni", observations.cameras.rotation, data.poses.labels.joints
+    )  # up to where the camera is, which no error of these counts
+    found = benchmark.now_of(truth, data)
+    assert found["p1"] < 1e-2
+    assert found["acceleration"] < 0.05  # rounding, times 900 twice
+    later = benchmark.now_of(np.roll(truth, 1, axis=0), data)
+    assert later["p1"] > 1.0
+
+
+@pytest.mark.slow
+def test_one_command_prints_the_tables(folder, tmp_path, capsys, monkeypatch):
+    words = ["--data", str(folder / "data"), "--body", str(folder / "person.npz"), "--quick"]
+    rows = ["--rows", "temporal", "single frame", "--splits", "validation"]
+    monkeypatch.setattr("sys.argv", ["dynamics", *words, *rows, "--out", str(tmp_path)])
+    benchmark.main()
+    printed = capsys.readouterr().out.splitlines()
+    found = json.loads(printed[-1])["dynamics"]["validation"]
+    assert set(found) == {"temporal", "single frame"}
+    assert set(found["temporal"]["one_frame"]) == {"hallucinator", "constant", "nearest"}
+    own = found["temporal"]["one_frame"]
+    assert own["hallucinator"]["now"] == pytest.approx(own["constant"]["now"])
+    assert found["single frame"]["one_euro"]["acceleration"] > 0
+    assert any("One-Euro" in line for line in printed)
