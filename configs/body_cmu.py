@@ -26,6 +26,8 @@ WEIGHTS = {"keypoints": 10.0, "joints": 60.0, "parameters": 20.0}
 _NOW = {"fool": 1.0, "shape": 0.01, "constant": 1.0}
 # At most, in a clip, of what networks are shown of clips with 3D: as much again as in `typical`.
 SHOWN = {"sigma_px": 3.0, "outliers": 0.075, "missing": 0.3, "swaps": 0.015}
+# Of clips with 3D: seen from elsewhere.
+FILMED = {"turn": 180.0, "orbit": 20.0, "elevation": 15.0, "distance": 0.3, "tilt": 5.0}
 
 
 def get_config(argument: str = "") -> ConfigDict:
@@ -93,6 +95,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "learning_rate": rate,
             "rates": {"critic": 10.0 if published else 1.0},
             "disturbance": {} if published else dict(SHOWN),
+            "augmentation": {} if published else dict(FILMED),
         },
     )
     config.evaluation.update(

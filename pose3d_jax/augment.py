@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Key
 from pose3d_jax import cameras as cam
 from pose3d_jax.cameras import Camera
 from pose3d_jax.errors import UserError
-from pose3d_jax.geometry import HIGHEST, axis_angle_to_matrix
-from pose3d_jax.schema import Clip
+from pose3d_jax.geometry import HIGHEST, axis_angle_to_matrix, matrix_to_axis_angle
+from pose3d_jax.schema import BodyLabels, Clip
 from pose3d_jax.skeleton import Skeleton
 
 
@@ -49,6 +49,14 @@ class Augmentation:
         return bool(self.stature or self.bones or self.bend)
 
 
+def _turned(body: BodyLabels, turn: Float[Array, "3 3"]) -> BodyLabels:
+    """Bodies of a clip that faces another way."""
+    root = axis_angle_to_matrix(body.rotations[:, 0])
+    root = jnp.einsum("ij,tjk->tik", turn, root, precision=HIGHEST)
+    rotations = body.rotations.at[:, 0].set(matrix_to_axis_angle(root))
+    return dataclasses.replace(body, rotations=rotations)
+
+
 def augment(settings: Augmentation, skeleton: Skeleton, clip: Clip, key: Key[Array, ""]) -> Clip:
     """The clips `[B, T, ...]`, each changed by its own draw; keypoints and joints share `skeleton`.
 
@@ -75,10 +83,10 @@ def _move(settings: Augmentation, skeleton: Skeleton, clip: Clip, key: Key[Array
     """One clip `[T, ...]` with its body, direction and cameras changed."""
     turn_key, flip_key, body_key, camera_key = jax.random.split(key, 4)
     observations, labels = clip.observations, clip.labels
-    if labels.body is not None:
+    if labels.body is not None and (settings.rebuilds or settings.flip):
         raise UserError(
-            "the clips have bodies, which an augmentation that moves joints would leave behind; "
-            "keep to `missing` in the phase's augmentation"
+            "the clips have bodies, which flip, stature, bones and bend would leave behind; leave "
+            "them out of the phase's augmentation"
         )
     views = observations.confidence.shape[1]
     valid = labels.joints_valid
@@ -119,7 +127,10 @@ def _move(settings: Augmentation, skeleton: Skeleton, clip: Clip, key: Key[Array
             observations, keypoints=keypoints, confidence=seen, cameras=cameras
         ),
         labels=dataclasses.replace(
-            labels, joints=jnp.where(valid[..., None] > 0, joints, 0.0), joints_valid=valid
+            labels,
+            joints=jnp.where(valid[..., None] > 0, joints, 0.0),
+            joints_valid=valid,
+            body=None if labels.body is None else _turned(labels.body, turn),
         ),
     )
 

@@ -209,7 +209,21 @@ def test_a_set_without_bodies_and_an_augmentation_that_moves_are_refused(folder,
             variables,
         )  # fmt: skip
     with pytest.raises(UserError, match="would leave behind"):
-        augment(Augmentation(turn=10.0), BODY25, clip, jax.random.key(0))
+        augment(Augmentation(turn=10.0, flip=True), BODY25, clip, jax.random.key(0))
+
+
+def test_bodies_turn_with_their_joints_and_cameras_go_around_them(folder, clip):
+    tested = method(folder)
+    settings = Augmentation(turn=180.0, orbit=20.0, elevation=10.0, distance=0.2, tilt=5.0)
+
+    @jax.jit
+    def moved(clip, key):
+        other = augment(settings, BODY25, clip, key)
+        return other, truth(tested, other)
+
+    other, (said, target) = moved(clip, jax.random.key(0))
+    assert abs(other.labels.joints - clip.labels.joints).max() > 0.1
+    assert_allclose(said.joints, target.joints, atol=1e-4)
 
 
 def test_sets_with_and_without_bodies_are_not_joined(folder, tmp_path):
