@@ -14,9 +14,10 @@ import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from data_prep import prepare
 from data_prep.proof import Proof
@@ -77,7 +78,17 @@ def _records(paths: Sequence[Path], split: str) -> Iterator[Record]:
         yield _record(path, split)
 
 
-def _record(path: Path, split: str) -> Record:
+class Annotation(NamedTuple):
+    """What a file says of its video."""
+
+    keypoints: Float[np.ndarray, "frames 13 2"]  # pixels
+    seen: Bool[np.ndarray, "frames 13"]
+    size: tuple[float, float]  # width, height, pixels
+    action: str
+
+
+def annotation(path: Path) -> Annotation:
+    """A video's annotation. Raises `SourceError` for a file that is not what it should be."""
     table = load_mat(path, "x", "y", "visibility", "dimensions", "nframes", "action")
     x, y, visible = (
         array(table[key], (None, _JOINTS), f"{path}, key {key}") for key in ("x", "y", "visibility")
@@ -94,16 +105,21 @@ def _record(path: Path, split: str) -> Record:
         raise SourceError(
             f"{path}, key dimensions: is {height:g} x {width:g} pixels; fetch the file again"
         )
-    action = _text(table, "action", path)
+    points = np.stack([x, y], axis=-1) - _FIRST_PIXEL
+    return Annotation(points, visible > 0, (width, height), _text(table, "action", path))
+
+
+def _record(path: Path, split: str) -> Record:
+    found = annotation(path)
     identity = Identity(
         dataset=NAME,
         subject="unknown",
-        action=action,
+        action=found.action,
         clip=path.stem,
         recording=path.stem,
         camera_names=("assumed",),
         start=0,
-        group=action,
+        group=found.action,
         split=split,
         fps=FPS,
         keypoint_skeleton="penn13",
@@ -112,11 +128,11 @@ def _record(path: Path, split: str) -> Record:
     )
     return prepare.record(
         identity,
-        _camera(width, height),
-        np.zeros((*x.shape, 3)),
-        joints_valid=np.zeros(x.shape),
-        keypoints=np.stack([x, y], axis=-1)[:, None] - _FIRST_PIXEL,
-        confidence=(visible > 0)[:, None],
+        _camera(*found.size),
+        np.zeros((*found.seen.shape, 3)),
+        joints_valid=np.zeros(found.seen.shape),
+        keypoints=found.keypoints[:, None],
+        confidence=found.seen[:, None],
     )
 
 

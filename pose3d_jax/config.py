@@ -118,6 +118,7 @@ DATA: Keys = {
     "fps": (AMOUNT, 0.0),  # frame rate at which methods that see several frames work; 0 = its own
 }
 STREAM: Keys = {
+    "path": (PATHS, ""),  # prepared data sets of its own; "" = data.path
     "split": (TEXT, "train"),
     # What stands for its 3D: labels, or the row of `references` that its own 2D gives.
     "joints": (_one_of("labels", *references.ROWS), "labels"),

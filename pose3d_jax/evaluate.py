@@ -92,7 +92,8 @@ def restore(
     noisy = noise.preset(config["evaluation"]["noise"])
     load = functools.partial(read, config, recordings=info.recordings)
     splits = {split: load(split, noise=noisy) for split in config["evaluation"]["test"]}
-    train = load(trained["streams"]["main"]["split"])
+    main = trained["streams"]["main"]
+    train = load(main["split"], path=main["path"])
     for data in (train, *splits.values()):
         _check_fits(directory, metadata, data, config["data"]["keypoint_source"])
     if given is None and train.fingerprint != metadata["fingerprint"]:

@@ -1,6 +1,6 @@
 """What a config reads: splits from disk, and the streams of examples that training draws from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pose3d_jax import references
@@ -15,13 +15,18 @@ def read(
     config: Mapping[str, Any],
     split: str,
     *,
+    path: str | Sequence[str] = "",
     recordings: tuple[str, ...] | None = None,
     noise: Noise | None = None,
 ) -> PoseData:
-    """A split as `config.data` says, in windows of one frame; see `poses.load`."""
+    """A split as `config.data` says, in windows of one frame; see `poses.load`.
+
+    `path`: other data sets than those of `config.data`.
+    """
     data = config["data"]
+    own = [path] if isinstance(path, str) and path else path
     return poses.load(
-        data["path"],
+        own or data["path"],
         split,
         keypoint_skeleton=data["keypoint_skeleton"] or None,
         joint_skeleton=data["joint_skeleton"] or None,
@@ -37,7 +42,7 @@ def read_all(config: Mapping[str, Any]) -> dict[str, PoseData]:
     """Every stream's split, with what stands for its 3D, in windows of one frame."""
     found = {}
     for name, stream in config["streams"].items():
-        found[name] = posed(stream, read(config, stream["split"]))
+        found[name] = posed(stream, read(config, stream["split"], path=stream["path"]))
     return found
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from configs import cmu_mv
 from data_prep import writer
 from pose3d_jax import methods, streams
-from pose3d_jax.config import ConfigError
+from pose3d_jax.config import ConfigError, complete
 from pose3d_jax.data import poses
 from pose3d_jax.methods.base import Info
 from tests import scenes
@@ -37,3 +38,15 @@ def test_repnet_is_not_given_a_prior_without_poses(data):
         streams.examples(config, method, {"main": main, "prior": main}, 1)
     with pytest.raises(ConfigError, match=r"method repnet learns from .* a stream 'prior'"):
         streams.examples(config, method, {"main": main}, 1)
+
+
+def test_a_stream_may_have_data_of_its_own(tmp_path):
+    for name in ("here", "there"):
+        record = scenes.record(name, dataset=name, split="train", frames=4)
+        writer.write(tmp_path / name, name, {"train": [record]}, description="")
+    config = cmu_mv.get_config("tiny")
+    config.data.path = str(tmp_path / "here")
+    config.streams.annotated = {"path": str(tmp_path / "there"), "batch_size": 2}
+    found = streams.read_all(complete(config))
+    sets = {name: data.identities[0].dataset for name, data in found.items()}
+    assert sets == {"main": "here", "annotated": "there"}

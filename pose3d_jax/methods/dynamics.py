@@ -26,7 +26,7 @@ from pose3d_jax.methods.monocular import to_rows, to_views
 from pose3d_jax.models.critic import BodyCritic
 from pose3d_jax.models.crop import Crop, follow
 from pose3d_jax.models.dynamics import CAMERA, Dynamics, KeypointEncoder
-from pose3d_jax.schema import Clip, Observations, Prediction
+from pose3d_jax.schema import BodyLabels, Clip, Observations, Prediction
 
 # Streams that it learns from: with 3D, annotated in 2D, and what a detector made of anything.
 TIERS = ("main", "annotated", "pseudo")
@@ -287,7 +287,7 @@ class HMMR:
         group: Group,
         mode: Mode,
     ) -> tuple[dict[str, Term], Aux]:
-        """See `Method.terms`. Raises `MethodError` where no stream's labels have bodies."""
+        """See `Method.terms`. Raises `MethodError` where the stream `main` has no bodies."""
         crop_key, drop_key = jax.random.split(key)
         seen, clip = self._tiers(batch)
         area = self.crop(seen, crop_key if mode.training else None)
@@ -337,17 +337,22 @@ class HMMR:
     def _tiers(self, batch: Batch) -> tuple[Observations, Clip]:
         """What networks are shown of all tiers, and what it is compared with, clip after clip."""
         there = [name for name in TIERS if name in batch]
-        if any(batch[name].labels.body is None for name in there):
+        body = batch["main"].labels.body
+        if body is None:
             raise MethodError(
-                "method dynamics learns from bodies, and the data set has none; prepare one as "
-                "data_prep.body_cmu does"
+                "method dynamics learns from bodies, and the data of the stream main has none; "
+                "prepare such as data_prep.body_cmu does"
             )
+        clips = {name: _with_body(batch[name], body) for name in there}
+        seen = dict(clips)
+        seen["main"] = dataclasses.replace(clips["main"], observations=shown(batch))
         joined = lambda *parts: jnp.concatenate(parts)  # noqa: E731
-        observed = [shown(batch) if name == "main" else batch[name].observations for name in there]
-        return (
-            jax.tree.map(joined, *observed),
-            jax.tree.map(joined, *[batch[name] for name in there]),
+        # Tiers may have other numbers of views: each view is a clip of its own.
+        shown_, compared = (
+            jax.tree.map(joined, *[_single_views(clip) for clip in of.values()])
+            for of in (seen, clips)
         )
+        return shown_.observations, compared
 
     def _target(self, clip: Clip, area: Crop) -> Target:
         """The labels and points of all frames, context among them, as the crop has them."""
@@ -445,6 +450,27 @@ class HMMR:
         judged = self._opinions(variables, target.rotations, target.shape)
         weight = jnp.broadcast_to(target.body_valid[..., None], judged.shape)
         return {"fake": fake, "real": losses.weighted_term((judged - 1.0) ** 2, weight)}
+
+
+def _with_body(clip: Clip, like: BodyLabels) -> Clip:
+    """The clip with labels of a body, blank ones where it has none."""
+    if clip.labels.body is not None:
+        return clip
+    time = clip.labels.joints.shape[:2]
+    blank = jax.tree.map(lambda x: jnp.zeros((*time, *x.shape[2:])), like)
+    return dataclasses.replace(clip, labels=dataclasses.replace(clip.labels, body=blank))
+
+
+def _single_views(clip: Clip) -> Clip:
+    """A clip `[B, T, V, ...]` for each view: `[B V, T, 1, ...]`."""
+    views = clip.observations.confidence.shape[2]
+    alone = lambda x: to_rows(x)[:, :, None]  # noqa: E731
+    again = lambda x: jnp.repeat(x, views, axis=0)  # noqa: E731
+    return Clip(
+        jax.tree.map(alone, clip.observations),
+        jax.tree.map(again, clip.labels),
+        again(clip.recording),
+    )
 
 
 def _pick(said: Said, number: int) -> Said:
