@@ -102,7 +102,7 @@ def said_of(
     @jax.jit
     def say(indices: Array) -> tuple[Array, Array, Array]:
         clip = cut.take(indices)
-        area = method.crop(clip.observations)
+        area = method.crop(clip.observations, alone=alone)
         features, strips = method.strips(variables, clip.observations, area)
         if alone and method.temporal:
             own = {"params": variables["params"]["dynamics"]}

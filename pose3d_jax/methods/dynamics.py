@@ -70,9 +70,9 @@ class HMMR:
     the poses `step` frames before and after. The hallucinator makes a strip from one frame.
 
     The crop is a camera turned to the middle of the points, in sizes of their spread, both smoothed
-    over the clip's frames (in training moved by `jitter`, the same for a clip's frames); so what is
-    said does not depend on where in the image a person is. Rotations are two vectors each
-    (`rotation="axes"`, continuous) or rotation vectors as published.
+    over the clip's frames if `temporal` (in training moved by `jitter`, the same for a clip's
+    frames); so what is said does not depend on where in the image a person is. Rotations are two
+    vectors each (`rotation="axes"`, continuous) or rotation vectors as published.
 
     Streams: `main` (3D joints and bodies where labelled; networks are shown what the phase's
     disturbance makes of it), and where there are such `annotated` and `pseudo`, whose labels count
@@ -189,10 +189,20 @@ class HMMR:
 
     # ------------------------------------------------------------------------------- what is said
 
-    def crop(self, observations: Observations, key: Key[Array, ""] | None = None) -> Crop:
-        """The crop that follows the people in observations `[B, T, V, ...]`; jittered by a key."""
+    def crop(
+        self,
+        observations: Observations,
+        key: Key[Array, ""] | None = None,
+        *,
+        alone: bool = False,
+    ) -> Crop:
+        """The crop that follows the people in observations `[B, T, V, ...]`; jittered by a key.
+
+        `alone`: each frame by itself, as it always is without time.
+        """
         points, confidence = normalised_points(observations), observations.confidence
-        return follow(points, confidence, self.smooth, self.jitter if key is not None else 0.0, key)
+        smooth = self.smooth if self.temporal and not alone else 0.0
+        return follow(points, confidence, smooth, self.jitter if key is not None else 0.0, key)
 
     def strips(
         self, variables: Variables, observations: Observations, area: Crop

@@ -43,7 +43,7 @@ def follow(
       points: on the plane z = 1.
       confidence: 0 where a point is missing; else its weight.
       smooth: standard deviation, frames, of the Gaussian that the middle and the spread are
-        smoothed with over the frames that show anything.
+        smoothed with over the frames that show anything; 0: each frame by itself.
       jitter: how far middle (in spreads) and log spread are moved at most, all frames of a clip's
         view together; by `key`.
     """
@@ -56,10 +56,12 @@ def follow(
     there = (total > 0).astype(points.dtype)
 
     frames = jnp.arange(points.shape[1], dtype=points.dtype)
-    near = jnp.exp(-0.5 * ((frames[:, None] - frames[None]) / smooth) ** 2)
+    near = jnp.eye(len(frames))
+    if smooth:
+        near = jnp.exp(-0.5 * ((frames[:, None] - frames[None]) / smooth) ** 2) + 1e-9
     known = jnp.concatenate([middle, log_spread, jnp.ones_like(log_spread)], axis=-1) * there
     # Frames far from any that shows something have the mean of all.
-    known = jnp.einsum("ts,bsva->btva", near + 1e-9, known, precision=HIGHEST)
+    known = jnp.einsum("ts,bsva->btva", near, known, precision=HIGHEST)
     count = known[..., 3:]
     blank = jnp.array([0.0, 0.0, jnp.log(rays.SPREAD)])
     found = jnp.where(count > 0, known[..., :3] / jnp.where(count > 0, count, 1.0), blank)

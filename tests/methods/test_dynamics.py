@@ -173,8 +173,7 @@ def test_a_single_frame_s_method_sees_one_frame(folder, clip):
     found = predict(observations)
     assert found.shape == (2, 20, 2, 25, 3)
     one = jax.tree.map(lambda x: x[:, 3:4], observations)
-    # But for the crop, which follows over the frames that there are.
-    assert_allclose(predict(one)[:, 0].mean(), found[:, 3].mean(), atol=0.2)
+    assert_allclose(predict(one)[:, 0], found[:, 3], rtol=1e-4, atol=1e-4)
     group = dataclasses.replace(tested.groups[1], terms=("keypoints_around",))
     with pytest.raises(MethodError, match="without its setting temporal"):
         tested.terms(
