@@ -1,7 +1,7 @@
 """What a multimodal VAE should do, as numbers: the four criteria of Shi et al., adapted to poses.
 
     python -m benchmarks.multimodal --data data/cmu_mv_v1 --out runs/multimodal
-        [--fusions product mixture] [--split test_seen] [--steps 1000] [--seed 0] [--quick]
+        [--fusions product mixture] [--split test_seen] [--steps 3000] [--seed 0] [--quick]
 
 The criteria are those of "Variational Mixture-of-Experts Autoencoders for Multi-Modal Deep
 Generative Models" (NeurIPS 2019), section 1; the modalities are those of `methods/modalities.py`:
@@ -461,7 +461,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/multimodal"))
     parser.add_argument("--fusions", nargs="+", choices=FUSIONS, default=list(FUSIONS))
     parser.add_argument("--split", default="test_seen")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a few steps, one fusion")
     args = parser.parse_args()
