@@ -20,8 +20,11 @@ from configs import cmu_mv
 from pose3d_jax.config import arguments
 
 STEPS = 3000
-# Published: 60 for keypoints, joints and parameters, 1 for the others.
-PUBLISHED = {"keypoints": 60.0, "joints": 60.0, "parameters": 60.0}
+# Published: 60 for keypoints, joints and parameters, 1 for the others; of means over coordinates,
+# of half the squares, and of opinions summed over the critics, where our terms are sums over x, y
+# (and z), whole squares, and means over the 25 critics.
+PUBLISHED = {"keypoints": 30.0, "joints": 10.0, "parameters": 30.0}
+CRITICS = 25
 WEIGHTS = {"keypoints": 10.0, "joints": 60.0, "parameters": 20.0}
 _NOW = {"fool": 1.0, "shape": 0.01, "constant": 1.0}
 # At most, in a clip, of what networks are shown of clips with 3D: as much again as in `typical`.
@@ -45,13 +48,14 @@ def get_config(argument: str = "") -> ConfigDict:
     config.name = "body_cmu_published" if published else "body_cmu"
     config.data.path = "data/body_cmu_v1"
     compared = PUBLISHED if published else WEIGHTS
-    now = {**_NOW, "shape": 1.0} if published else _NOW
-    weights = {"fake": 1.0, "real": 1.0, **compared, **now}
+    judged = CRITICS if published else 1.0
+    now = {**_NOW, "fool": judged, "shape": 1.0} if published else _NOW
+    weights = {"fake": judged, "real": judged, **compared, **now}
     if given.loose:
         del weights["constant"]
     if not (given.single or given.still):
         around = {f"{name}_around": weight for name, weight in compared.items()}
-        weights |= {**around, "fool_around": 1.0}
+        weights |= {**around, "fool_around": judged}
     if not given.single:
         weights["hallucinate"] = 1.0
         again = [name for name in weights if name.removesuffix("_around") in compared]

@@ -84,8 +84,8 @@ def dice(name: str, *what: str) -> np.random.Generator:
 def cameras(pelvis: Float[Array, "frames 3"], name: str, fps: float) -> Camera:
     """Two cameras `[T, 2]` that look at a person: one stands, one goes around and shakes.
 
-    Still ones stand 4.5 to 6.5 m from the middle of the motion and see all of it; moving ones are 3
-    to 5 m away, at any height between knee and raised arm, and go around at up to 20 degrees a
+    Still ones stand 4.5 to 6.5 m from the middle of the motion, to which they look; moving ones are
+    3 to 5 m away, at any height between knee and raised arm, and go around at up to 20 degrees a
     second.
     """
     rng = dice(name, "cameras")
@@ -239,6 +239,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         by_split: dict[str, list[Record]] = {split: [] for split in (*TIERS, *cmu.SPLITS[1:])}
         for spec in tqdm([s for s in specs if s["clip"] not in missing], unit="segment"):
             frames = there[spec["clip"]]()[spec["start"] : spec["stop"]]
+            if len(frames) < spec["stop"] - spec["start"]:
+                raise UserError(
+                    f"{args.positions}: {spec['clip']} ends before segment {spec['name']} does; "
+                    f"its file is not whole, fetch it again"
+                )
             split = splits[spec["name"]]
             by_split[split].append(record(figure, frames, spec, split, fps))
         proof = writer.write(

@@ -3,16 +3,18 @@
     python -m data_prep.pseudo_truth --source DIR --output DIR [--name vlog] [--size 640 480]
         [--fps 25] [--test LIST]
 
-DIR holds folders, at any depth, of OpenPose's `*_keypoints.json`, a file for each frame: one for a
-video (`VIDEO/`: people are followed from frame to frame), or one for each track in it
-(`VIDEO/TRACK/`, as InstaVariety's and VLOG-people's tracks are kept; NBA's and others' alike). With
+DIR holds folders of OpenPose's `*_keypoints.json`, a file for each frame: one for a video
+(`VIDEO/`: people are followed from frame to frame), or one for each track in it (`VIDEO/TRACK/`, as
+InstaVariety's and VLOG-people's tracks are kept; NBA's and others' alike). Images are of `--size`;
+Penn Action's files say it themselves. With
 `labels/0001.mat` beside folders `0001/`, Penn Action's: of the people in a video then only the one
 that is annotated is kept. `LIST` is a text file with a video's name in each line: those are the
 split `test`, all others `train`.
 
 As published (Kanazawa et al., "Learning 3D Human Dynamics from Video", CVPR 2019, section 4 and its
 code): a clip begins where more than 6 keypoints are seen and ends where no more than 4 are (medians
-of 5 frames), it has 40 to 500 frames, and it is left out where 40 % of its frames show no more than
+of 5 frames), it has 40 to 500 frames (longer ones are cut;
+published: their first 500), and it is left out where 40 % of its frames show no more than
 head and shoulders. Keypoints are in a crop of 224 pixels that follows the person, smoothed, 150
 pixels tall; the cameras are those of the crop, of an assumed one whose focal length is the longer
 side of the image. There is no 3D. Jitter is for training to add: see `methods/dynamics.py`.
@@ -70,7 +72,7 @@ def cleaned(track: Track, joints: Skeleton) -> list[Track]:
 
 
 def cropped(
-    track: Track, size: tuple[float, float]
+    track: Track, size: tuple[float, ...]
 ) -> tuple[Float[Array, "frames joints 3"], Camera]:
     """A track's keypoints in the crop that follows it, and the crop's cameras `[frames, 1]`."""
     middle, height = tracking.boxes(track)
@@ -93,13 +95,12 @@ def cropped(
     )
 
 
-def annotated(path: Path, found: Sequence[Track]) -> list[Track]:
+def annotated(about: penn_action.Annotation, found: Sequence[Track]) -> list[Track]:
     """The track of whom Penn Action's file annotates: whose joints are nearest on the whole.
 
     Nobody where no track is within half of a person's height of them.
     """
-    table = penn_action.annotation(path)
-    points, seen = table.keypoints, table.seen
+    points, seen = about.keypoints, about.seen
     names = skeleton.get("penn13").joints
 
     def away(track: Track, joints: Skeleton) -> float:
@@ -108,7 +109,7 @@ def annotated(path: Path, found: Sequence[Track]) -> list[Track]:
         frames = np.arange(track.start, min(track.start + track.frames, len(points)))
         own = track.keypoints[: len(frames), there]
         known = seen[frames][:, here] & (own[..., 2] > 0)
-        if known.sum() < LEAST:
+        if not known.any():
             return np.inf
         off = np.linalg.norm(own[..., :2] - points[frames][:, here], axis=-1)
         return float((off * known).sum() / known.sum() / np.median(tracking.boxes(track)[1]))
@@ -135,7 +136,12 @@ def folders(source: Path) -> dict[str, Path]:
 def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
     """The data set in `args.source`. Raises `SourceError` where there is nothing to read."""
     there = folders(args.source)
-    named = args.test.read_text().split() if args.test else []
+    try:
+        named = args.test.read_text().split() if args.test else []
+    except OSError as error:
+        raise UserError(f"{args.test}: cannot be read ({error.strerror}); give a text file") from (
+            error
+        )
     unknown = sorted(set(named) - {name.partition("/")[0] for name in there})
     if unknown:
         raise UserError(f"{args.test}: {', '.join(unknown[:5])} are not in {args.source}")
@@ -156,29 +162,38 @@ def _records(
 ) -> Iterator[Record]:
     for name, path in there.items():
         frames, joints = keypoints.openpose(path)
-        first = min(int(re.findall(r"\d+", f.name)[-1]) for f in path.glob("*_keypoints.json"))
-        alone = all(len(people) <= 1 for people in frames)
+        first = min(int(re.findall(r"\d+", f.stem)[-1]) for f in path.glob("*.json"))
+        # A track's folder in a video's holds one person; a video's may hold several, one by one.
+        alone = "/" in name and all(len(people) <= 1 for people in frames)
         found = [_one(frames)] if alone else tracking.tracks(frames)
-        label = args.source / "labels" / f"{name.partition('/')[0]}.mat"
+        label, size = args.source / "labels" / f"{name}.mat", tuple(args.size)
         if label.exists():
-            found = annotated(label, found)
+            about = penn_action.annotation(label)
+            found, size = annotated(about, found), about.size
         kept = [part for track in found for part in cleaned(track, joints)]
         if not kept:
             proof.skip(name, "nobody is seen for long enough")
         for number, track in enumerate(kept):
-            yield _record(f"{name}_{number}".replace("/", "_"), track, joints, split, first, args)
+            clip = f"{name}_{number}".replace("/", "_")
+            yield _record(clip, track, joints, split, first, size, args)
 
 
 def _one(frames: Sequence[Array]) -> Track:
     """The track of the only person there is."""
-    empty = np.zeros((1, *next(people for people in frames).shape[1:]))
+    empty = np.zeros((1, *frames[0].shape[1:]))
     return Track(0, np.concatenate([people if len(people) else empty for people in frames]))
 
 
 def _record(
-    clip: str, track: Track, joints: Skeleton, split: str, first: int, args: argparse.Namespace
+    clip: str,
+    track: Track,
+    joints: Skeleton,
+    split: str,
+    first: int,
+    size: tuple[float, ...],
+    args: argparse.Namespace,
 ) -> Record:
-    points, cameras = cropped(track, tuple(args.size))
+    points, cameras = cropped(track, size)
     identity = Identity(
         dataset=args.name,
         subject="unknown",

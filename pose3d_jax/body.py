@@ -139,7 +139,9 @@ def _along_tree(
     moved, place = own[..., :1, :, :], [0]
     for level in levels[1:]:
         hung = np.array([place.index(parents[joint]) for joint in level])
-        turned = jnp.matmul(moved[..., hung, :, :], own[..., level, :, :], precision=HIGHEST)
+        left, right = moved[..., hung, :, :], own[..., level, :, :]
+        # Written out: XLA (of jaxlib 0.10) does not compile such a product of several leading axes.
+        turned = sum(left[..., :, k : k + 1] * right[..., k : k + 1, :] for k in range(4))
         moved, place = jnp.concatenate([moved, turned], axis=-3), [*place, *level]
     whole = moved[..., np.argsort(place), :, :]
     turn, joints = whole[..., :3, :3], whole[..., :3, 3]

@@ -85,7 +85,8 @@ def _load(path: str | Path, wanted: Skeleton, components: int) -> Figure:
 
 def _by_name(own: np.ndarray, wanted: Skeleton, where: str) -> np.ndarray:
     """A regressor out of SMPL's `own` of its joints and known vertices, by the points' names."""
-    names = skeleton.get("smpl24").joints
+    # SMPL-H and SMPL-X have SMPL's joints up to the wrists; theirs beyond are others.
+    names = skeleton.get("smpl24").joints[: 24 if len(own) == 24 else 22]
     vertices = own.shape[1]
     found = np.zeros((wanted.size, vertices))
     missing = []

@@ -39,10 +39,21 @@ def read(
 
 
 def read_all(config: Mapping[str, Any]) -> dict[str, PoseData]:
-    """Every stream's split, with what stands for its 3D, in windows of one frame."""
-    found = {}
+    """Every stream's split, with what stands for its 3D, in windows of one frame.
+
+    Raises `ConfigError` where a stream's joint sets are not those of the stream `main`.
+    """
+    found: dict[str, PoseData] = {}
     for name, stream in config["streams"].items():
         found[name] = posed(stream, read(config, stream["split"], path=stream["path"]))
+    for name, data in found.items():
+        for kind in ("keypoint_skeleton", "joint_skeleton"):
+            own, wanted = (getattr(d, kind).name for d in (data, found["main"]))
+            if own != wanted:
+                raise ConfigError(
+                    f"config.streams.{name} has the {kind} {own}, but config.streams.main has "
+                    f"{wanted}; set config.data.{kind}, or prepare the one as the other"
+                )
     return found
 
 

@@ -1,5 +1,10 @@
 """A body's keypoints without its mesh: against the whole mesh, and for SMPL's own files."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +19,7 @@ from pose3d_jax.geometry import axis_angle_to_matrix
 from pose3d_jax.sources import SourceError
 from tests.bodies import person, save_npz, save_pkl, table
 
+ROOT = Path(__file__).parents[1]
 BODY25 = skeleton.get("body25")
 RNG = np.random.default_rng(0)
 TURNS = jnp.asarray(0.5 * RNG.normal(size=(3, 24, 3)), jnp.float32)
@@ -53,6 +59,23 @@ def test_what_a_file_does_not_tell_is_said(tmp_path):
     arrays = {**table(), "regressor_body25": np.zeros((25, 119))}
     with pytest.raises(SourceError, match="regressor_body25"):
         figures.load(save_npz(tmp_path / "other.npz", arrays), BODY25)
+
+
+def test_it_compiles_as_users_compile():
+    """The suite's flags hid that XLA could not, with several axes before the joints'."""
+    code = (
+        "import jax, jax.numpy as jnp; from pose3d_jax import body; from tests.bodies import table;"
+        "b = body.make(**dict(zip(('template', 'shapes', 'poses', 'regressor', 'weights', 'tree', "
+        "'faces'), table().values())));"
+        "f = jax.jit(jax.grad("
+        "lambda r, s: body.pose(b, r, s, jnp.zeros((2, 16, 20, 3)))[0].sum()));"
+        "print(f(jnp.ones((2, 16, 20, 24, 3, 3)), jnp.zeros((2, 16, 20, 10))).shape)"
+    )
+    flags = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=flags, capture_output=True, text=True, cwd=ROOT
+    )
+    assert "(2, 16, 20, 24, 3, 3)" in done.stdout, done.stderr
 
 
 def test_the_first_who_asks_may_be_traced(tmp_path):

@@ -1,5 +1,7 @@
 """Streams of examples: what meets a method that cannot learn from it is refused by name."""
 
+import dataclasses
+
 import pytest
 
 from configs import cmu_mv
@@ -48,5 +50,14 @@ def test_a_stream_may_have_data_of_its_own(tmp_path):
     config.data.path = str(tmp_path / "here")
     config.streams.annotated = {"path": str(tmp_path / "there"), "batch_size": 2}
     found = streams.read_all(complete(config))
+    coco = scenes.record("coco", dataset="coco", split="train", frames=4)
+    identity = dataclasses.replace(
+        coco.identity, joint_skeleton="coco17", keypoint_skeleton="coco17"
+    )
+    coco = coco._replace(identity=identity)
+    writer.write(tmp_path / "coco", "coco", {"train": [coco]}, description="")
     sets = {name: data.identities[0].dataset for name, data in found.items()}
     assert sets == {"main": "here", "annotated": "there"}
+    config.streams.annotated.path = str(tmp_path / "coco")
+    with pytest.raises(ConfigError, match=r"streams\.annotated has the keypoint_skeleton coco17"):
+        streams.read_all(complete(config))

@@ -56,6 +56,11 @@ class Target(NamedTuple):
     shape: Float[Array, "rows time components"]
     body_valid: Float[Array, "rows time"]
 
+    @property
+    def there(self) -> Float[Array, "rows time"]:
+        """1 where anything is seen: neither padding nor a blank frame."""
+        return (self.visible.max(axis=-1) > 0).astype(jnp.float32)
+
     def at(self, first: int, frames: int) -> "Target":
         """So many frames from the first on."""
         return Target(*(x[:, first : first + frames] for x in self))
@@ -78,13 +83,14 @@ class HMMR:
     disturbance makes of it), and where there are such `annotated` and `pseudo`, whose labels count
     as well if they have any.
 
-    Terms: `keypoints` (mean absolute error on the crop, of what is seen), `joints` (squares, of
+    Terms (of frames in which anything is seen): `keypoints` (absolute error on the crop, by
+    confidence), `joints` (squares, of
     those about the root), `parameters` (squares, of rotation matrices and shape), `fool` (least
     squares, of the critic's opinions), `shape` (squares), `constant` (variance of the shape in a
     clip). `_around`: of the poses before and after, with the present shape and the best
     weak-perspective camera. `hallucinate`: squares, between the hallucinator's strip and the
-    encoder's, which does not learn from it. `_frame`: of what is said from the hallucinator's strip
-    alone. Terms of the critic: `fake` and `real`.
+    encoder's; neither this nor the features learn from it. `_frame`: of what is said from the
+    hallucinator's strip alone, in a crop of that frame. Terms of the critic: `fake` and `real`.
     """
 
     name: ClassVar[str] = "dynamics"
@@ -204,28 +210,44 @@ class HMMR:
         smooth = self.smooth if self.temporal and not alone else 0.0
         return follow(points, confidence, smooth, self.jitter if key is not None else 0.0, key)
 
-    def strips(
+    def features(
         self, variables: Variables, observations: Observations, area: Crop
-    ) -> tuple[Float[Array, "rows time width"], Float[Array, "rows time width"]]:
-        """Features of the frames that are predicted, and movie strips; rows are views of clips.
-
-        Of a method without time the strips are the features.
-        """
-        front, dynamics, _ = self._nets
+    ) -> Float[Array, "rows time width"]:
+        """Of each frame by itself; rows are views of clips."""
         seen = (observations.confidence > 0).astype(jnp.float32)
         points = area.place(normalised_points(observations)) * seen[..., None]
         numbers = [points.reshape(*seen.shape[:-1], -1), observations.confidence, area.size]
         rows = to_rows(jnp.concatenate(numbers, axis=-1))
-        params = variables["params"]
-        features: Any = front.apply({"params": params["front"]}, rows)
+        found: Any = self._nets[0].apply({"params": variables["params"]["front"]}, rows)
+        return found
+
+    def strips(
+        self, variables: Variables, observations: Observations, area: Crop
+    ) -> Float[Array, "rows time width"]:
+        """Movie strips of the frames that are predicted; without time their features."""
+        features = self.features(variables, observations, area)
         if not self.temporal:
-            return features, features
-        mask = to_rows(seen.max(axis=-1))
-        own = {"params": params["dynamics"]}
-        strips: Any = dynamics.apply(own, features, mask, method="strips")
+            return features
+        mask = to_rows((observations.confidence > 0).max(axis=-1).astype(jnp.float32))
+        own = {"params": variables["params"]["dynamics"]}
+        strips: Any = self._nets[1].apply(own, features, mask, method="strips")
+        return self._predicted(strips)
+
+    def hallucinate(
+        self, variables: Variables, observations: Observations, area: Crop
+    ) -> Float[Array, "rows time width"]:
+        """Movie strips of the frames that are predicted, from each by itself.
+
+        `area` must be of each frame by itself, too. The features do not learn from it.
+        """
+        features = jax.lax.stop_gradient(self.features(variables, observations, area))
+        own = {"params": variables["params"]["dynamics"]}
+        strips: Any = self._nets[1].apply(own, features, method="hallucinate")
+        return self._predicted(strips)
+
+    def _predicted(self, x: Float[Array, "rows time width"]) -> Float[Array, "rows frames width"]:
         before, after = self.context
-        last = features.shape[1] - after
-        return features[:, before:last], strips[:, before:last]
+        return x[:, before : x.shape[1] - after]
 
     def say(
         self,
@@ -269,7 +291,7 @@ class HMMR:
         """See `Method.predict`; deterministic, whatever the key."""
         del key
         area = self.crop(observations)
-        _, strips = self.strips(variables, observations, area)
+        strips = self.strips(variables, observations, area)
         now = _pick(self.say(variables, strips), 0)
         return Prediction(joints=self.placed(now, area), space="absolute")
 
@@ -301,39 +323,41 @@ class HMMR:
         crop_key, drop_key = jax.random.split(key)
         seen, clip = self._tiers(batch)
         area = self.crop(seen, crop_key if mode.training else None)
-        features, strips = self.strips(variables, seen, area)
+        strips = self.strips(variables, seen, area)
         target = self._target(clip, area)
         frames, before = strips.shape[1], self.context[0]
         around = self.temporal and self.around
         around &= group.name == "critic" or any("_around" in term for term in group.terms)
         alone = any(t == "hallucinate" or t.endswith("_frame") for t in group.terms)
         sources = strips[None]
+        own = area
         if alone and self.temporal:
-            own = {"params": variables["params"]["dynamics"]}
-            strip: Any = self._nets[1].apply(own, features, method="hallucinate")
-            sources = jnp.stack([strips, strip])
+            own = self.crop(seen, crop_key if mode.training else None, alone=True)
+            sources = jnp.stack([strips, self.hallucinate(variables, seen, own)])
         said = self.say(variables, sources, drop_key if mode.dropout else None, around=around)
         whole = jax.tree.map(lambda x: x[:, 0], said)
         now, beside = _pick(whole, 0), jax.tree.map(lambda x: x[1:], whole)
         present = target.at(before, frames)
+        there = present.there
         if group.name == "critic":
             return self._critic_terms(variables, whole, present), Aux({}, {})
 
         found = self._compared(now, present)
-        found["fool"] = self._fooled(variables, now)
+        found["fool"] = self._fooled(variables, now, there)
         large = jnp.mean(now.shape**2, axis=-1)
-        found["shape"] = losses.weighted_term(large, jnp.ones_like(large))
-        spread = jnp.mean(jnp.var(now.shape, axis=1), axis=-1)
-        found["constant"] = losses.weighted_term(spread, jnp.ones_like(spread))
+        found["shape"] = losses.weighted_term(large, there)
+        found["constant"] = losses.weighted_term(_unlike(now.shape, there), there)
         if around:
             found |= self._around(beside, target, frames)
-            found["fool_around"] = self._fooled(variables, beside)
+            found["fool_around"] = self._fooled(variables, beside, there)
         if len(sources) > 1:
             away = jnp.mean((sources[1] - jax.lax.stop_gradient(strips)) ** 2, axis=-1)
-            found["hallucinate"] = losses.weighted_term(away, jnp.ones_like(away))
-            of_frame = self._compared(jax.tree.map(lambda x: x[0, 1], said), present)
+            found["hallucinate"] = losses.weighted_term(away, there)
+            other = self._target(clip, own)
+            one = jax.tree.map(lambda x: x[0, 1], said)
+            of_frame = self._compared(one, other.at(before, frames))
             if around:
-                of_frame |= self._around(jax.tree.map(lambda x: x[1:, 1], said), target, frames)
+                of_frame |= self._around(jax.tree.map(lambda x: x[1:, 1], said), other, frames)
             found |= {f"{name}_frame": term for name, term in of_frame.items()}
         missing = sorted(set(group.terms) - set(found))
         if missing:
@@ -352,6 +376,13 @@ class HMMR:
             raise MethodError(
                 "method dynamics learns from bodies, and the data of the stream main has none; "
                 "prepare such as data_prep.body_cmu does"
+            )
+        figure = self.figure.body
+        parts, components = body.rotations.shape[2], body.shape.shape[2]
+        if (parts, components) != (figure.size, figure.components):
+            raise MethodError(
+                f"method dynamics: the data's bodies have {parts} parts and {components} shapes, "
+                f"{self.body} {figure.size} and {figure.components}; prepare the data with it"
             )
         clips = {name: _with_body(batch[name], body) for name in there}
         seen = dict(clips)
@@ -374,7 +405,6 @@ class HMMR:
         def in_views(x: Float[Array, "batch time *rest"]) -> Float[Array, "batch time V *rest"]:
             return jnp.repeat(x[:, :, None], views, axis=2)
 
-        visible = (observations.confidence > 0).astype(jnp.float32) * observations.confidence
         cameras = observations.cameras
         joints = cam.batched(cam.to_camera)(cameras, in_views(labels.joints))
         joints = jnp.einsum("...ij,...nj->...ni", area.turn, joints, precision=HIGHEST)
@@ -384,7 +414,7 @@ class HMMR:
         first = jnp.einsum("...ij,...jk->...ik", to_crop, turns[..., 0, :, :], precision=HIGHEST)
         target = Target(
             points=area.place(normalised_points(observations)),
-            visible=visible,
+            visible=observations.confidence,
             joints=joints - joints[..., root : root + 1, :],
             joints_valid=valid * valid[..., root : root + 1],
             rotations=turns.at[..., 0, :, :].set(first),
@@ -447,16 +477,18 @@ class HMMR:
         found: Any = self._nets[2].apply(own, rotations, shape)
         return found
 
-    def _fooled(self, variables: Variables, said: Said) -> Term:
+    def _fooled(self, variables: Variables, said: Said, there: Float[Array, "rows time"]) -> Term:
         judged = self._opinions(variables, said.rotations, said.shape)
-        return losses.weighted_term((judged - 1.0) ** 2, jnp.ones_like(judged))
+        weight = jnp.broadcast_to(there[..., None], judged.shape)
+        return losses.weighted_term((judged - 1.0) ** 2, weight)
 
     def _critic_terms(self, variables: Variables, said: Said, target: Target) -> dict[str, Term]:
         """Least squares (Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017):
         1 for bodies of the labels, 0 for those that are said, now or around."""
         said = jax.lax.stop_gradient(said)
         judged = self._opinions(variables, said.rotations, said.shape)
-        fake = losses.weighted_term(judged**2, jnp.ones_like(judged))
+        there = jnp.broadcast_to(target.there[..., None], judged.shape)
+        fake = losses.weighted_term(judged**2, there)
         judged = self._opinions(variables, target.rotations, target.shape)
         weight = jnp.broadcast_to(target.body_valid[..., None], judged.shape)
         return {"fake": fake, "real": losses.weighted_term((judged - 1.0) ** 2, weight)}
@@ -481,6 +513,15 @@ def _single_views(clip: Clip) -> Clip:
         jax.tree.map(again, clip.labels),
         again(clip.recording),
     )
+
+
+def _unlike(
+    shape: Float[Array, "rows time components"], there: Float[Array, "rows time"]
+) -> Float[Array, "rows time"]:
+    """Squared distance of each frame's shape from the mean of its clip's, per component."""
+    share = there / jnp.maximum(jnp.sum(there, axis=1, keepdims=True), 1.0)
+    mean = jnp.sum(share[..., None] * shape, axis=1, keepdims=True)
+    return jnp.mean((shape - mean) ** 2, axis=-1)
 
 
 def _pick(said: Said, number: int) -> Said:

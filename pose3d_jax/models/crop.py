@@ -50,8 +50,9 @@ def follow(
     total = jnp.sum(confidence, axis=-1, keepdims=True)
     share = (confidence / jnp.maximum(total, 1e-6))[..., None]
     middle = jnp.sum(share * points, axis=-2)
-    squares = jnp.sum((points - middle[..., None, :]) ** 2, axis=-1, keepdims=True)
-    squares = jnp.sum(share * squares, axis=-2)
+    # Turned to the middle: off the axis people are seen larger on the plane.
+    turned = rays.turned(rays.towards(middle), points)
+    squares = jnp.sum(share * jnp.sum(turned**2, axis=-1, keepdims=True), axis=-2)
     log_spread = 0.5 * jnp.log(jnp.maximum(squares, 1e-4))
     there = (total > 0).astype(points.dtype)
 

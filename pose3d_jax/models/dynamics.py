@@ -162,7 +162,9 @@ class Dynamics(nn.Module):
             "dropout": self.dropout,
             "dtype": self.dtype,
         }
-        self.encoder = TemporalEncoder(self.width, dtype=self.dtype)
+        # Of a small width fewer groups: one of a single feature would be 0.
+        groups = min(32, self.width // 4)
+        self.encoder = TemporalEncoder(self.width, groups=groups, dtype=self.dtype)
         self.hallucinator = Hallucinator(self.width, dtype=self.dtype)
         self.start = self.param("start", self._start)
         self.now = Regressor(self.size, **common)

@@ -57,10 +57,12 @@ class Unit(nn.Module):
         if x.shape[-1] == 4 * self.width:
             kept = x[:, :: self.stride, :: self.stride]
         else:
-            kept = _conv(4 * self.width, 1, self.stride, "shortcut", bias=True)(ready)
-        y = _conv(self.width, 1, 1, "conv1")(ready)
-        y = _conv(self.width, 3, self.stride, "conv2")(Norm(name="conv1_BatchNorm")(y))
-        y = _conv(4 * self.width, 1, 1, "conv3", bias=True)(Norm(name="conv2_BatchNorm")(y))
+            kept = _conv(4 * self.width, 1, self.stride, "shortcut", x.dtype, bias=True)(ready)
+        y = _conv(self.width, 1, 1, "conv1", x.dtype)(ready)
+        y = _conv(self.width, 3, self.stride, "conv2", x.dtype)(Norm(name="conv1_BatchNorm")(y))
+        y = _conv(4 * self.width, 1, 1, "conv3", x.dtype, bias=True)(
+            Norm(name="conv2_BatchNorm")(y)
+        )
         return kept + y
 
 
@@ -77,7 +79,7 @@ class ResNet50(nn.Module):
 
         `images`: RGB in [-1, 1], people as in a crop of 224 pixels.
         """
-        x = _conv(64, 7, 2, "conv1", bias=True)(images.astype(self.dtype))
+        x = _conv(64, 7, 2, "conv1", self.dtype, bias=True)(images.astype(self.dtype))
         x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
         for group, units in enumerate(UNITS):
             for unit in range(units):
@@ -87,11 +89,20 @@ class ResNet50(nn.Module):
         return jnp.mean(Norm(name="postnorm")(x).astype(jnp.float32), axis=(1, 2))
 
 
-def _conv(width: int, size: int, stride: int, name: str, *, bias: bool = False) -> nn.Conv:
+def _conv(
+    width: int, size: int, stride: int, name: str, dtype: Any, *, bias: bool = False
+) -> nn.Conv:
     """A convolution whose padding is the same on both sides, whatever the image's size."""
     around = [((size - 1) // 2, size // 2)] * 2
     return nn.Conv(
-        width, (size, size), (stride, stride), around, use_bias=bias, precision=HIGHEST, name=name
+        width,
+        (size, size),
+        (stride, stride),
+        around,
+        use_bias=bias,
+        dtype=dtype,
+        precision=HIGHEST,
+        name=name,
     )
 
 

@@ -102,6 +102,21 @@ def test_of_penn_action_s_people_the_annotated_one_is_kept(tmp_path):
     assert_allclose(ray[:, 0], (other[..., :2] - [319.5, 239.5]) / 640, atol=1e-4)
 
 
+def test_a_list_that_is_not_there_is_said(tmp_path, capsys):
+    write(tmp_path / "source" / "video", [walker(50)])
+    with pytest.raises(SystemExit):
+        run(tmp_path / "source", tmp_path / "data", "--test", str(tmp_path / "none.txt"))
+    assert "none.txt: cannot be read" in capsys.readouterr().err
+
+
+def test_frames_may_be_called_by_their_numbers_alone(tmp_path):
+    write(tmp_path / "source" / "video", [walker(50)])
+    for path in (tmp_path / "source" / "video").iterdir():
+        path.rename(path.with_name(path.name[2:].replace("_keypoints", "")))
+    run(tmp_path / "source", tmp_path / "data")
+    assert poses.load([tmp_path / "data"], "train").identities[0].start == 0
+
+
 @pytest.mark.parametrize(
     ("names", "message"), [(None, "holds no folder"), ("elsewhere", "elsewhere are not in")]
 )

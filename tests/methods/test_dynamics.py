@@ -15,6 +15,7 @@ from pose3d_jax import methods, skeleton, train
 from pose3d_jax.augment import Augmentation, augment
 from pose3d_jax.data import poses, windows
 from pose3d_jax.errors import UserError
+from pose3d_jax.geometry import axis_angle_to_matrix
 from pose3d_jax.methods.base import Info, MethodError, Mode
 from pose3d_jax.methods.dynamics import HMMR, Said
 from pose3d_jax.models.crop import follow
@@ -81,6 +82,59 @@ def test_the_past_and_the_future_are_compared_with_their_own_frames(folder, clip
     assert count == 2 * 4 * 8 * 25
 
 
+def test_padding_and_blank_frames_count_for_nothing(folder):
+    tested = method(folder)
+    # Of the last window's frames 4 are the clip's; of the second view's 3 more are blank.
+    clip = windows.cut(poses.load([folder / "data"], "train"), 8, 36, (6, 6)).poses.take(
+        jnp.array([1])
+    )
+    seen = clip.observations.confidence.at[0, 6:9, 1].set(0.0)
+    clip = dataclasses.replace(
+        clip, observations=dataclasses.replace(clip.observations, confidence=seen)
+    )
+    variables = jax.jit(tested.init)(jax.random.key(0), {"main": clip})
+
+    @jax.jit
+    def counts(clip):
+        found = {}
+        for group in tested.groups:
+            terms, _ = tested.terms(
+                variables, {"main": clip}, jax.random.key(1), jnp.zeros((), jnp.int32),
+                group=group, mode=Mode(),
+            )  # fmt: skip
+            found |= {name: count for name, (_, count) in terms.items()}
+        return found
+
+    found = counts(clip)
+    for name, each in (
+        ("shape", 1),
+        ("constant", 1),
+        ("hallucinate", 1),
+        ("fool", 25),
+        ("fake", 75),
+    ):
+        assert found[name] == (4 + 1) * each, name
+
+
+def test_the_hallucinator_sees_one_frame(folder, clip):
+    tested = method(folder)
+    variables = jax.jit(tested.init)(jax.random.key(0), {"main": clip})
+    variables = jax.tree.map(lambda x: x + 0.05, variables)
+
+    @jax.jit
+    def strips(observations):
+        area = tested.crop(observations, alone=True)
+        alone = tested.hallucinate(variables, observations, area)
+        return alone, tested.strips(variables, observations, tested.crop(observations))
+
+    changed = clip.observations.keypoints.at[:, 10].add(30.0)
+    other = dataclasses.replace(clip.observations, keypoints=changed)
+    (alone, within), (alone_, within_) = strips(clip.observations), strips(other)
+    where = lambda a, b: np.flatnonzero(abs(a - b).max(axis=(0, 2)) > 1e-6).tolist()  # noqa: E731
+    assert where(alone, alone_) == [4]
+    assert where(within, within_) == list(range(8))
+
+
 def test_a_crop_stays_on_a_person_who_goes_through_the_image(folder, clip):
     """In the middle, of unit spread, whatever the camera's direction; missing points count not."""
     rng = np.random.default_rng(1)
@@ -94,6 +148,11 @@ def test_a_crop_stays_on_a_person_who_goes_through_the_image(folder, clip):
     one = jnp.broadcast_to(points[:, :1], points.shape)
     here, there = follow(one, seen, 2.0), follow(one + 0.02, seen, 2.0)
     assert_allclose(here.place(one), there.place(one + 0.02), atol=0.05)
+    # Far off the axis the plane is stretched; the turned camera sees the same person.
+    ray = jnp.concatenate([0.1 * jnp.sin(points), jnp.ones_like(points[..., :1])], axis=-1)
+    aside = jnp.einsum("ij,...nj->...ni", axis_angle_to_matrix(jnp.array([0.0, 0.4, 0.0])), ray)
+    both = [follow(x[..., :2] / x[..., 2:], seen, 2.0) for x in (ray, aside)]
+    assert_allclose(both[0].size, both[1].size, atol=0.02)
     hidden = one.at[:, 4].set(9.0)
     blank = follow(hidden, seen.at[:, 4].set(0.0), 2.0)
     assert_allclose(blank.turn, here.turn, atol=1e-6)
@@ -194,6 +253,15 @@ def test_settings_that_cannot_be_are_refused(folder, settings, message):
     config = {"name": "dynamics", "body": str(folder / "person.npz"), **settings}
     with pytest.raises(MethodError, match=message):
         methods.create(config, INFO)
+
+
+def test_another_body_than_the_data_s_is_refused(folder, clip):
+    tested = method(folder)
+    body = clip.labels.body
+    fewer = dataclasses.replace(body, shape=body.shape[..., :8])
+    other = dataclasses.replace(clip, labels=dataclasses.replace(clip.labels, body=fewer))
+    with pytest.raises(MethodError, match="have 24 parts and 8 shapes"):
+        tested._tiers({"main": other})
 
 
 def test_a_set_without_bodies_and_an_augmentation_that_moves_are_refused(folder, clip):
