@@ -12,6 +12,11 @@ from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
 H36M = skeleton.get("h36m17")
 
 
+def f32(array: np.ndarray) -> jax.Array:
+    """Made by numpy, which compiles nothing for a new shape."""
+    return jnp.asarray(np.asarray(array, np.float32))
+
+
 def ring(views: int, *, radius: float = 4.5, height: float = 1.5) -> Camera:
     """Cameras `[views]` on a circle that look at its centre, 1 m above the floor."""
     angles = 2 * np.pi * (np.arange(views) + 0.3) / max(views, 3)
@@ -29,12 +34,13 @@ def ring(views: int, *, radius: float = 4.5, height: float = 1.5) -> Camera:
         "distortion": [-0.207, 0.247, -0.0014, -0.00097, -0.003],
         "size": [1000.0, 1002.0],
     }
-    return Camera(
-        rotation=jnp.stack([rotation for rotation, _ in poses]),
-        translation=jnp.stack([translation for _, translation in poses]),
-        tangential=jnp.ones(views),
-        **{name: jnp.broadcast_to(jnp.array(v), (views, len(v))) for name, v in lens.items()},
+    camera = Camera(
+        rotation=np.stack([rotation for rotation, _ in poses]),
+        translation=np.stack([translation for _, translation in poses]),
+        tangential=np.ones(views),
+        **{name: np.broadcast_to(np.array(v), (views, len(v))) for name, v in lens.items()},
     )
+    return jax.tree.map(f32, camera)
 
 
 def people(size: int, frames: int = 1, seed: int = 0) -> np.ndarray:
@@ -51,17 +57,17 @@ def film(joints: np.ndarray, camera: Camera) -> Observations:
     """Exact observations `[*batch, V, ...]` of joints `[*batch, J, 3]` by cameras `[V]`."""
     batch = joints.shape[:-2]
     views = camera.focal.shape[0]
-    cameras = jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, *x.shape)), camera)
-    world = jnp.repeat(jnp.asarray(joints)[..., None, :, :], views, axis=-3)
-    keypoints = _project(cameras, world)
-    return Observations(keypoints, jnp.ones(keypoints.shape[:-1]), cameras)
+    cameras = jax.tree.map(lambda x: f32(np.broadcast_to(x, (*batch, *x.shape))), camera)
+    world = np.repeat(np.asarray(joints)[..., None, :, :], views, axis=-3)
+    keypoints = _project(cameras, f32(world))
+    return Observations(keypoints, f32(np.ones(keypoints.shape[:-1])), cameras)
 
 
 def batch(size: int = 8, views: int = 4, frames: int = 1, seed: int = 0) -> Clip:
     """A labelled batch `[size, frames, views, ...]`."""
     joints = people(size, frames, seed)
-    labels = Labels(jnp.asarray(joints), jnp.ones(joints.shape[:-1]))
-    return Clip(film(joints, ring(views)), labels, jnp.zeros(size, jnp.int32))
+    labels = Labels(f32(joints), f32(np.ones(joints.shape[:-1])))
+    return Clip(film(joints, ring(views)), labels, jnp.asarray(np.zeros(size, np.int32)))
 
 
 def record(
@@ -73,7 +79,7 @@ def record(
     observations = film(joints, ring(views))
     if moving:
         per_frame = [film(joints[t], ring(views, height=1.2 + 0.3 * t)) for t in range(frames)]
-        observations = jax.tree.map(lambda *x: jnp.stack(x), *per_frame)
+        observations = jax.tree.map(lambda *x: np.stack(x), *per_frame)
     valid = np.full(joints.shape[:-1], float(labelled), np.float32)
     labels = Labels(joints * valid[..., None], valid)
     host = jax.tree.map(lambda x: np.asarray(x, np.float32), Clip(observations, labels, 0))

@@ -52,7 +52,7 @@ def clips(size: int, *, seed: int = 0, views: int = 1, frames: int = 1) -> Clip:
         tangential=jnp.array(2.0),
         size=jnp.array([640.0, 480.0]),
     )
-    cameras = jax.tree.map(lambda x: jnp.broadcast_to(x, (*leading, *x.shape)), one)
+    cameras = jax.tree.map(lambda x: jnp.asarray(np.broadcast_to(x, (*leading, *x.shape))), one)
     # The later a clip, the less of it is visible: devices get uneven masks.
     share = np.linspace(1.0, 0.2, size)
     confidence = (rng.uniform(size=(*leading, 2)) < share[:, None, None, None]).astype(np.float32)
