@@ -1,5 +1,7 @@
 """Small exact scenes: people in front of a ring of cameras, as batches and as records."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,35 +14,34 @@ from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
 H36M = skeleton.get("h36m17")
 
 
-def f32(array: np.ndarray) -> jax.Array:
+def f32(array: Any) -> jax.Array:
     """Made by numpy, which compiles nothing for a new shape."""
     return jnp.asarray(np.asarray(array, np.float32))
+
+
+@jax.jit
+def _look_at(places: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    up = jnp.array([0.0, 0.0, 1.0])
+    return jax.vmap(lambda place: cam.look_at(place, target, up))(places)
 
 
 def ring(views: int, *, radius: float = 4.5, height: float = 1.5) -> Camera:
     """Cameras `[views]` on a circle that look at its centre, 1 m above the floor."""
     angles = 2 * np.pi * (np.arange(views) + 0.3) / max(views, 3)
-    poses = [
-        cam.look_at(
-            jnp.array([radius * np.cos(a), radius * np.sin(a), height]),
-            jnp.array([0.0, 0.0, 1.0]),
-            jnp.array([0.0, 0.0, 1.0]),
-        )
-        for a in angles
-    ]
+    places = [radius * np.cos(angles), radius * np.sin(angles), np.full(views, height)]
+    rotation, translation = _look_at(f32(np.stack(places, axis=-1)), f32([0.0, 0.0, 1.0]))
     lens = {
         "focal": [1145.0, 1143.0],
         "center": [512.0, 515.0],
         "distortion": [-0.207, 0.247, -0.0014, -0.00097, -0.003],
         "size": [1000.0, 1002.0],
     }
-    camera = Camera(
-        rotation=np.stack([rotation for rotation, _ in poses]),
-        translation=np.stack([translation for _, translation in poses]),
-        tangential=np.ones(views),
-        **{name: np.broadcast_to(np.array(v), (views, len(v))) for name, v in lens.items()},
+    return Camera(
+        rotation=rotation,
+        translation=translation,
+        tangential=f32(np.ones(views)),
+        **{name: f32(np.broadcast_to(np.array(v), (views, len(v)))) for name, v in lens.items()},
     )
-    return jax.tree.map(f32, camera)
 
 
 def people(size: int, frames: int = 1, seed: int = 0) -> np.ndarray:
@@ -50,17 +51,15 @@ def people(size: int, frames: int = 1, seed: int = 0) -> np.ndarray:
     return (place + rng.uniform(-0.5, 0.5, (size, frames, 17, 3))).astype(np.float32)
 
 
-_project = jax.jit(cam.batched(cam.project))
-
-
+@jax.jit
 def film(joints: np.ndarray, camera: Camera) -> Observations:
     """Exact observations `[*batch, V, ...]` of joints `[*batch, J, 3]` by cameras `[V]`."""
     batch = joints.shape[:-2]
     views = camera.focal.shape[0]
-    cameras = jax.tree.map(lambda x: f32(np.broadcast_to(x, (*batch, *x.shape))), camera)
-    world = np.repeat(np.asarray(joints)[..., None, :, :], views, axis=-3)
-    keypoints = _project(cameras, f32(world))
-    return Observations(keypoints, f32(np.ones(keypoints.shape[:-1])), cameras)
+    cameras = jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, *x.shape)), camera)
+    world = jnp.repeat(jnp.asarray(joints)[..., None, :, :], views, axis=-3)
+    keypoints = cam.batched(cam.project)(cameras, world)
+    return Observations(keypoints, jnp.ones(keypoints.shape[:-1]), cameras)
 
 
 def batch(size: int = 8, views: int = 4, frames: int = 1, seed: int = 0) -> Clip:

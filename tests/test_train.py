@@ -27,10 +27,9 @@ from pose3d_jax.methods.base import Group, Info, MethodError
 from pose3d_jax.methods.supervised import Supervised
 from pose3d_jax.schema import Prediction, Record
 from pose3d_jax.skeleton import SkeletonError
-from pose3d_jax.state import init_state
 from pose3d_jax.workdir import WorkdirError
 from tests import scenes
-from tests.toys import phase
+from tests.toys import fresh, phase
 
 ROOT = Path(__file__).parents[1]
 
@@ -284,7 +283,7 @@ def test_a_group_of_no_parameters_is_refused():
     method = Supervised(info=Info(scenes.H36M, scenes.H36M), width=8, groups=wrong)
     phase_ = phase({"pose": 1.0})
     batch = {"main": scenes.batch()}
-    state = init_state(method, phase_, batch, jax.random.key(0), average=False)
+    state = fresh(method, phase_, batch, jax.random.key(0))
     with pytest.raises(MethodError, match="no parameter is at or below 'liftr'"):
         train._check_phases(method, [], state)
 
