@@ -78,6 +78,7 @@ def run(
             f"config.adaptation.batch_size is {settings['batch_size']}, which {devices} devices "
             f"cannot share"
         )
+    adaptation_phase(restored.config, method, 1)  # refuses what does not fit before any work
     evaluate.leave(restored, restored.directory, trained["name"])
 
     name = f"adapted_{settings['scope']}" + ("_random" if settings["init"] == "random" else "")

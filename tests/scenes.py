@@ -1,5 +1,7 @@
 """Small exact scenes: people in front of a ring of cameras, as batches and as records."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,17 +14,22 @@ from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
 H36M = skeleton.get("h36m17")
 
 
+def f32(array: Any) -> jax.Array:
+    """Made by numpy, which compiles nothing for a new shape."""
+    return jnp.asarray(np.asarray(array, np.float32))
+
+
+@jax.jit
+def _look_at(places: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    up = jnp.array([0.0, 0.0, 1.0])
+    return jax.vmap(lambda place: cam.look_at(place, target, up))(places)
+
+
 def ring(views: int, *, radius: float = 4.5, height: float = 1.5) -> Camera:
     """Cameras `[views]` on a circle that look at its centre, 1 m above the floor."""
     angles = 2 * np.pi * (np.arange(views) + 0.3) / max(views, 3)
-    poses = [
-        cam.look_at(
-            jnp.array([radius * np.cos(a), radius * np.sin(a), height]),
-            jnp.array([0.0, 0.0, 1.0]),
-            jnp.array([0.0, 0.0, 1.0]),
-        )
-        for a in angles
-    ]
+    places = [radius * np.cos(angles), radius * np.sin(angles), np.full(views, height)]
+    rotation, translation = _look_at(f32(np.stack(places, axis=-1)), f32([0.0, 0.0, 1.0]))
     lens = {
         "focal": [1145.0, 1143.0],
         "center": [512.0, 515.0],
@@ -30,10 +37,10 @@ def ring(views: int, *, radius: float = 4.5, height: float = 1.5) -> Camera:
         "size": [1000.0, 1002.0],
     }
     return Camera(
-        rotation=jnp.stack([rotation for rotation, _ in poses]),
-        translation=jnp.stack([translation for _, translation in poses]),
-        tangential=jnp.ones(views),
-        **{name: jnp.broadcast_to(jnp.array(v), (views, len(v))) for name, v in lens.items()},
+        rotation=rotation,
+        translation=translation,
+        tangential=f32(np.ones(views)),
+        **{name: f32(np.broadcast_to(np.array(v), (views, len(v)))) for name, v in lens.items()},
     )
 
 
@@ -44,24 +51,22 @@ def people(size: int, frames: int = 1, seed: int = 0) -> np.ndarray:
     return (place + rng.uniform(-0.5, 0.5, (size, frames, 17, 3))).astype(np.float32)
 
 
-_project = jax.jit(cam.batched(cam.project))
-
-
+@jax.jit
 def film(joints: np.ndarray, camera: Camera) -> Observations:
     """Exact observations `[*batch, V, ...]` of joints `[*batch, J, 3]` by cameras `[V]`."""
     batch = joints.shape[:-2]
     views = camera.focal.shape[0]
     cameras = jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, *x.shape)), camera)
     world = jnp.repeat(jnp.asarray(joints)[..., None, :, :], views, axis=-3)
-    keypoints = _project(cameras, world)
+    keypoints = cam.batched(cam.project)(cameras, world)
     return Observations(keypoints, jnp.ones(keypoints.shape[:-1]), cameras)
 
 
 def batch(size: int = 8, views: int = 4, frames: int = 1, seed: int = 0) -> Clip:
     """A labelled batch `[size, frames, views, ...]`."""
     joints = people(size, frames, seed)
-    labels = Labels(jnp.asarray(joints), jnp.ones(joints.shape[:-1]))
-    return Clip(film(joints, ring(views)), labels, jnp.zeros(size, jnp.int32))
+    labels = Labels(f32(joints), f32(np.ones(joints.shape[:-1])))
+    return Clip(film(joints, ring(views)), labels, jnp.asarray(np.zeros(size, np.int32)))
 
 
 def record(
@@ -73,7 +78,7 @@ def record(
     observations = film(joints, ring(views))
     if moving:
         per_frame = [film(joints[t], ring(views, height=1.2 + 0.3 * t)) for t in range(frames)]
-        observations = jax.tree.map(lambda *x: jnp.stack(x), *per_frame)
+        observations = jax.tree.map(lambda *x: np.stack(x), *per_frame)
     valid = np.full(joints.shape[:-1], float(labelled), np.float32)
     labels = Labels(joints * valid[..., None], valid)
     host = jax.tree.map(lambda x: np.asarray(x, np.float32), Clip(observations, labels, 0))

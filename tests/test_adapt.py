@@ -1,6 +1,7 @@
 """Adaptation at test time: both scopes, on their own data alone, without labels."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -145,6 +146,11 @@ class Case:
             tqdm(disable=True),
         ).predictions.joints  # fmt: skip
 
+    @functools.cached_property
+    def adapted(self):
+        """What both scopes make of the data as they are."""
+        return {"shared": self.shared(), "clips": self.clips()}
+
 
 @pytest.fixture(scope="module")
 def case(directory):
@@ -157,16 +163,17 @@ def test_labels_change_nothing(case):
     poisoned = dataclasses.replace(
         case.data, poses=dataclasses.replace(case.data.poses, labels=nan)
     )
-    for adapted in (case.shared, case.clips):
-        np.testing.assert_array_equal(adapted(blind), adapted(case.data))
-        np.testing.assert_array_equal(adapted(poisoned), adapted(case.data))
+    for scope, seeing in case.adapted.items():
+        adapted = getattr(case, scope)
+        np.testing.assert_array_equal(adapted(blind), seeing)
+        np.testing.assert_array_equal(adapted(poisoned), seeing)
 
 
 def test_a_clip_s_weights_know_that_clip_alone(case):
     """Moving another clip's keypoints changes nothing; its own do."""
     (first, *_), (other, *_) = list(adapt.windows_of_clips(case.data).values())[:2]
     own = adapt.windows_of_clips(case.data)[next(iter(adapt.windows_of_clips(case.data)))]
-    before = case.clips()
+    before = case.adapted["clips"]
     for moved, same in ((other, True), (first, False)):
         observations = case.data.poses.observations
         moved_keypoints = observations.keypoints.at[case.data.poses.start[moved]].add(5.0)
@@ -202,6 +209,6 @@ def test_one_clip_s_own_weights_are_shared_weights_of_a_split_of_that_clip(case)
 @pytest.mark.parametrize("scope", ["shared", "clips"])
 def test_several_devices_adapt_as_one_does(case, scope):
     adapted = getattr(case, scope)
-    np.testing.assert_allclose(adapted(devices=4), adapted(devices=1), atol=1e-4)
+    np.testing.assert_allclose(adapted(devices=4), case.adapted[scope], atol=1e-4)
     unadapted = case.lift(case.data)(case.variables, None).joints
-    assert np.abs(adapted() - unadapted).max() > 1e-3
+    assert np.abs(case.adapted[scope] - unadapted).max() > 1e-3

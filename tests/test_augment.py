@@ -1,6 +1,7 @@
 """Clips filmed anew: geometry by OpenCV, what must not change, and what nothing may reach."""
 
 import dataclasses
+import functools
 
 import cv2
 import jax
@@ -24,9 +25,17 @@ EVERYTHING = Augmentation(
 MIRRORED = np.array(scenes.H36M.mirrored)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def changed_by(settings, clip, key):
+    return augment(settings, scenes.H36M, clip, key)
+
+
 def run(settings, clip, key=0):
-    changed = jax.jit(lambda c, k: augment(settings, scenes.H36M, c, k))(clip, jax.random.key(key))
-    return jax.tree.map(np.asarray, changed)
+    return jax.tree.map(np.asarray, changed_by(settings, clip, jax.random.key(key)))
+
+
+composed = jax.jit(_composed, static_argnums=0)
+project, to_camera = (jax.jit(cam.batched(f)) for f in (cam.project, cam.to_camera))
 
 
 def bone_lengths(joints):
@@ -53,7 +62,7 @@ def without_tangential(clip):
     lens = cameras.distortion.at[..., 2:4].set(0.0)
     cameras = dataclasses.replace(cameras, distortion=lens)
     world = jnp.repeat(clip.labels.joints[:, :, None], lens.shape[2], axis=2)
-    points = cam.batched(cam.project)(cameras, world)
+    points = project(cameras, world)
     observations = dataclasses.replace(clip.observations, cameras=cameras, keypoints=points)
     return dataclasses.replace(clip, observations=observations)
 
@@ -152,7 +161,7 @@ def test_a_joint_turns_all_that_hangs_on_it_and_nothing_else(name):
         own = np.zeros((body.size, 3), np.float32)
         own[joint] = rng.uniform(-1, 1, 3)
         alone = Rotation.from_rotvec(own[joint]).as_matrix()
-        for other, turn in enumerate(np.asarray(_composed(body, jnp.asarray(own)))):
+        for other, turn in enumerate(np.asarray(composed(body, jnp.asarray(own)))):
             above = other
             while above >= 0 and above != joint:
                 above = body.parents[above]
@@ -164,7 +173,7 @@ def test_turns_add_up_from_the_root_outwards():
     own = np.random.default_rng(1).uniform(-1, 1, (17, 3)).astype(np.float32)
     hip, knee = (scenes.H36M.joints.index(f"left_{part}") for part in ("hip", "knee"))
     pelvis, thigh, shin = (Rotation.from_rotvec(own[joint]) for joint in (0, hip, knee))
-    found = np.asarray(_composed(scenes.H36M, jnp.asarray(own)))[knee]
+    found = np.asarray(composed(scenes.H36M, jnp.asarray(own)))[knee]
     np.testing.assert_allclose(found, (pelvis * thigh * shin).as_matrix(), atol=1e-5)
 
 
@@ -199,7 +208,7 @@ def test_cameras_go_on_looking_at_the_person_from_as_far_as_was_drawn():
 
     def of_root(clip):
         world = jnp.repeat(jnp.asarray(clip.labels.joints)[:, :, None, :1], 4, axis=2)
-        return np.asarray(cam.batched(cam.to_camera)(clip.observations.cameras, world))[..., 0, :]
+        return np.asarray(to_camera(clip.observations.cameras, world))[..., 0, :]
 
     before, now = of_root(clip), of_root(after)
     unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (before, now)]

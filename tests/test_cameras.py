@@ -129,10 +129,10 @@ def test_undistort_is_exact_in_float64():
 def test_world_to_camera_and_back():
     camera = make_camera()
     points = jnp.asarray(np.random.default_rng(3).uniform(-2, 2, (50, 3)), jnp.float32)
-    moved = batched(cam.to_camera)(camera, points)
+    moved = jax.jit(batched(cam.to_camera))(camera, points)
     expected = points @ camera.rotation.T + camera.translation[None]
     assert_allclose(moved, expected, atol=2e-6)
-    assert_allclose(batched(cam.to_world)(camera, moved), points, atol=2e-6)
+    assert_allclose(jax.jit(batched(cam.to_world))(camera, moved), points, atol=2e-6)
 
 
 # ------------------------------------------------------------------------------------- look-at

@@ -19,7 +19,6 @@ from pose3d_jax import methods, train
 from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
 from pose3d_jax.geometry import safe_divide
 from pose3d_jax.methods.base import Info, Method, Mode
-from pose3d_jax.state import init_state
 from tests import scenes, toys
 
 ROOT = Path(__file__).parents[1]
@@ -143,13 +142,13 @@ def test_one_and_four_devices_have_the_loss_and_gradients_of_the_whole_batch(met
     """Against the loss of all clips at once, divided by the counts of all: no mean of means."""
     clip, weights = clips(24), config.phases[0]["weights"]
     phase = toys.phase(weights)
-    state = init_state(method, phase, {"main": clip}, jax.random.key(0), False)
+    state = toys.fresh(method, phase, {"main": clip}, jax.random.key(0))
 
     def loss(params):
         parts = terms(method, {"params": params}, clip)
         return sum(weights[name] * safe_divide(*term) for name, term in parts.items())
 
-    expected, gradient = jax.value_and_grad(loss)(state.variables["params"])
+    expected, gradient = jax.jit(jax.value_and_grad(loss))(state.variables["params"])
     for devices in (1, 4):
         run = compile_epoch(method, phase, {"main": 24}, devices, 1)
         after, metrics = run(replicate(state, devices), {"main": toys.ClipStream(clip)})

@@ -13,9 +13,8 @@ from pose3d_jax import methods
 from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
 from pose3d_jax.methods.base import Aux, Info, Mode
 from pose3d_jax.methods.supervised import Supervised
-from pose3d_jax.state import init_state
 from tests import scenes
-from tests.toys import ClipStream, constant, phase
+from tests.toys import ClipStream, constant, fresh, phase
 
 INFO = Info(scenes.H36M, scenes.H36M)
 METHODS = {
@@ -52,7 +51,7 @@ def one_step(method, weights, clip, devices, mode, variables=None):
     )
     streams = {"main": ClipStream(clip)}
     sizes = {"main": clip.recording.shape[0]}
-    state = init_state(method, phase_, streams_batch(streams), jax.random.key(0), False)
+    state = fresh(method, phase_, streams_batch(streams), jax.random.key(0))
     run = compile_epoch(method, phase_, sizes, devices, 1)
     return run(replicate(state, devices), streams)
 

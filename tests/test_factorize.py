@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -132,9 +133,9 @@ def test_a_split_has_its_joints_on_their_rays_and_the_sign_of_perspective():
     found = reconstruct(observations, shapes=1, iterations=30)
     assert found.shape == (80, 2, 17, 3)
     plane = found[..., :2] / found[..., 2:]
-    expected = cam.batched(cam.normalise)(observations.cameras, observations.keypoints)
+    expected = jax.jit(cam.batched(cam.normalise))(observations.cameras, observations.keypoints)
     np.testing.assert_allclose(plane, expected, atol=1e-5)
-    truth = cam.batched(cam.to_camera)(
+    truth = jax.jit(cam.batched(cam.to_camera))(
         observations.cameras, jnp.repeat(jnp.asarray(world, jnp.float32)[:, None], 2, axis=1)
     )
     truth, joints = (np.asarray(x, np.float64).reshape(-1, 17, 3) for x in (truth, found))
@@ -151,7 +152,8 @@ def test_joints_that_are_not_seen_are_near_their_points():
     turned = Rotation.from_rotvec(np.linspace(0, 6, 80)[:, None] * [[0, 0, 1]]).as_matrix()
     world = np.einsum("fij,nj->fni", turned, shape) + np.array([0, 0, 1.0])
     observations = scenes.film(world.astype(np.float32), scenes.ring(2, radius=3.0))
-    truth = np.asarray(cam.batched(cam.normalise)(observations.cameras, observations.keypoints))
+    sight = (observations.cameras, observations.keypoints)
+    truth = np.asarray(jax.jit(cam.batched(cam.normalise))(*sight))
     hidden = rng.uniform(size=truth.shape[:-1]) < 0.2
     seen = jnp.where(jnp.asarray(hidden), 0.0, observations.confidence)
     found = reconstruct(dataclasses.replace(observations, confidence=seen), shapes=4, iterations=30)

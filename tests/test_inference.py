@@ -41,9 +41,12 @@ def made(data, network, **settings):
     method = methods.create(given, INFO)
     example = windows.cut(data, 3, context=context_of(method)).poses.take(jnp.zeros(2, jnp.int32))
     variables = jax.jit(method.init)(jax.random.key(0), {"main": example})
-    return method, jax.tree.map(
-        lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), variables["params"]
-    ), {k: v for k, v in variables.items() if k != "params"}  # fmt: skip
+    return method, moved(variables["params"]), {k: v for k, v in variables.items() if k != "params"}
+
+
+@jax.jit
+def moved(params):
+    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
 
 
 def predicted(method, params, rest, data, **settings):

@@ -21,10 +21,9 @@ from pose3d_jax.geometry import axis_angle_to_matrix, similarity_align
 from pose3d_jax.methods.base import Info, Mode
 from pose3d_jax.metrics import p_mpjpe
 from pose3d_jax.models.layers import BATCH_AXIS
-from pose3d_jax.state import init_state
 from pose3d_jax.triangulate import triangulate
 from tests import scenes
-from tests.toys import ClipStream, constant, phase
+from tests.toys import ClipStream, constant, fresh, phase
 
 
 def equations(jaxpr):
@@ -113,7 +112,7 @@ def training(precision, optimizer=None, name="multiview", **mode):
     )
     streams = {"main": ClipStream(scenes.batch(size=8, views=3))}
     batch = {"main": streams["main"].take(jnp.arange(1))}
-    state = init_state(method, phase_, batch, jax.random.key(0), False)
+    state = fresh(method, phase_, batch, jax.random.key(0))
     run = compile_epoch(method, phase_, {"main": 8}, 1, 1)
     return run, replicate(state, 1), streams
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_accelerations_are_those_of_whole_clips(tmp_path):
     for record in records:
         clip = slice(first, first + len(record.clip.labels.joints))
         truth = np.asarray(
-            cam.batched(cam.to_camera)(
+            jax.jit(cam.batched(cam.to_camera))(
                 record.clip.observations.cameras,
                 jnp.repeat(jnp.asarray(record.clip.labels.joints)[:, None], 3, axis=1),
             )

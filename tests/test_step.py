@@ -11,14 +11,14 @@ import pytest
 
 from pose3d_jax.epoch import compile_epoch, draw_indices, replicate, unreplicate
 from pose3d_jax.methods.base import Mode
-from pose3d_jax.state import init_state, term_names
+from pose3d_jax.state import term_names
 from tests import toys
-from tests.toys import ClipStream, clips, constant, phase
+from tests.toys import ClipStream, clips, constant, fresh, phase
 
 
 def start(method, phase_, streams, average=False, seed=0):
     batch = {name: stream.take(jnp.arange(1)) for name, stream in streams.items()}
-    return init_state(method, phase_, batch, jax.random.key(seed), average)
+    return fresh(method, phase_, batch, jax.random.key(seed), average)
 
 
 def train(method, phase_, streams, steps, *, devices=1, batch_size=8, state=None, average=False):

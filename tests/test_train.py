@@ -27,10 +27,9 @@ from pose3d_jax.methods.base import Group, Info, MethodError
 from pose3d_jax.methods.supervised import Supervised
 from pose3d_jax.schema import Prediction, Record
 from pose3d_jax.skeleton import SkeletonError
-from pose3d_jax.state import init_state
 from pose3d_jax.workdir import WorkdirError
 from tests import scenes
-from tests.toys import phase
+from tests.toys import fresh, phase
 
 ROOT = Path(__file__).parents[1]
 
@@ -111,20 +110,17 @@ def test_means_over_frames_and_groups_are_what_they_say(data):
     assert summary["rows"]["row"]["p2"] == {"frames": None, "groups": None, "actions": None}
 
 
-def test_finished_run_goes_on_from_its_checkpoint_to_the_same_end(data, tmp_path):
+@pytest.mark.parametrize("run", ["supervised"], indirect=True)
+def test_finished_run_goes_on_from_its_checkpoint_to_the_same_end(run, data, tmp_path):
     """Half a run, taken up again, equals the whole."""
-    whole = config(data)
-    train.run(whole, tmp_path / "whole")
+    workdir, metrics = run
     stopped = tmp_path / "stopped"
-    shutil.copytree(tmp_path / "whole", stopped)
+    shutil.copytree(workdir, stopped)
     steps = sorted(int(p.name) for p in (stopped / "checkpoints").iterdir() if p.name.isdigit())
     assert steps[-1] == 6
     if len(steps) > 1:
         shutil.rmtree(stopped / "checkpoints" / "6")
-    assert (
-        train.run(whole, stopped)["splits"]
-        == json.loads((tmp_path / "whole" / "metrics.json").read_text())["splits"]
-    )
+    assert train.run(config(data), stopped)["splits"] == metrics["splits"]
 
 
 def test_work_directory_of_another_experiment_is_refused(run, data):
@@ -287,7 +283,7 @@ def test_a_group_of_no_parameters_is_refused():
     method = Supervised(info=Info(scenes.H36M, scenes.H36M), width=8, groups=wrong)
     phase_ = phase({"pose": 1.0})
     batch = {"main": scenes.batch()}
-    state = init_state(method, phase_, batch, jax.random.key(0), average=False)
+    state = fresh(method, phase_, batch, jax.random.key(0))
     with pytest.raises(MethodError, match="no parameter is at or below 'liftr'"):
         train._check_phases(method, [], state)
 
@@ -305,7 +301,7 @@ def test_nothing_to_evaluate_is_said(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def door(home, *arguments, shared=True):
+def door(home, *arguments, shared):
     """The command line as a user has it; compiled programs are the suite's, or kept at home."""
     environment = dict(os.environ)
     if not shared:
@@ -329,11 +325,46 @@ def test_the_door_trains_evaluates_adapts_and_compares(data, tmp_path):
         assert "runs/demo_supervised/report.html" in result.stdout
     assert "demo_supervised: " not in result.stdout
     assert "adapted_shared" in result.stdout
-    result = door(tmp_path, "--mode=compare", str(workdir), str(workdir / "adapted_shared"))
+    adapted = str(workdir / "adapted_shared")
+    result = door(tmp_path, "--mode=compare", str(workdir), adapted, shared=True)
     assert result.returncode == 0, result.stderr
     assert "absolute" in result.stdout
     (machine,) = (tmp_path / ".cache" / "pose3d_jax").iterdir()
     assert any(machine.iterdir())
+
+
+# Forked for each line of its input, which is a home and arguments: all share what they import.
+DOORS = """
+import json, os, runpy, sys
+from pose3d_jax import adapt, compare, evaluate, train
+for line in sys.stdin:
+    child = os.fork()
+    if child:
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    home, *sys.argv[1:] = json.loads(line)
+    os.chdir(home)
+    os.environ["HOME"] = home
+    output = os.open("output", os.O_CREAT | os.O_WRONLY)
+    os.dup2(output, 1), os.dup2(output, 2)
+    runpy.run_module("pose3d_jax.main", run_name="__main__", alter_sys=True)
+    sys.exit()
+"""
+
+
+@pytest.fixture(scope="module")
+def doors():
+    """The command line in a process of its own: its exit status and all that it says."""
+    with subprocess.Popen(
+        [sys.executable, "-c", DOORS],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+
+        def run(home, *arguments):
+            print(json.dumps([str(home), *arguments]), file=process.stdin, flush=True)
+            return int(process.stdout.readline()), (home / "output").read_text()
+
+        yield run
 
 
 @pytest.mark.parametrize(
@@ -356,12 +387,12 @@ def test_the_door_trains_evaluates_adapts_and_compares(data, tmp_path):
         (["--hosts=here"], "COORDINATOR:PORT,PROCESSES,INDEX"),
     ],
 )
-def test_the_door_says_what_is_wrong_and_writes_nothing(tmp_path, arguments, message):
+def test_the_door_says_what_is_wrong_and_writes_nothing(doors, tmp_path, arguments, message):
     workdir = tmp_path / "run"
-    result = door(tmp_path, f"--workdir={workdir}", *arguments)
-    assert result.returncode != 0
-    assert message in result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
+    status, said = doors(tmp_path, f"--workdir={workdir}", *arguments)
+    assert status != 0
+    assert message in said
+    assert "Traceback" not in said
     assert not workdir.exists()
 
 

@@ -102,7 +102,7 @@ def test_matches_opencv_for_two_views():
         np.hstack([camera.rotation[v], camera.translation[v][:, None]]).astype(np.float64)
         for v in range(2)
     ]
-    points = batched(cam.normalise)(observations.cameras, observations.keypoints)
+    points = jax.jit(batched(cam.normalise))(observations.cameras, observations.keypoints)
     flat = [np.asarray(points[:, v], np.float64).reshape(-1, 2).T for v in range(2)]
     homogeneous = cv2.triangulatePoints(*matrices, *flat)
     expected = (homogeneous[:3] / homogeneous[3]).T.reshape(world.shape)
@@ -251,7 +251,7 @@ def test_weighted_is_dlt_with_the_confidences_for_weights():
     confidence = np.random.default_rng(4).uniform(size=(FRAMES, 4, JOINTS)).round(1)
     observations = observations.replace(confidence=jnp.asarray(confidence, jnp.float32))
     points, valid = jax.jit(tri.weighted)(observations)
-    rays = batched(cam.normalise)(observations.cameras, observations.keypoints)
+    rays = jax.jit(batched(cam.normalise))(observations.cameras, observations.keypoints)
     for t, j in [(0, 0), (1, 5), (99, 16)]:
         weight = observations.confidence[t, :, j]
         expected, found = dlt(rig(4), rays[t, :, j], weight)

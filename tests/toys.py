@@ -1,6 +1,7 @@
 """Toy methods that use one thing each of the protocol, and batches for them."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from pose3d_jax.methods.base import Aux, Group, Info, Mode
 from pose3d_jax.models.layers import BatchNorm
 from pose3d_jax.schema import Clip, Labels, Observations, Prediction
 from pose3d_jax.skeleton import Skeleton
-from pose3d_jax.state import Phase
+from pose3d_jax.state import Phase, TrainState, init_state
 
 BONE = Skeleton("bone2", ("pelvis", "head"), (-1, 0), 0)
 INFO = Info(BONE, BONE, ("a", "b", "c"))
@@ -36,10 +37,15 @@ def phase(weights: dict[str, float], **settings: Any) -> Phase:
     return Phase(**{**defaults, **settings, "weights": weights})
 
 
+def fresh(method: Any, phase: Phase, batch: Any, key: Any, average: bool = False) -> TrainState:
+    """A fresh state, made by one program."""
+    return jax.jit(functools.partial(init_state, method, phase, average=average))(batch, key)
+
+
 def clips(size: int, *, seed: int = 0, views: int = 1, frames: int = 1) -> Clip:
     """Random two-joint clips `[size, T, V, 2]`; confidences and validity are 0 or 1, unevenly."""
     rng = np.random.default_rng(seed)
-    rotation, translation = look_at(
+    rotation, translation = jax.jit(look_at)(
         jnp.array([0.0, -4.0, 1.0]), jnp.array([0.0, 0.0, 1.0]), jnp.array([0.0, 0.0, 1.0])
     )
     leading = (size, frames, views)
@@ -52,7 +58,7 @@ def clips(size: int, *, seed: int = 0, views: int = 1, frames: int = 1) -> Clip:
         tangential=jnp.array(2.0),
         size=jnp.array([640.0, 480.0]),
     )
-    cameras = jax.tree.map(lambda x: jnp.broadcast_to(x, (*leading, *x.shape)), one)
+    cameras = jax.tree.map(lambda x: jnp.asarray(np.broadcast_to(x, (*leading, *x.shape))), one)
     # The later a clip, the less of it is visible: devices get uneven masks.
     share = np.linspace(1.0, 0.2, size)
     confidence = (rng.uniform(size=(*leading, 2)) < share[:, None, None, None]).astype(np.float32)

@@ -43,9 +43,12 @@ def walkers(size: int, seed: int = 0) -> np.ndarray:
     return np.einsum("nij,nkj->nki", turn, joints).astype(np.float32)
 
 
+_look_at, _project = jax.jit(cam.look_at), jax.jit(cam.batched(cam.project))
+
+
 def filmed(joints: np.ndarray, distance: float = 8.0) -> Clip:
     """A clip `[size, 1, 1, ...]` of each pose, labelled."""
-    rotation, translation = cam.look_at(
+    rotation, translation = _look_at(
         jnp.array([0.0, -distance, 0.0]), jnp.zeros(3), jnp.array([0.0, 0.0, 1.0])
     )
     one = Camera(
@@ -58,9 +61,9 @@ def filmed(joints: np.ndarray, distance: float = 8.0) -> Clip:
         size=jnp.ones(2),
     )
     leading = (len(joints), 1, 1)
-    cameras = jax.tree.map(lambda x: jnp.broadcast_to(x, (*leading, *x.shape)), one)
+    cameras = jax.tree.map(lambda x: jnp.asarray(np.broadcast_to(x, (*leading, *x.shape))), one)
     world = jnp.asarray(joints)[:, None]
-    points = jax.jit(cam.batched(cam.project))(cameras, world[:, :, None])
+    points = _project(cameras, world[:, :, None])
     confidence = jnp.ones(points.shape[:-1])
     labels = Labels(world, jnp.ones(world.shape[:-1]))
     return Clip(Observations(points, confidence, cameras), labels, jnp.zeros(len(joints), int))

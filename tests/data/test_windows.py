@@ -23,8 +23,13 @@ def data(tmp_path_factory):
     return poses.load([folder], "train")
 
 
+@jax.jit
+def take(poses):
+    return poses.take(jnp.arange(poses.size))
+
+
 def taken(cut):
-    return cut.poses.take(jnp.arange(cut.poses.size))
+    return jax.tree.map(np.asarray, take(cut.poses))
 
 
 def test_clips_are_found_again_in_any_windows(data):
@@ -159,8 +164,7 @@ def test_a_share_of_the_clips_is_of_every_group(tmp_path):
         clips = [identity.clip for identity in windows.identities(found)]
         assert sorted(clips * 3) == sorted(identity.clip for identity in found.identities)
         assert [len(frames) for frames in windows.clips(found.poses)] == [3] * len(clips)
-        taken_ = found.poses.take(jnp.arange(found.poses.size))
-        for clip, frame in zip(found.identities, np.asarray(taken_.labels.joints), strict=True):
+        for clip, frame in zip(found.identities, taken(found).labels.joints, strict=True):
             of_clip = [i for i, other in enumerate(data.identities) if other.clip == clip.clip]
             whole = np.asarray(data.poses.labels.joints)[of_clip]
             assert np.any(np.all(whole == frame, axis=(1, 2)))

@@ -21,9 +21,8 @@ from pose3d_jax.methods.chen import Chen
 from pose3d_jax.methods.monocular import turned
 from pose3d_jax.models import rays
 from pose3d_jax.models.layers import BATCH_AXIS
-from pose3d_jax.state import init_state
 from tests import scenes
-from tests.toys import BONE, ClipStream, phase
+from tests.toys import BONE, ClipStream, fresh, phase
 from tests.walkers import WALKER, filmed, walkers
 
 INFO = Info(WALKER, WALKER)
@@ -127,7 +126,7 @@ def decaying(weights, steps, rates, disturb=None):
 def trained(method, phase_, streams, steps):
     """The state after training from scratch, and its metrics."""
     batch = {key: stream.take(jnp.arange(1)) for key, stream in streams.items()}
-    state = init_state(method, phase_, batch, jax.random.key(0), False)
+    state = fresh(method, phase_, batch, jax.random.key(0))
     run = compile_epoch(method, phase_, dict.fromkeys(streams, 128), 1, steps)
     return unreplicate(run(replicate(state, 1), streams))
 
@@ -147,7 +146,7 @@ def test_what_is_predicted_is_on_the_rays_of_the_points():
 
 
 def joints_in_world(joints, clip):
-    return cam.batched(cam.to_world)(clip.observations.cameras, joints)
+    return jax.jit(cam.batched(cam.to_world))(clip.observations.cameras, joints)
 
 
 def test_turns_keep_the_vertical_and_reach_every_side():
@@ -259,8 +258,9 @@ def test_a_second_lifting_is_compared_with_what_was_turned(right):
     method = Told(INFO, critic_width=16, blocks=0, answer=moved if right else truth)
     sight = method.see(clip.observations)
     other = method.again(moved, sight.visible)
-    critic = method.critic.init(jax.random.key(0), adversarial.pictured(sight))["params"]
-    found = method.relifted({"params": {"critic": critic}}, sight, truth, rotation, other)
+    critic = jax.jit(method.critic.init)(jax.random.key(0), adversarial.pictured(sight))["params"]
+    variables = {"params": {"critic": critic}}
+    found = jax.jit(method.relifted)(variables, sight, truth, rotation, other)
     errors = [float(found[name][0] / found[name][1]) for name in ("cycle", "back")]
     # Any other size would do as well: both are compared in sizes of their own.
     assert max(errors) < 1e-4 if right else min(errors) > 0.1

@@ -1,6 +1,7 @@
 """What holds for the methods: what a prediction may depend on, modes, and their terms."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,14 @@ def make(name, **settings):
     return methods.create({"name": name, "width": 32, **settings}, INFO)
 
 
+@functools.cache
+def init(method):
+    return jax.jit(method.init)
+
+
 def trained(method, clip, spread=30.0):
     """Variables whose predictions differ from pose to pose."""
-    variables = jax.jit(method.init)(jax.random.key(1), {"main": clip})
+    variables = init(method)(jax.random.key(1), {"main": clip})
     params = dict(variables["params"]["lifter"])
     params["Dense_5"] = jax.tree.map(lambda x: x * spread, params["Dense_5"])
     return {**variables, "params": {"lifter": params}}
@@ -35,16 +41,20 @@ def terms(method, variables, clip, mode=Mode(), key=0, names=None):  # noqa: B00
     """The terms and new collections, under the axis of one device."""
     group = method.groups[0]
     names = names or tuple(name for name in group.terms if name not in OVER_TIME)
-    group = dataclasses.replace(group, terms=names)
+    program = compiled(method, dataclasses.replace(group, terms=names), mode)
+    add_axis = jax.tree.map(lambda x: x[None], clip)
+    out, aux = program(variables, add_axis, jax.random.key(key))
+    return jax.tree.map(lambda x: x[0], (out, aux.collections))
+
+
+@functools.cache
+def compiled(method, group, mode):
+    """Nothing is a constant of the program: it is compiled once for all that it is called on."""
 
     def call(variables, clip, key):
         return method.terms(variables, {"main": clip}, key, jnp.int32(0), group=group, mode=mode)
 
-    # Nothing is a constant of the program: it is compiled once for all that it is called on.
-    add_axis = jax.tree.map(lambda x: x[None], clip)
-    over_devices = jax.vmap(call, in_axes=(None, 0, None), axis_name=BATCH_AXIS)
-    out, aux = jax.jit(over_devices)(variables, add_axis, jax.random.key(key))
-    return jax.tree.map(lambda x: x[0], (out, aux.collections))
+    return jax.jit(jax.vmap(call, in_axes=(None, 0, None), axis_name=BATCH_AXIS))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -116,14 +126,15 @@ def test_frozen_lifter_uses_running_statistics(name):
     )
 
 
-def fixed(name, joints):
-    """The method with a network that always answers `joints`."""
+@functools.cache
+def fixed(name):
+    """The method with a network that always answers the `joints` among its variables."""
     kind = methods.METHODS[name]
 
     @dataclasses.dataclass(frozen=True)
     class Fixed(kind):
         def lift(self, variables, observations, key, mode):
-            return joints, {}
+            return variables["joints"], {}
 
     return Fixed(INFO)
 
@@ -141,8 +152,7 @@ def test_terms_of_the_truth_are_zero(views):
     truth = jnp.einsum("btvij,btkj->btvki", rotation, clip.labels.joints)
     truth = truth + translation[..., None, :]
     for name in NAMES:
-        method = fixed(name, truth)
-        found = terms(method, {}, clip)[0]
+        found = terms(fixed(name), {"joints": truth}, clip)[0]
         found.pop("symmetry", None)  # these people's left and right differ
         for term, (total, count) in found.items():
             assert total / count < 1e-5, (name, term)
@@ -170,10 +180,10 @@ def test_the_pose_term_looks_away_from_depth_and_needs_a_root_that_two_views_see
     truth = truth + translation[..., None, :]
     farther = truth.at[..., 2].add(0.3)
     found = {name: float(a / b) for name, (a, b) in terms(
-        fixed("multiview", farther), {}, clip)[0].items()}  # fmt: skip
+        fixed("multiview"), {"joints": farther}, clip)[0].items()}  # fmt: skip
     assert found["pose"] < 1e-5 < 5e-3 < min(found["cross"], found["self"])
     bent = truth.at[..., 3, 0].add(0.1)
-    assert terms(fixed("multiview", bent), {}, clip)[0]["pose"][0] > 0.1
+    assert terms(fixed("multiview"), {"joints": bent}, clip)[0]["pose"][0] > 0.1
     confidence = clip.observations.confidence.at[0, 0, 1:, 0].set(0.0)  # one view sees its root
     confidence = confidence.at[1, 0, 2, 5].set(0.5)
     observations = dataclasses.replace(clip.observations, confidence=confidence)
@@ -275,7 +285,7 @@ def camera_frame(clip):
 
 def test_motion_with_labels_is_the_error_of_each_step():
     clip, joints = moving()
-    (found, _) = terms(fixed("supervised", joints), {}, clip, names=("motion",))
+    (found, _) = terms(fixed("supervised"), {"joints": joints}, clip, names=("motion",))
     total = count = 0.0
     truth = camera_frame(clip)
     own, wanted = (np.asarray(x) - np.asarray(x)[..., :1, :] for x in (joints, truth))
@@ -291,7 +301,7 @@ def test_motion_with_labels_is_the_error_of_each_step():
 
 def test_terms_over_time_have_their_closed_forms():
     clip, joints = moving()
-    found, _ = terms(fixed("multiview", joints), {}, clip, names=("bones", "smooth"))
+    found, _ = terms(fixed("multiview"), {"joints": joints}, clip, names=("bones", "smooth"))
     seen = np.asarray(clip.observations.confidence).any(axis=-1)
     joints = np.asarray(joints, np.float64)
     parents, children = np.array(scenes.H36M.bones).T
@@ -316,7 +326,7 @@ def test_motion_without_labels_is_that_of_the_reprojection():
     clip, _ = moving()
     truth = jnp.asarray(camera_frame(clip), jnp.float32)
     motion = lambda joints: terms(  # noqa: E731
-        fixed("multiview", joints), {}, clip, names=("pose", "motion")
+        fixed("multiview"), {"joints": joints}, clip, names=("pose", "motion")
     )[0]
     exact = motion(truth)
     assert float(exact["motion"][0]) < 1e-3
@@ -331,7 +341,7 @@ def test_motion_without_labels_is_that_of_the_reprojection():
 @pytest.mark.parametrize(("name", "term"), [("supervised", "motion"), ("multiview", "smooth")])
 def test_terms_over_time_need_frames(name, term):
     with pytest.raises(MethodError, match=rf"term {term} needs . frames.*main.window"):
-        terms(fixed(name, jnp.zeros(())), {}, scenes.batch(views=3), names=(term,))
+        terms(fixed(name), {"joints": jnp.zeros(())}, scenes.batch(views=3), names=(term,))
 
 
 def test_frames_that_are_padding_change_no_term_over_time():
@@ -348,8 +358,8 @@ def test_frames_that_are_padding_change_no_term_over_time():
     )
     wild = pad(joints).at[:, 5:].add(1.0)
     for name, names in (("supervised", ("motion",)), ("multiview", OVER_TIME)):
-        plain, _ = terms(fixed(name, joints), {}, clip, names=names)
-        padded, _ = terms(fixed(name, wild), {}, longer, names=names)
+        plain, _ = terms(fixed(name), {"joints": joints}, clip, names=names)
+        padded, _ = terms(fixed(name), {"joints": wild}, longer, names=names)
         for term in names:
             np.testing.assert_allclose(plain[term], padded[term], rtol=1e-5)
 

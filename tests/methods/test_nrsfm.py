@@ -228,7 +228,7 @@ def test_projection_and_sign_have_their_closed_forms():
     method, _ = made("c3dpo", clip)
     sight = method.see(clip.observations)
     world = jnp.repeat(clip.labels.joints[:, :, None], 4, axis=2)
-    truth = cam.batched(cam.to_camera)(clip.observations.cameras, world)
+    truth = jax.jit(cam.batched(cam.to_camera))(clip.observations.cameras, world)
     turned = jnp.einsum("...ij,...nj->...ni", sight.turn, truth)
     # About the sight's root, or the point that stands for it at the root's depth.
     depth = turned[..., :1, 2:]
@@ -251,7 +251,7 @@ def test_projection_and_sign_have_their_closed_forms():
 def truth_of(sight, clip):
     """A clip's poses as a sight has them: about the root, in its turned camera and sizes."""
     world = clip.labels.joints[:, :, None]
-    joints = cam.batched(cam.to_camera)(clip.observations.cameras, world)
+    joints = jax.jit(cam.batched(cam.to_camera))(clip.observations.cameras, world)
     flat = joints.reshape(-1, *joints.shape[3:])
     turned = jnp.einsum("rij,rnj->rni", sight.turn, flat)
     posed = (turned - turned[:, :1]) / turned[:, :1, 2:]

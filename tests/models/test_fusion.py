@@ -136,7 +136,7 @@ def test_a_view_knows_what_it_and_those_that_it_is_told_of_triangulate():
         told = _triangulated(
             sight, points, observations.confidence, observations.cameras, jnp.asarray(others), 0
         )
-        in_view = cam.batched(cam.to_camera)(
+        in_view = jax.jit(cam.batched(cam.to_camera))(
             observations.cameras, jnp.repeat(clip.labels.joints[:, :, None], 4, axis=2)
         )
         return *told, jnp.einsum("btvij,btvkj->btvki", sight.turn, in_view)
