@@ -31,7 +31,7 @@ from tqdm import tqdm
 from data_prep import cmu, retarget, rigs, writer
 from pose3d_jax import figure as figures
 from pose3d_jax import noise, skeleton
-from pose3d_jax.cameras import Camera
+from pose3d_jax.cameras import Camera, look_at
 from pose3d_jax.errors import UserError
 from pose3d_jax.figure import Figure
 from pose3d_jax.geometry import axis_angle_to_matrix
@@ -81,6 +81,9 @@ def dice(name: str, *what: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
+_look = jax.jit(jax.vmap(jax.vmap(look_at, in_axes=(0, 0, None)), in_axes=(0, 0, None)))
+
+
 def cameras(pelvis: Float[Array, "frames 3"], name: str, fps: float) -> Camera:
     """Two cameras `[T, 2]` that look at a person: one stands, one goes around and shakes.
 
@@ -112,25 +115,18 @@ def cameras(pelvis: Float[Array, "frames 3"], name: str, fps: float) -> Camera:
 
     places = np.stack([still, moving], axis=1)
     targets = np.stack([looked, centre + shake], axis=1)
-    rotation = _facing(targets - places)
+    up = jnp.array([0.0, 0.0, 1.0])
+    rotation, translation = _look(jnp.asarray(places), jnp.asarray(targets), up)
     full = lambda *x: np.broadcast_to(np.array(x, np.float32), (frames, 2, len(x)))  # noqa: E731
     return Camera(
-        rotation=rotation.astype(np.float32),
-        translation=-np.einsum("tvij,tvj->tvi", rotation, places).astype(np.float32),
+        rotation=np.asarray(rotation),
+        translation=np.asarray(translation),
         focal=full(_FOCAL, _FOCAL),
         center=full(_SIZE / 2, _SIZE / 2),
         distortion=full(0, 0, 0, 0, 0),
         tangential=np.ones((frames, 2), np.float32),
         size=full(_SIZE, _SIZE),
     )
-
-
-def _facing(along: Float[Array, "frames views 3"]) -> Float[Array, "frames views 3 3"]:
-    """World to camera: z along, x level, y down."""
-    z = along / np.linalg.norm(along, axis=-1, keepdims=True)
-    x = np.cross(z, [0.0, 0.0, 1.0])
-    x = x / np.linalg.norm(x, axis=-1, keepdims=True)
-    return np.stack([x, np.cross(z, x), z], axis=-2)
 
 
 def tier_of(specs: Sequence[dict]) -> dict[str, str]:
@@ -153,7 +149,12 @@ def tier_of(specs: Sequence[dict]) -> dict[str, str]:
 
 
 def record(
-    figure: Figure, positions: Float[Array, "frames points 3"], spec: dict, split: str, fps: float
+    figure: Figure,
+    positions: Float[Array, "frames points 3"],
+    spec: dict,
+    split: str,
+    fps: float,
+    dataset: str = NAME,
 ) -> Record:
     """A segment's record; `positions` are those of its frames, in its rig, metres, y up."""
     rig, _, trial = spec["clip"].partition("/")
@@ -193,7 +194,7 @@ def record(
     )
     number = trial.partition("_")[0]
     identity = Identity(
-        dataset=NAME,
+        dataset=dataset,
         subject=f"daz_{number}" if rig == "daz" else number,
         action=number if rig == "daz" else trial,
         clip=spec["name"],
@@ -236,6 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         fps = float(cmu.benchmark()["fps"])
         splits = tier_of(specs)
+        name = f"{NAME}_partial" if missing else NAME
         by_split: dict[str, list[Record]] = {split: [] for split in (*TIERS, *cmu.SPLITS[1:])}
         for spec in tqdm([s for s in specs if s["clip"] not in missing], unit="segment"):
             frames = there[spec["clip"]]()[spec["start"] : spec["stop"]]
@@ -245,10 +247,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     f"its file is not whole, fetch it again"
                 )
             split = splits[spec["name"]]
-            by_split[split].append(record(figure, frames, spec, split, fps))
+            by_split[split].append(record(figure, frames, spec, split, fps, name))
         proof = writer.write(
             args.output,
-            NAME,
+            name,
             {split: found for split, found in by_split.items() if found},
             description=f"{NAME}, on the body {args.body.name}: CMU-MV v1's motion on a mesh.",
             citation=cmu.CITATION,
@@ -257,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except (UserError, FileExistsError) as error:
         parser.exit(1, f"error: {error}\n")
-    print(proof.text(NAME, args.output))
+    print(proof.text(name, args.output))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ CITATION = (
 TERMS = "For research; see the README of the data set."
 _JOINTS = 13
 _FIRST_PIXEL = 1  # MATLAB's count
-_UPRIGHT = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # world z up to camera y down
+UPRIGHT = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # world z up to camera y down
 
 
 def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
@@ -139,7 +139,7 @@ def _record(path: Path, split: str) -> Record:
 def _camera(width: float, height: float) -> Camera:
     """The assumed camera, leading axis [1]."""
     return Camera(
-        rotation=_UPRIGHT[None].astype(np.float32),
+        rotation=UPRIGHT[None].astype(np.float32),
         translation=np.zeros((1, 3), np.float32),
         focal=np.full((1, 2), max(width, height), np.float32),
         center=np.array([[(width - 1) / 2, (height - 1) / 2]], np.float32),

@@ -48,7 +48,6 @@ BEGIN, END = 6, 4  # more keypoints than; no more than
 LEAST, MOST = 40, 500  # frames
 _FACE_ONLY = 0.4  # share of the frames
 _UPPER = ("shoulder", "neck", "head", "nose", "eye", "ear")
-_UPRIGHT = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # world z up to camera y down
 
 
 def cleaned(track: Track, joints: Skeleton) -> list[Track]:
@@ -85,7 +84,7 @@ def cropped(
         return np.broadcast_to(value, (frames, 1, *np.shape(value))).astype(np.float32)
 
     return points, Camera(
-        rotation=full(_UPRIGHT),
+        rotation=full(penn_action.UPRIGHT),
         translation=full(np.zeros(3)),
         focal=(max(size) * scale)[:, None, None].repeat(2, axis=-1).astype(np.float32),
         center=moved[:, None].astype(np.float32),
