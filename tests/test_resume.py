@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import runpy
 import signal
 import subprocess
 import sys
@@ -16,8 +15,6 @@ import pytest
 from orbax.checkpoint import CheckpointManager, args
 
 from data_prep import synthetic
-from pose3d_jax import main, train
-from pose3d_jax.errors import Interrupted
 
 ROOT = Path(__file__).parents[1]
 STEPS = 120
@@ -46,24 +43,20 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def config(data, tmp_path_factory):
-    path = tmp_path_factory.mktemp("config") / "config.py"
-    path.write_text(CONFIG.replace("DATA", str(data)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def start(config, tmp_path_factory):
+def start(data, tmp_path_factory):
     """Starts the run in a work directory, as a process of its own."""
-    # What is killed may leave half a compiled program: not among the suite's.
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
+    config = tmp_path_factory.mktemp("config") / "config.py"
+    config.write_text(CONFIG.replace("DATA", str(data)))
+    cache = tmp_path_factory.mktemp("compiled")
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-    def started(workdir, killed=False):
+    def started(workdir):
         command = [sys.executable, "-m", "pose3d_jax.main", f"--config={config}"]
         return subprocess.Popen(
             [*command, f"--workdir={workdir}"],
             cwd=ROOT,
-            env={**os.environ, **(cache if killed else {})},
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -122,7 +115,7 @@ def wait_for(condition, process):
 
 def kill(start, workdir, delay=None):
     """Runs until `delay` seconds after the first step, or until a save has begun; the moment."""
-    process = start(workdir, killed=True)
+    process = start(workdir)
     scalars = workdir / "scalars.jsonl"
     before = scalars.stat().st_size if scalars.exists() else 0
     if delay is None:
@@ -160,41 +153,7 @@ def test_run_killed_ten_times_ends_as_the_whole_one(start, whole, tmp_path):
     assert_same_end(tmp_path, whole)
 
 
-def test_run_asked_to_end_saves_and_goes_on(config, tmp_path, monkeypatch):
-    settings, whole, cut = (
-        runpy.run_path(str(config))["get_config"](),
-        *map(tmp_path.joinpath, "ab"),
-    )
-    train.run(settings, whole)
-    write, asking = train.ScalarLog.write, iter([signal.SIGTERM])
-
-    def and_ask(*row):
-        write(*row)
-        for number in asking:
-            signal.raise_signal(number)
-
-    monkeypatch.setattr(train.ScalarLog, "write", and_ask)
-    with pytest.raises(Interrupted, match=r"SIGTERM at step .*the same command goes on from there"):
-        train.run(settings, cut)
-    steps = [int(path.name) for path in (cut / "checkpoints").iterdir()]
-    assert 0 < max(steps) < STEPS
-    train.run(settings, cut)
-    assert_same_end(cut, whole)
-
-
-def test_the_command_s_status_says_that_it_was_asked_to_end(monkeypatch, capsys):
-    def asked(*arguments, **settings):
-        raise Interrupted("SIGTERM at step 3")
-
-    monkeypatch.setattr(main.app, "run", asked)
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    assert ended.value.code == 143
-    assert capsys.readouterr().err == "stopped: SIGTERM at step 3\n"
-
-
-@pytest.mark.slow  # within one process: the two before
-def test_process_asked_to_end_saves_and_goes_on(start, whole, tmp_path):
+def test_run_asked_to_end_saves_and_goes_on(start, whole, tmp_path):
     process = start(tmp_path)
     wait_for(lambda: (tmp_path / "scalars.jsonl").exists(), process)
     process.send_signal(signal.SIGTERM)
