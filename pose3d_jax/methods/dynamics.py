@@ -1,69 +1,42 @@
 """A body and its past and future from a clip, or from one frame: HMMR (Kanazawa et al. 2019)."""
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
-from pose3d_jax import cameras as cam
 from pose3d_jax import figure as figures
 from pose3d_jax import losses
-from pose3d_jax.cameras import Leaf
-from pose3d_jax.geometry import (
-    HIGHEST,
-    axes_to_matrix,
-    axis_angle_to_matrix,
-    scale_and_shift,
-)
+from pose3d_jax.geometry import HIGHEST, axes_to_matrix, axis_angle_to_matrix
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Aux, Batch, Group, Info, MethodError, Mode, Variables
+from pose3d_jax.methods.bodies import (
+    Said,
+    Target,
+    compared,
+    compared_around,
+    distance,
+    pick,
+    single_views,
+    target_of,
+    unlike,
+    with_body,
+)
 from pose3d_jax.methods.lifting import need_one_joint_set, normalised_points, setting, shown
 from pose3d_jax.methods.monocular import to_rows, to_views
 from pose3d_jax.models.critic import BodyCritic
 from pose3d_jax.models.crop import Crop, follow
 from pose3d_jax.models.dynamics import CAMERA, Dynamics, KeypointEncoder
-from pose3d_jax.schema import BodyLabels, Clip, Observations, Prediction
+from pose3d_jax.schema import Clip, Observations, Prediction
 
 # Streams that it learns from: with 3D, annotated in 2D, and what a detector made of anything.
 TIERS = ("main", "annotated", "pseudo")
 _FRONT = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # a person who faces the camera, upright
 _REST = {"vector": (0.0, 0.0, 0.0), "axes": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)}
 _LEAST_SCALE = 0.05  # of a camera: a person is at most so far away
-
-
-@struct.dataclass
-class Said:
-    """What is said of frames, in the axes of the cameras turned to the person; metres."""
-
-    camera: Leaf  # [*frames, 3] scale and shift of the root-relative joints on the crop
-    rotations: Leaf  # [*frames, parts, 3, 3]
-    shape: Leaf  # [*frames, components]
-    joints: Leaf  # [*frames, joints, 3] about the root
-
-
-class Target(NamedTuple):
-    """What there is to compare with, in the same axes; of the frames of a batch with context."""
-
-    points: Float[Array, "rows time joints 2"]  # on the crop
-    visible: Float[Array, "rows time joints"]
-    joints: Float[Array, "rows time joints 3"]  # about the root
-    joints_valid: Float[Array, "rows time joints"]
-    rotations: Float[Array, "rows time parts 3 3"]
-    shape: Float[Array, "rows time components"]
-    body_valid: Float[Array, "rows time"]
-
-    @property
-    def there(self) -> Float[Array, "rows time"]:
-        """1 where anything is seen: neither padding nor a blank frame."""
-        return (self.visible.max(axis=-1) > 0).astype(jnp.float32)
-
-    def at(self, first: int, frames: int) -> "Target":
-        """So many frames from the first on."""
-        return Target(*(x[:, first : first + frames] for x in self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +57,13 @@ class HMMR:
     as well if they have any.
 
     Terms (of frames in which anything is seen): `keypoints` (absolute error on the crop, by
-    confidence), `joints` (squares, of
-    those about the root), `parameters` (squares, of rotation matrices and shape), `fool` (least
-    squares, of the critic's opinions), `shape` (squares), `constant` (variance of the shape in a
-    clip). `_around`: of the poses before and after, with the present shape and the best
-    weak-perspective camera. `hallucinate`: squares, between the hallucinator's strip and the
-    encoder's; neither this nor the features learn from it. `_frame`: of what is said from the
-    hallucinator's strip alone, in a crop of that frame. Terms of the critic: `fake` and `real`.
+    confidence), `joints` (squares, of those about the root), `parameters` (squares, of rotation
+    matrices and shape), `fool` (least squares, of the critic's opinions), `shape` (squares),
+    `constant` (variance of the shape in a clip). `_around`: of the poses before and after, with
+    the present shape and the best weak-perspective camera. `hallucinate`: squares, between the
+    hallucinator's strip and the encoder's; neither this nor the features learn from it. `_frame`:
+    of what is said from the hallucinator's strip alone, in a crop of that frame. Terms of the
+    critic: `fake` and `real`.
     """
 
     name: ClassVar[str] = "dynamics"
@@ -292,7 +265,7 @@ class HMMR:
         del key
         area = self.crop(observations)
         strips = self.strips(variables, observations, area)
-        now = _pick(self.say(variables, strips), 0)
+        now = pick(self.say(variables, strips), 0)
         return Prediction(joints=self.placed(now, area), space="absolute")
 
     def placed(self, said: Said, area: Crop) -> Float[Array, "batch time views joints 3"]:
@@ -322,10 +295,12 @@ class HMMR:
         """See `Method.terms`. Raises `MethodError` where the stream `main` has no bodies."""
         crop_key, drop_key = jax.random.split(key)
         seen, clip = self._tiers(batch)
+        root = self.info.joint_skeleton.root
         area = self.crop(seen, crop_key if mode.training else None)
         strips = self.strips(variables, seen, area)
-        target = self._target(clip, area)
+        target = target_of(clip, area, root)
         frames, before = strips.shape[1], self.context[0]
+        steps = (-self.step, self.step)
         around = self.temporal and self.around
         around &= group.name == "critic" or any("_around" in term for term in group.terms)
         alone = any(t == "hallucinate" or t.endswith("_frame") for t in group.terms)
@@ -336,28 +311,30 @@ class HMMR:
             sources = jnp.stack([strips, self.hallucinate(variables, seen, own)])
         said = self.say(variables, sources, drop_key if mode.dropout else None, around=around)
         whole = jax.tree.map(lambda x: x[:, 0], said)
-        now, beside = _pick(whole, 0), jax.tree.map(lambda x: x[1:], whole)
+        now, beside = pick(whole, 0), jax.tree.map(lambda x: x[1:], whole)
         present = target.at(before, frames)
         there = present.there
         if group.name == "critic":
             return self._critic_terms(variables, whole, present), Aux({}, {})
 
-        found = self._compared(now, present)
+        found = compared(now, present)
         found["fool"] = self._fooled(variables, now, there)
         large = jnp.mean(now.shape**2, axis=-1)
         found["shape"] = losses.weighted_term(large, there)
-        found["constant"] = losses.weighted_term(_unlike(now.shape, there), there)
+        found["constant"] = losses.weighted_term(unlike(now.shape, there), there)
         if around:
-            found |= self._around(beside, target, frames)
+            found |= compared_around(beside, target, before, frames, steps)
             found["fool_around"] = self._fooled(variables, beside, there)
         if len(sources) > 1:
             away = jnp.mean((sources[1] - jax.lax.stop_gradient(strips)) ** 2, axis=-1)
             found["hallucinate"] = losses.weighted_term(away, there)
-            other = self._target(clip, own)
+            other = target_of(clip, own, root)
             one = jax.tree.map(lambda x: x[0, 1], said)
-            of_frame = self._compared(one, other.at(before, frames))
+            of_frame = compared(one, other.at(before, frames))
             if around:
-                of_frame |= self._around(jax.tree.map(lambda x: x[1:, 1], said), other, frames)
+                of_frame |= compared_around(
+                    jax.tree.map(lambda x: x[1:, 1], said), other, before, frames, steps
+                )
             found |= {f"{name}_frame": term for name, term in of_frame.items()}
         missing = sorted(set(group.terms) - set(found))
         if missing:
@@ -365,7 +342,7 @@ class HMMR:
                 f"method dynamics: without its setting temporal (and around) there is no "
                 f"{', '.join(missing)}; set it, or leave the term out of the weights"
             )
-        diagnostics = {"mpjpe": self._distance(now, present)}
+        diagnostics = {"mpjpe": distance(now, present)}
         return {name: found[name] for name in group.terms}, Aux({}, diagnostics)
 
     def _tiers(self, batch: Batch) -> tuple[Observations, Clip]:
@@ -384,88 +361,16 @@ class HMMR:
                 f"method dynamics: the data's bodies have {parts} parts and {components} shapes, "
                 f"{self.body} {figure.size} and {figure.components}; prepare the data with it"
             )
-        clips = {name: _with_body(batch[name], body) for name in there}
+        clips = {name: with_body(batch[name], body) for name in there}
         seen = dict(clips)
         seen["main"] = dataclasses.replace(clips["main"], observations=shown(batch))
         joined = lambda *parts: jnp.concatenate(parts)  # noqa: E731
         # Tiers may have other numbers of views: each view is a clip of its own.
-        shown_, compared = (
-            jax.tree.map(joined, *[_single_views(clip) for clip in of.values()])
+        shown_, clip = (
+            jax.tree.map(joined, *[single_views(clip) for clip in of.values()])
             for of in (seen, clips)
         )
-        return shown_.observations, compared
-
-    def _target(self, clip: Clip, area: Crop) -> Target:
-        """The labels and points of all frames, context among them, as the crop has them."""
-        observations, labels, body = clip.observations, clip.labels, clip.labels.body
-        assert body is not None  # see _tiers
-        root = self.info.joint_skeleton.root
-        views = observations.confidence.shape[2]
-
-        def in_views(x: Float[Array, "batch time *rest"]) -> Float[Array, "batch time V *rest"]:
-            return jnp.repeat(x[:, :, None], views, axis=2)
-
-        cameras = observations.cameras
-        joints = cam.batched(cam.to_camera)(cameras, in_views(labels.joints))
-        joints = jnp.einsum("...ij,...nj->...ni", area.turn, joints, precision=HIGHEST)
-        valid = in_views(labels.joints_valid)
-        turns = in_views(axis_angle_to_matrix(body.rotations))
-        to_crop = jnp.einsum("...ij,...jk->...ik", area.turn, cameras.rotation, precision=HIGHEST)
-        first = jnp.einsum("...ij,...jk->...ik", to_crop, turns[..., 0, :, :], precision=HIGHEST)
-        target = Target(
-            points=area.place(normalised_points(observations)),
-            visible=observations.confidence,
-            joints=joints - joints[..., root : root + 1, :],
-            joints_valid=valid * valid[..., root : root + 1],
-            rotations=turns.at[..., 0, :, :].set(first),
-            shape=in_views(body.shape),
-            body_valid=in_views(body.valid),
-        )
-        return Target(*(to_rows(x) for x in target))
-
-    def _compared(self, said: Said, target: Target) -> dict[str, Term]:
-        projected = said.camera[..., None, :1] * said.joints[..., :2] + said.camera[..., None, 1:]
-        away = jnp.sum(jnp.abs(projected - target.points), axis=-1)
-        return {
-            "keypoints": losses.weighted_term(away, target.visible),
-            **self._compared_3d(said, target),
-        }
-
-    def _compared_3d(self, said: Said, target: Target) -> dict[str, Term]:
-        off = jnp.sum((said.joints - target.joints) ** 2, axis=-1)
-        turned = jnp.mean((said.rotations - target.rotations) ** 2, axis=(-1, -2, -3))
-        shaped = jnp.mean((said.shape - target.shape) ** 2, axis=-1)
-        return {
-            "joints": losses.weighted_term(off, target.joints_valid),
-            "parameters": losses.weighted_term(turned + shaped, target.body_valid),
-        }
-
-    def _around(self, said: Said, target: Target, frames: int) -> dict[str, Term]:
-        """Terms of poses `[2, rows, time, ...]`, each against its own frames."""
-        nothing = (jnp.zeros(()), jnp.zeros(()))
-        found: dict[str, Term] = {}
-        for number, away in enumerate((-self.step, self.step)):
-            one = _pick(said, number)
-            then = target.at(self.context[0] + away, frames)
-            flat = one.joints[..., :2]
-            fit = jax.vmap(jax.vmap(scale_and_shift))
-            scale, shift = jax.lax.stop_gradient(fit(flat, then.points, then.visible))
-            projected = scale[..., None, None] * flat + shift[..., None, :]
-            off = jnp.sum(jnp.abs(projected - then.points), axis=-1)
-            terms = {
-                "keypoints": losses.weighted_term(off, then.visible),
-                **self._compared_3d(one, then),
-            }
-            for name, (total, count) in terms.items():
-                key = f"{name}_around"
-                before = found.get(key, nothing)
-                found[key] = (before[0] + total, before[1] + count)
-        return found
-
-    def _distance(self, said: Said, target: Target) -> Term:
-        """Mean distance of joints about the root, metres."""
-        away = losses.distance(said.joints, target.joints)
-        return losses.weighted_term(away, target.joints_valid)
+        return shown_.observations, clip
 
     def _opinions(
         self,
@@ -492,38 +397,3 @@ class HMMR:
         judged = self._opinions(variables, target.rotations, target.shape)
         weight = jnp.broadcast_to(target.body_valid[..., None], judged.shape)
         return {"fake": fake, "real": losses.weighted_term((judged - 1.0) ** 2, weight)}
-
-
-def _with_body(clip: Clip, like: BodyLabels) -> Clip:
-    """The clip with labels of a body, blank ones where it has none."""
-    if clip.labels.body is not None:
-        return clip
-    time = clip.labels.joints.shape[:2]
-    blank = jax.tree.map(lambda x: jnp.zeros((*time, *x.shape[2:])), like)
-    return dataclasses.replace(clip, labels=dataclasses.replace(clip.labels, body=blank))
-
-
-def _single_views(clip: Clip) -> Clip:
-    """A clip `[B, T, V, ...]` for each view: `[B V, T, 1, ...]`."""
-    views = clip.observations.confidence.shape[2]
-    alone = lambda x: to_rows(x)[:, :, None]  # noqa: E731
-    again = lambda x: jnp.repeat(x, views, axis=0)  # noqa: E731
-    return Clip(
-        jax.tree.map(alone, clip.observations),
-        jax.tree.map(again, clip.labels),
-        again(clip.recording),
-    )
-
-
-def _unlike(
-    shape: Float[Array, "rows time components"], there: Float[Array, "rows time"]
-) -> Float[Array, "rows time"]:
-    """Squared distance of each frame's shape from the mean of its clip's, per component."""
-    share = there / jnp.maximum(jnp.sum(there, axis=1, keepdims=True), 1.0)
-    mean = jnp.sum(share[..., None] * shape, axis=1, keepdims=True)
-    return jnp.mean((shape - mean) ** 2, axis=-1)
-
-
-def _pick(said: Said, number: int) -> Said:
-    """One of several, along the first axis."""
-    return jax.tree.map(lambda x: x[number], said)

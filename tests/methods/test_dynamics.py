@@ -17,7 +17,8 @@ from pose3d_jax.data import poses, windows
 from pose3d_jax.errors import UserError
 from pose3d_jax.geometry import axis_angle_to_matrix
 from pose3d_jax.methods.base import Info, MethodError, Mode
-from pose3d_jax.methods.dynamics import HMMR, Said
+from pose3d_jax.methods.bodies import Said, compared_around, target_of
+from pose3d_jax.methods.dynamics import HMMR
 from pose3d_jax.models.crop import follow
 from pose3d_jax.schema import Clip
 from tests import bodies, scenes
@@ -45,7 +46,7 @@ def method(folder, **settings):
 def truth(tested, clip):
     """What would be said if everything was known; the crop."""
     area = tested.crop(clip.observations)
-    target = tested._target(clip, area)
+    target = target_of(clip, area, BODY25.root)
     joints = tested.figure.pose(target.rotations, target.shape)
     joints = joints - joints[..., BODY25.root : BODY25.root + 1, :]
     camera = jnp.zeros((*target.shape.shape[:-1], 3))
@@ -70,7 +71,7 @@ def test_the_past_and_the_future_are_compared_with_their_own_frames(folder, clip
         )
         stacked = [jnp.stack(pair) for pair in zip(*both, strict=True)]
         beside = jax.tree.unflatten(jax.tree.structure(said), stacked)
-        return tested._around(beside, target, 8)
+        return compared_around(beside, target, 6, 8, (-6, 6))
 
     exact, late = compared(clip, 0), compared(clip, 1)
     for name in ("joints_around", "parameters_around"):
@@ -177,13 +178,13 @@ def test_what_is_said_is_placed_where_the_crop_saw_it(folder, clip):
     """A flat body: weak perspective is exact, and joints lie on the rays of their points."""
     tested = method(folder)
     area = tested.crop(clip.observations)
-    target = tested._target(clip, area).at(6, 8)
+    target = target_of(clip, area, BODY25.root).at(6, 8)
     flat = jnp.concatenate([target.points, jnp.zeros_like(target.points[..., :1])], axis=-1) / 2.0
     root = flat[..., BODY25.root, None, :]
     camera = jnp.concatenate([jnp.full_like(root[..., 0, :1], 2.0), 2.0 * root[..., 0, :2]], -1)
     said = Said(camera, target.rotations, target.shape, flat - root)
     placed = tested.placed(said, area)
-    seen = tested._target(clip, area)  # and through the whole camera
+    seen = target_of(clip, area, BODY25.root)  # and through the whole camera
     observations = jax.tree.map(lambda x: x[:, 6:14], clip.observations)
     world = jax.jit(cam.batched(cam.to_world))(observations.cameras, placed)
     found = jax.jit(cam.batched(cam.project))(observations.cameras, world)

@@ -1,0 +1,174 @@
+"""A body that was said, what there is to compare it with, and the comparison.
+
+What methods of bodies share; in the axes of the camera turned to the person (`models/crop.py`).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from pose3d_jax import cameras as cam
+from pose3d_jax import losses
+from pose3d_jax.cameras import Leaf
+from pose3d_jax.geometry import HIGHEST, axis_angle_to_matrix, scale_and_shift
+from pose3d_jax.losses import Term
+from pose3d_jax.methods.lifting import normalised_points
+from pose3d_jax.methods.monocular import to_rows
+from pose3d_jax.models.crop import Crop
+from pose3d_jax.schema import BodyLabels, Clip
+
+
+@struct.dataclass
+class Said:
+    """What is said of frames, in the axes of the cameras turned to the person; metres."""
+
+    camera: Leaf  # [*frames, 3] scale and shift of the root-relative joints on the crop
+    rotations: Leaf  # [*frames, parts, 3, 3]
+    shape: Leaf  # [*frames, components]
+    joints: Leaf  # [*frames, joints, 3] about the root
+
+
+class Target(NamedTuple):
+    """What there is to compare with, in the same axes; of the frames of a batch with context."""
+
+    points: Float[Array, "rows time joints 2"]  # on the crop
+    visible: Float[Array, "rows time joints"]
+    joints: Float[Array, "rows time joints 3"]  # about the root
+    joints_valid: Float[Array, "rows time joints"]
+    rotations: Float[Array, "rows time parts 3 3"]
+    shape: Float[Array, "rows time components"]
+    body_valid: Float[Array, "rows time"]
+
+    @property
+    def there(self) -> Float[Array, "rows time"]:
+        """1 where anything is seen: neither padding nor a blank frame."""
+        return (self.visible.max(axis=-1) > 0).astype(jnp.float32)
+
+    def at(self, first: int, frames: int) -> "Target":
+        """So many frames from the first on."""
+        return Target(*(x[:, first : first + frames] for x in self))
+
+
+def target_of(clip: Clip, area: Crop, root: int) -> Target:
+    """The labels and points of all frames, context among them, as the crop has them.
+
+    `root`: index of the root joint, about which joints are.
+    """
+    observations, labels, body = clip.observations, clip.labels, clip.labels.body
+    assert body is not None  # see `with_body`
+    views = observations.confidence.shape[2]
+
+    def in_views(x: Float[Array, "batch time *rest"]) -> Float[Array, "batch time V *rest"]:
+        return jnp.repeat(x[:, :, None], views, axis=2)
+
+    cameras = observations.cameras
+    joints = cam.batched(cam.to_camera)(cameras, in_views(labels.joints))
+    joints = jnp.einsum("...ij,...nj->...ni", area.turn, joints, precision=HIGHEST)
+    valid = in_views(labels.joints_valid)
+    turns = in_views(axis_angle_to_matrix(body.rotations))
+    to_crop = jnp.einsum("...ij,...jk->...ik", area.turn, cameras.rotation, precision=HIGHEST)
+    first = jnp.einsum("...ij,...jk->...ik", to_crop, turns[..., 0, :, :], precision=HIGHEST)
+    target = Target(
+        points=area.place(normalised_points(observations)),
+        visible=observations.confidence,
+        joints=joints - joints[..., root : root + 1, :],
+        joints_valid=valid * valid[..., root : root + 1],
+        rotations=turns.at[..., 0, :, :].set(first),
+        shape=in_views(body.shape),
+        body_valid=in_views(body.valid),
+    )
+    return Target(*(to_rows(x) for x in target))
+
+
+def compared(said: Said, target: Target) -> dict[str, Term]:
+    """`keypoints` on the crop, and what `_in_3d` says."""
+    projected = said.camera[..., None, :1] * said.joints[..., :2] + said.camera[..., None, 1:]
+    away = jnp.sum(jnp.abs(projected - target.points), axis=-1)
+    return {
+        "keypoints": losses.weighted_term(away, target.visible),
+        **_in_3d(said, target),
+    }
+
+
+def _in_3d(said: Said, target: Target) -> dict[str, Term]:
+    """`joints` about the root, and `parameters`: squares."""
+    off = jnp.sum((said.joints - target.joints) ** 2, axis=-1)
+    turned = jnp.mean((said.rotations - target.rotations) ** 2, axis=(-1, -2, -3))
+    shaped = jnp.mean((said.shape - target.shape) ** 2, axis=-1)
+    return {
+        "joints": losses.weighted_term(off, target.joints_valid),
+        "parameters": losses.weighted_term(turned + shaped, target.body_valid),
+    }
+
+
+def compared_around(
+    said: Said, target: Target, first: int, frames: int, steps: tuple[int, int]
+) -> dict[str, Term]:
+    """Terms of poses `[2, rows, time, ...]`, each against its own frames.
+
+    These are `frames` from `first` on, moved by each of `steps`; cameras are the best there are.
+    """
+    nothing = (jnp.zeros(()), jnp.zeros(()))
+    found: dict[str, Term] = {}
+    for number, away in enumerate(steps):
+        one = pick(said, number)
+        then = target.at(first + away, frames)
+        flat = one.joints[..., :2]
+        fit = jax.vmap(jax.vmap(scale_and_shift))
+        scale, shift = jax.lax.stop_gradient(fit(flat, then.points, then.visible))
+        projected = scale[..., None, None] * flat + shift[..., None, :]
+        off = jnp.sum(jnp.abs(projected - then.points), axis=-1)
+        terms = {
+            "keypoints": losses.weighted_term(off, then.visible),
+            **_in_3d(one, then),
+        }
+        for name, (total, count) in terms.items():
+            key = f"{name}_around"
+            before = found.get(key, nothing)
+            found[key] = (before[0] + total, before[1] + count)
+    return found
+
+
+def distance(said: Said, target: Target) -> Term:
+    """Mean distance of joints about the root, metres."""
+    away = losses.distance(said.joints, target.joints)
+    return losses.weighted_term(away, target.joints_valid)
+
+
+def with_body(clip: Clip, like: BodyLabels) -> Clip:
+    """The clip with labels of a body, blank ones where it has none."""
+    if clip.labels.body is not None:
+        return clip
+    time = clip.labels.joints.shape[:2]
+    blank = jax.tree.map(lambda x: jnp.zeros((*time, *x.shape[2:])), like)
+    return dataclasses.replace(clip, labels=dataclasses.replace(clip.labels, body=blank))
+
+
+def single_views(clip: Clip) -> Clip:
+    """A clip `[B, T, V, ...]` for each view: `[B V, T, 1, ...]`."""
+    views = clip.observations.confidence.shape[2]
+    alone = lambda x: to_rows(x)[:, :, None]  # noqa: E731
+    again = lambda x: jnp.repeat(x, views, axis=0)  # noqa: E731
+    return Clip(
+        jax.tree.map(alone, clip.observations),
+        jax.tree.map(again, clip.labels),
+        again(clip.recording),
+    )
+
+
+def unlike(
+    shape: Float[Array, "rows time components"], there: Float[Array, "rows time"]
+) -> Float[Array, "rows time"]:
+    """Squared distance of each frame's shape from the mean of its clip's, per component."""
+    share = there / jnp.maximum(jnp.sum(there, axis=1, keepdims=True), 1.0)
+    mean = jnp.sum(share[..., None] * shape, axis=1, keepdims=True)
+    return jnp.mean((shape - mean) ** 2, axis=-1)
+
+
+def pick(said: Said, number: int) -> Said:
+    """One of several, along the first axis."""
+    return jax.tree.map(lambda x: x[number], said)
