@@ -2,10 +2,12 @@
 
     python -m benchmarks.dynamics --data data/body_cmu_v1 --body data/open_body.npz
         --out runs/dynamics [--rows temporal "single frame" ...] [--splits test_seen test_unseen]
-        [--noise typical] [--seeds 1] [--steps 3000] [--quick]
+        [--noise typical] [--seeds 1] [--steps 0] [--other_code] [--quick]
 
-A row is trained as `configs/body_cmu.py` says for its argument; a run that is there already, whole
-or cut, is taken up where it is. Three tables, of keypoints under the preset:
+A row is trained as `configs/body_cmu.py` says for its argument, temporal ones from the weights of
+the single frame's network (*trained on*: this one from its own, for about as long as the temporal
+ones); a run that is there already, whole or cut, is taken up where it is. Three tables, of
+keypoints under the preset:
 
 1. *Now*: MPJPE, PA-MPJPE (mm), 2D PCK@0.05 (of where the true joints are seen), acceleration error
    (m/s^2; published in mm per squared frame, 1.11 times as much at 30 frames per second), with a
@@ -37,38 +39,38 @@ from scipy.spatial import cKDTree
 from configs import body_cmu
 from pose3d_jax import body as bodies
 from pose3d_jax import cameras as cam
-from pose3d_jax import evaluate, metrics, train
+from pose3d_jax import evaluate, meshes, metrics, train
 from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.geometry import axis_angle_to_matrix
 from pose3d_jax.methods.dynamics import HMMR
-from pose3d_jax.methods.monocular import to_views
 from pose3d_jax.noise import preset
 from pose3d_jax.streams import read
 
-ROWS: Mapping[str, str] = {  # arguments of the config
-    "temporal": "",
-    "single frame": "single",
-    "without dynamics": "still",
-    "without constant shape": "loose",
-    "temporal, pseudo-truth 0 %": "pseudo=0",
-    "temporal, pseudo-truth 25 %": "pseudo=25",
-    "temporal, pseudo-truth 50 %": "pseudo=50",
-    "single frame, pseudo-truth 0 %": "single,pseudo=0",
-    "single frame, pseudo-truth 25 %": "single,pseudo=25",
-    "single frame, pseudo-truth 50 %": "single,pseudo=50",
+SINGLE = "single frame"
+# Arguments of the config, and the row whose weights training begins with.
+ROWS: dict[str, tuple[str, str]] = {
+    SINGLE: ("single", ""),
+    "single frame, trained on": ("single", SINGLE),
+    "temporal": ("", SINGLE),
+    "without dynamics": ("still", SINGLE),
+    "without constant shape": ("loose", SINGLE),
 }
+for _share in ("0", "25", "50"):
+    _row = f"single frame, pseudo-truth {_share} %"
+    ROWS[_row] = (f"single,pseudo={_share}", "")
+    ROWS[f"temporal, pseudo-truth {_share} %"] = (f"pseudo={_share}", _row)
 FEWEST = 6  # keypoints of a view that counts
 STRIDE = 10  # of the frames whose meshes are compared
-_WINDOWS = 16  # at once
 MM = 1000.0
 
 
 def trained(
     name: str, args: argparse.Namespace, seed: int
 ) -> tuple[evaluate.Restored, dict[str, Any]]:
-    """A row's run, and its evaluation."""
-    words = [word for word in (ROWS[name], "tiny" if args.quick else "") if word]
+    """A row's run, and its evaluation; what it begins with is trained first."""
+    given, base = ROWS[name]
+    words = [word for word in (given, "tiny" if args.quick else "") if word]
     config = body_cmu.get_config(",".join(words))
     config.data.path, config.method.body, config.seed = args.data, args.body, seed
     if args.steps:
@@ -76,69 +78,28 @@ def trained(
     with config.ignore_type():
         config.evaluation.test = tuple(args.splits)
         config.evaluation.noise = args.noise
-    label = "".join(c if c.isalnum() else "_" for c in name)
-    workdir = args.out / label / str(seed)
-    found = train.run(config, workdir)
+    if base:
+        trained(base, args, seed)
+        config.init.workdir = str(workdir_of(base, args, seed))
+    workdir = workdir_of(name, args, seed)
+    found = train.run(config, workdir, other_code=args.other_code)
     return evaluate.restore(workdir), found
+
+
+def workdir_of(name: str, args: argparse.Namespace, seed: int) -> Path:
+    """Of a row's run."""
+    label = "".join(c if c.isalnum() else "_" for c in name)
+    return Path(args.out / label / str(seed))
 
 
 # -------------------------------------------------------------------------------- past and future
 
 
-def said_of(
-    restored: evaluate.Restored, data: PoseData, *, alone: bool
-) -> dict[str, Float[np.ndarray, "..."]]:
-    """What a method says of all frames of a split, as arrays `[frames, views, ...]`.
-
-    `joints` `[3, frames, views, joints, 3]`: now, before and after, about the root, metres;
-    `rotations` and `shape` now, in the axes of the camera turned by `turn`. `alone`: from the
-    hallucinator, of each frame by itself.
-    """
-    method, variables = restored.method, restored.variables
+def _said(restored: evaluate.Restored, data: PoseData, *, alone: bool) -> meshes.Bodies:
+    method = restored.method
     assert isinstance(method, HMMR)
-    length = restored.metadata["config"]["streams"]["main"]["window"]
-    cut = windows.cut(data, length, length, method.context).poses
-    views = data.poses.observations.confidence.shape[1]
-
-    @jax.jit
-    def say(indices: Array) -> tuple[Array, Array, Array, Array]:
-        clip = cut.take(indices)
-        area = method.crop(clip.observations, alone=alone)
-        from_frame = alone and method.temporal
-        strips = (method.hallucinate if from_frame else method.strips)(
-            variables, clip.observations, area
-        )
-        before, after = method.context
-        found = method.say(variables, strips, around=method.temporal and method.around)
-        return (
-            jax.vmap(lambda x: to_views(x, views))(found.joints),
-            to_views(found.rotations[0], views),
-            to_views(found.shape[0], views),
-            area.turn[:, before : area.turn.shape[1] - after],
-        )
-
-    starts, stops = np.asarray(cut.start), np.asarray(cut.stop)
-    frames = len(data.poses.labels.joints)
-    found: dict[str, np.ndarray] = {}
-    for first in range(0, len(starts), _WINDOWS):
-        chosen = np.arange(first, min(first + _WINDOWS, len(starts)))
-        padded = np.pad(chosen, (0, _WINDOWS - len(chosen)), mode="edge")
-        joints, rotations, shape, turn = (np.asarray(x) for x in say(jnp.asarray(padded)))
-        for number, window in enumerate(chosen):
-            at = np.arange(starts[window], min(starts[window] + length, stops[window]))
-            parts = {
-                "joints": joints[:, number, : len(at)],
-                "rotations": rotations[number, : len(at)],
-                "shape": shape[number, : len(at)],
-                "turn": turn[number, : len(at)],
-            }
-            for name, part in parts.items():
-                axis = int(name == "joints")
-                if name not in found:
-                    whole = (*part.shape[:axis], frames, *part.shape[axis + 1 :])
-                    found[name] = np.zeros(whole, np.float32)
-                found[name][(slice(None), at) if axis else at] = part
-    return found
+    window = restored.metadata["config"]["streams"]["main"]["window"]
+    return meshes.said_of(method, restored.variables, data, window, alone=alone)
 
 
 def beside(data: PoseData, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -165,7 +126,7 @@ def one_frame(
     """The third table: by what says it, PA-MPJPE of past, present and future."""
     method = restored.method
     assert isinstance(method, HMMR)
-    said = said_of(restored, data, alone=True)["joints"]
+    said = _said(restored, data, alone=True).joints
     truth = np.asarray(data.poses.labels.joints)
     enough = (np.asarray(data.poses.observations.confidence) > 0).sum(axis=-1) >= FEWEST
     now, before, after = beside(data, method.step)
@@ -210,12 +171,12 @@ def _facing(joints: np.ndarray, skeleton: Any) -> np.ndarray:
 # ---------------------------------------------------------------------------------------- the mesh
 
 
-def meshes(restored: evaluate.Restored, data: PoseData) -> dict[str, float]:
+def mesh_errors(restored: evaluate.Restored, data: PoseData) -> dict[str, float]:
     """The second table, mm, of every so many frames."""
     method = restored.method
     assert isinstance(method, HMMR)
     whole = bodies.load(method.body)
-    said = said_of(restored, data, alone=False)
+    said = _said(restored, data, alone=False)
     labels = data.poses.labels.body
     assert labels is not None
     enough = (np.asarray(data.poses.observations.confidence) > 0).sum(axis=-1) >= FEWEST
@@ -224,7 +185,7 @@ def meshes(restored: evaluate.Restored, data: PoseData) -> dict[str, float]:
     turn = jax.jit(axis_angle_to_matrix)(jnp.asarray(labels.rotations))
     # The truth's root as the crop has it: a posed mesh is compared in the camera's axes.
     rotation = data.poses.observations.cameras.rotation
-    to_crop = np.einsum("tvij,tvjk->tvik", said["turn"], rotation)
+    to_crop = np.einsum("tvij,tvjk->tvik", said.turn, rotation)
 
     @jax.jit
     def distance(
@@ -245,7 +206,7 @@ def meshes(restored: evaluate.Restored, data: PoseData) -> dict[str, float]:
     total = np.zeros(2)
     for t, v in zip(frame, view, strict=True):
         true_turns = turn[t].at[0].set(to_crop[t, v] @ turn[t, 0])
-        predicted = (jnp.asarray(said["rotations"][t, v]), jnp.asarray(said["shape"][t, v]))
+        predicted = (jnp.asarray(said.rotations[t, v]), jnp.asarray(said.shape[t, v]))
         total += [float(x) for x in distance(predicted, (true_turns, labels.shape[t]))]
     posed, unposed = MM * total / max(len(frame), 1)
     return {"posed": posed, "unposed": unposed}
@@ -352,18 +313,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             restored, said = trained(name, args, seed)
             config = restored.config
             learnt = read(config, config["streams"]["main"]["split"])
-            settings = best_filter(restored) if name == "single frame" else None
+            method = restored.method
+            assert isinstance(method, HMMR)
+            settings = None if method.temporal else best_filter(restored)
             for split, data in restored.splits.items():
                 joints = np.asarray(evaluate.predict(restored, data).joints)
                 own: dict[str, Any] = {
                     **now_of(joints, data),
                     "pck_2d": pck_of(joints, data),
-                    "mesh": meshes(restored, data),
+                    "mesh": mesh_errors(restored, data),
                     "minutes": said["wall_s"] / 60,
                 }
                 if settings:
                     own["one_euro"] = settings | now_of(smoothed(joints, data, **settings), data)
-                if name == "temporal":
+                if method.temporal and method.around:
                     own["one_frame"] = one_frame(restored, data, learnt)
                 seeds[split].append(own)
         for split, several in seeds.items():
@@ -409,6 +372,9 @@ def main() -> None:
     parser.add_argument("--noise", default="typical")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=0, help="0: those of the config")
+    parser.add_argument(
+        "--other_code", action="store_true", help="go on with runs of another version"
+    )
     parser.add_argument("--quick", action="store_true", help="a few steps of small networks")
     args = parser.parse_args()
     unknown = sorted(set(args.rows) - set(ROWS))

@@ -19,13 +19,14 @@ from ml_collections import ConfigDict
 from configs import cmu_mv
 from pose3d_jax.config import arguments
 
-STEPS = 3000
+SINGLE_STEPS, STEPS = 5000, 1500
 # Published: 60 for keypoints, joints and parameters, 1 for the others; of means over coordinates,
 # of half the squares, and of opinions summed over the critics, where our terms are sums over x, y
 # (and z), whole squares, and means over the 25 critics.
 PUBLISHED = {"keypoints": 30.0, "joints": 10.0, "parameters": 30.0}
 CRITICS = 25
 WEIGHTS = {"keypoints": 10.0, "joints": 60.0, "parameters": 20.0}
+ACCELERATION = 10.0  # ours; of temporal networks
 _NOW = {"fool": 1.0, "shape": 0.01, "constant": 1.0}
 # At most, in a clip, of what networks are shown of clips with 3D: as much again as in `typical`.
 SHOWN = {"sigma_px": 3.0, "outliers": 0.075, "missing": 0.3, "swaps": 0.015}
@@ -56,6 +57,8 @@ def get_config(argument: str = "") -> ConfigDict:
     if not (given.single or given.still):
         around = {f"{name}_around": weight for name, weight in compared.items()}
         weights |= {**around, "fool_around": judged}
+    if not (given.single or published):
+        weights["acceleration"] = ACCELERATION
     if not given.single:
         weights["hallucinate"] = 1.0
         again = [name for name in weights if name.removesuffix("_around") in compared]
@@ -76,10 +79,13 @@ def get_config(argument: str = "") -> ConfigDict:
             "dropout": 0.5 if published else 0.1,
         }
     )
-    config.init = ConfigDict({})
-    batch = 2 if tiny else 4
-    window = 4 if tiny else 20
-    tier = {"window": window, "stride": window if tiny else 10, "joints": "labels"}
+    # A run of `single` to begin with: a temporal network then says what that one said.
+    config.init = ConfigDict({"workdir": "", "part": "", "into": ""})
+    # As many frames a step, of more clips: those of one clip are much alike.
+    window, batch = (20, 4) if published else (4, 20) if given.single else (10, 8)
+    if tiny:
+        window, batch = 4, 2
+    tier = {"window": window, "stride": window, "joints": "labels"}
     config.streams.main.update({**tier, "batch_size": batch})
     config.streams.annotated = {"split": "train_2d", **tier, "batch_size": batch // 2}
     if given.pseudo != "0":
@@ -91,7 +97,7 @@ def get_config(argument: str = "") -> ConfigDict:
     rate = 1e-5 if published else {"kind": "cosine", "start": 5e-4, "stop": 0.0}
     config.phases = (
         {
-            "length_steps": 3 if tiny else STEPS,
+            "length_steps": 3 if tiny else SINGLE_STEPS if given.single else STEPS,
             "weights": weights,
             "optimizer": {"name": "adamw", "weight_decay": 1e-4},
             "dropout": True,

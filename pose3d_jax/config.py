@@ -191,7 +191,8 @@ ADAPTATION: Keys = {
     "chunk": (_whole(1), 4),  # clips at once, where each has its own weights
     "seed": (_whole(0), 0),
 }
-# What training begins with: a part of the variables that another run learnt, and where it goes.
+# What training begins with: a part of the variables that another run learnt, and where it goes
+# ("": all of them).
 INIT: Keys = {
     "workdir": (TEXT, ""),  # of the other run; "" = nothing
     "part": (TEXT, "lifter"),

@@ -95,7 +95,7 @@ def restore(
     main = trained["streams"]["main"]
     train = load(main["split"], path=main["path"])
     for data in (train, *splits.values()):
-        _check_fits(directory, metadata, data, config["data"]["keypoint_source"])
+        check_fits(directory, metadata, data, config["data"]["keypoint_source"])
     if given is None and train.fingerprint != metadata["fingerprint"]:
         raise checkpoint.CheckpointError(
             f"{config['data']['path']} is not what {directory} was trained on: its fingerprint is "
@@ -281,9 +281,10 @@ def info_of(metadata: Mapping[str, Any]) -> Info:
     )
 
 
-def _check_fits(
+def check_fits(
     directory: Path, metadata: Mapping[str, Any], data: PoseData, source_on_purpose: str
 ) -> None:
+    """Raises `CheckpointError` where a checkpoint knows other joint sets or another 2D source."""
     found = {
         "keypoint_skeleton": data.keypoint_skeleton.name,
         "joint_skeleton": data.joint_skeleton.name,

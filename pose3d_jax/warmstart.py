@@ -49,12 +49,12 @@ def learnt(settings: Mapping[str, Any], method: Method, info: Info, data: PoseDa
                 f"weights would mean another pose; set it to {there}"
             )
     variables = evaluate.variables_of(directory, metadata, other, data)
-    part, into = settings["part"], settings["into"]
+    part, into = settings["part"], _names(settings["into"])
     found: dict[tuple[str, ...], Any] = {}
     for path, leaf in flatten_dict(variables).items():
         name = "/".join(path[1:])
         if covers(part, name):
-            found[(path[0], *into.split("/"), *name[len(part) :].split("/")[1:])] = leaf
+            found[(path[0], *into, *path[1 + len(_names(part)) :])] = leaf
     if not found:
         there = sorted({path[1] for path in flatten_dict(variables)})
         raise ConfigError(
@@ -62,6 +62,11 @@ def learnt(settings: Mapping[str, Any], method: Method, info: Info, data: PoseDa
             f"are {', '.join(there)}"
         )
     return unflatten_dict(found)
+
+
+def _names(path: str) -> list[str]:
+    """Of a path; none of the top's, which is ""."""
+    return path.split("/") if path else []
 
 
 def begin(state: TrainState, learnt: Variables, into: str) -> TrainState:

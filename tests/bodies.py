@@ -96,6 +96,7 @@ def person(path: Path) -> Path:
     rng = np.random.default_rng(0)
     corners = 0.04 * np.concatenate([np.eye(3), -np.eye(3)])
     vertices = (REST[:, None] + corners).reshape(-1, 3)
+    octahedron = np.array([(x, y, z) for x in (0, 3) for y in (1, 4) for z in (2, 5)])
     weights = np.repeat(np.eye(24), 6, axis=0)
     middle = np.repeat(np.eye(24), 6, axis=1) / 6
     points = skeleton.get("body25").joints
@@ -119,7 +120,7 @@ def person(path: Path) -> Path:
         "J_regressor": middle,
         "weights": weights,
         "kintree_table": np.stack([np.array(SMPL_PARENTS), np.arange(24)]),
-        "f": np.array([[0, 1, 2]]),
+        "f": np.concatenate([6 * joint + octahedron for joint in range(24)]),
         "regressor_body25": regressor,
     }
     return save_npz(path, arrays)

@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict
 
 from configs import cmu_fused, cmu_mv, cmu_mv_seq, cmu_supervised
 from data_prep import synthetic
-from pose3d_jax import adapt, checkpoint, evaluate, train
+from pose3d_jax import adapt, checkpoint, evaluate, train, warmstart
 from pose3d_jax.checkpoint import CheckpointError
 from pose3d_jax.config import ConfigError
 
@@ -52,6 +52,18 @@ def test_training_goes_on_from_another_run_s_weights(data, lifter, tmp_path):
     found = flatten_dict(evaluate.restore(tmp_path / "run").variables)
     assert found.keys() == source.keys()
     assert all(np.array_equal(found[path], source[path]) for path in source)
+
+
+def test_an_empty_path_is_all_of_it(lifter, data):
+    workdir, _ = lifter
+    restored = evaluate.restore(workdir)
+    settings = {"workdir": str(workdir), "part": "", "into": ""}
+    split = restored.splits["test"]
+    found = warmstart.learnt(settings, restored.method, restored.info, split)
+    source = flatten_dict(restored.variables)
+    assert flatten_dict(found).keys() == source.keys()
+    moved = warmstart.learnt({**settings, "into": "a/b"}, restored.method, restored.info, split)
+    assert {path[:3] for path in flatten_dict(moved)} == {(p[0], "a", "b") for p in source}
 
 
 @pytest.mark.parametrize(

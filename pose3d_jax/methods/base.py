@@ -112,8 +112,8 @@ def needs_labels_of(method: Method) -> tuple[str, ...]:
 
 
 def covers(prefix: str, path: str) -> bool:
-    """Whether `path` is `prefix` or lies below it; paths are names joined by `/`."""
-    return path == prefix or path.startswith(prefix + "/")
+    """Whether `path` is `prefix` or lies below it; paths are names joined by `/`, "" is the top."""
+    return not prefix or path == prefix or path.startswith(prefix + "/")
 
 
 def view_seen(confidence: Float[Array, "*batch views keypoints"]) -> Float[Array, "*batch views"]:

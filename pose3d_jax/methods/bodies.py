@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from pose3d_jax import cameras as cam
 from pose3d_jax import losses
 from pose3d_jax.cameras import Leaf
-from pose3d_jax.geometry import HIGHEST, axis_angle_to_matrix, scale_and_shift
+from pose3d_jax.geometry import HIGHEST, axis_angle_to_matrix, safe_norm, scale_and_shift
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.lifting import normalised_points
 from pose3d_jax.methods.monocular import to_rows
@@ -131,6 +131,14 @@ def compared_around(
             before = found.get(key, nothing)
             found[key] = (before[0] + total, before[1] + count)
     return found
+
+
+def jolted(said: Said, target: Target) -> Term:
+    """Distance of the joints' accelerations, about the root, metres per squared frame."""
+    off = said.joints - target.joints
+    valid = target.joints_valid
+    bend = off[:, 2:] - 2 * off[:, 1:-1] + off[:, :-2]
+    return losses.weighted_term(safe_norm(bend), valid[:, 2:] * valid[:, 1:-1] * valid[:, :-2])
 
 
 def distance(said: Said, target: Target) -> Term:

@@ -19,6 +19,7 @@ from pose3d_jax.methods.bodies import (
     compared,
     compared_around,
     distance,
+    jolted,
     pick,
     single_views,
     target_of,
@@ -59,11 +60,12 @@ class HMMR:
     Terms (of frames in which anything is seen): `keypoints` (absolute error on the crop, by
     confidence), `joints` (squares, of those about the root), `parameters` (squares, of rotation
     matrices and shape), `fool` (least squares, of the critic's opinions), `shape` (squares),
-    `constant` (variance of the shape in a clip). `_around`: of the poses before and after, with
-    the present shape and the best weak-perspective camera. `hallucinate`: squares, between the
-    hallucinator's strip and the encoder's; neither this nor the features learn from it. `_frame`:
-    of what is said from the hallucinator's strip alone, in a crop of that frame. Terms of the
-    critic: `fake` and `real`.
+    `constant` (variance of the shape in a clip), `acceleration` (ours: distance of the joints'
+    second differences in time, where three frames have 3D). `_around`: of the poses before and
+    after, with the present shape and the best weak-perspective camera. `hallucinate`: squares,
+    between the hallucinator's strip and the encoder's; neither this nor the features learn from it.
+    `_frame`: of what is said from the hallucinator's strip alone, in a crop of that frame. Terms of
+    the critic: `fake` and `real`.
     """
 
     name: ClassVar[str] = "dynamics"
@@ -87,6 +89,7 @@ class HMMR:
             ("front", "dynamics"),
             (
                 *("keypoints", "joints", "parameters", "fool", "shape", "constant"),
+                "acceleration",
                 *("keypoints_around", "joints_around", "parameters_around", "fool_around"),
                 *("hallucinate", "keypoints_frame", "joints_frame", "parameters_frame"),
                 *("keypoints_around_frame", "joints_around_frame", "parameters_around_frame"),
@@ -322,6 +325,7 @@ class HMMR:
         large = jnp.mean(now.shape**2, axis=-1)
         found["shape"] = losses.weighted_term(large, there)
         found["constant"] = losses.weighted_term(unlike(now.shape, there), there)
+        found["acceleration"] = jolted(now, present)
         if around:
             found |= compared_around(beside, target, before, frames, steps)
             found["fool_around"] = self._fooled(variables, beside, there)

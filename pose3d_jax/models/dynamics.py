@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pose3d_jax.models.layers import HE, Dense, Dropout
+from pose3d_jax.models.layers import HE, Dense, Dropout, by_row
 
 CAMERA = 3  # numbers of theta: scale, x, y
 _SMALL = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")  # first bodies are the start
@@ -21,7 +21,8 @@ class TemporalEncoder(nn.Module):
     """Features of frames to "movie strips": residual blocks of two convolutions over time.
 
     Three blocks of kernel 3 see 13 frames. Groups are normalised frame by frame, so that it is no
-    more than these, and frames that are missing, or beyond the clip, are zeros to every layer.
+    more than these, and frames that are missing, or beyond the clip, are zeros to every layer. At
+    first a strip is its frame's features.
 
     Attributes:
       width: features, in and out.
@@ -42,16 +43,18 @@ class TemporalEncoder(nn.Module):
         """Frames of `mask` 0 are missing."""
         there = mask[..., None].astype(self.dtype)
 
-        def layer(x: Float[Array, "rows time width"]) -> Float[Array, "rows time width"]:
+        def layer(
+            x: Float[Array, "rows time width"], start: nn.initializers.Initializer
+        ) -> Float[Array, "rows time width"]:
             normed = nn.GroupNorm(self.groups, reduction_axes=(-1,), dtype=self.dtype)(x)
             x = jnp.pad(nn.relu(normed) * there, ((0, 0), (1, 1), (0, 0)))
             # A convolution of kernel 3, as one product.
             near = jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=-1)
-            return Dense(self.width, dtype=self.dtype, kernel_init=HE)(near)
+            return by_row(Dense(self.width, dtype=self.dtype, kernel_init=start), near)
 
         x = features.astype(self.dtype)
         for _ in range(self.blocks):
-            x = x + layer(layer(x))
+            x = x + layer(layer(x, HE), _SMALL)
         return x
 
 
@@ -118,15 +121,18 @@ class Regressor(nn.Module):
         deterministic: bool,
     ) -> Float[Array, "*batch outputs"]:
         """The numbers, `start` being the first estimate of them."""
-        first = Dense(self.hidden, dtype=self.dtype, kernel_init=HE)
-        second = Dense(self.hidden, dtype=self.dtype, kernel_init=HE)
-        last = Dense(self.outputs, dtype=self.dtype, kernel_init=_SMALL)
+        dense = functools.partial(Dense, dtype=self.dtype, kernel_init=HE)
+        second = dense(self.hidden, name="second")
+        last = dense(self.outputs, kernel_init=_SMALL, name="last")
+        again = dense(self.hidden, use_bias=False, name="first_said")
         drop = Dropout(self.dropout)
+        # The first layer's share that is the same in every iteration.
+        of_features = by_row(dense(self.hidden, name="first"), features.astype(self.dtype))
         said = start
         for _ in range(self.iterations):
-            x = jnp.concatenate([features, said], axis=-1).astype(self.dtype)
-            x = drop(nn.relu(first(x)), deterministic=deterministic)
-            said = said + last(nn.relu(second(x))).astype(said.dtype)
+            x = nn.relu(of_features + by_row(again, said.astype(self.dtype)))
+            x = nn.relu(by_row(second, drop(x, deterministic=deterministic)))
+            said = said + by_row(last, x).astype(said.dtype)
         return said
 
 

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from configs import body_cmu
 from data_prep import writer
 from pose3d_jax import cameras as cam
-from pose3d_jax import methods, skeleton, train
+from pose3d_jax import methods, skeleton
 from pose3d_jax.augment import Augmentation, augment
 from pose3d_jax.data import poses, windows
 from pose3d_jax.errors import UserError
 from pose3d_jax.geometry import axis_angle_to_matrix
 from pose3d_jax.methods.base import Info, MethodError, Mode
-from pose3d_jax.methods.bodies import Said, compared_around, target_of
+from pose3d_jax.methods.bodies import Said, compared_around, jolted, target_of
 from pose3d_jax.methods.dynamics import HMMR
 from pose3d_jax.models.crop import follow
 from pose3d_jax.schema import Clip
@@ -81,6 +80,22 @@ def test_the_past_and_the_future_are_compared_with_their_own_frames(folder, clip
     total, count = exact["keypoints_around"]
     assert total / count < 0.1
     assert count == 2 * 4 * 8 * 25
+
+
+def test_accelerations_are_those_of_joints_that_are_off_by_a_parabola(folder, clip):
+    """Whose second difference is constant; a missing joint spoils three frames."""
+
+    def found(clip):
+        said, target = truth(method(folder), clip)
+        frames = said.joints.shape[1]
+        off = 0.5 * jnp.arange(frames)[:, None, None] ** 2 * jnp.array([[[0.03, 0.0, 0.04]]])
+        valid = target.joints_valid.at[:, 5, 3].set(0.0)
+        moved = dataclasses.replace(said, joints=said.joints + off[None])
+        return jolted(moved, target._replace(joints_valid=valid)), valid.shape
+
+    (total, count), (rows, frames, joints) = jax.jit(found)(clip)
+    assert count == rows * ((frames - 2) * joints - 3)
+    assert_allclose(total / count, 0.05, rtol=1e-3)
 
 
 def test_padding_and_blank_frames_count_for_nothing(folder):
@@ -310,14 +325,3 @@ def test_padding_has_no_body(folder):
     first = data.poses.take(jnp.array([0]))
     assert isinstance(first, Clip)
     assert_allclose(first.labels.body.valid[0], [0] * 6 + [1] * 14)
-
-
-def test_the_config_trains_and_predicts(folder, tmp_path):
-    config = body_cmu.get_config("tiny")
-    config.data.path = str(folder / "data")
-    config.method.body = str(folder / "person.npz")
-    config.evaluation.test = ("validation",)
-    metrics = train.run(config, tmp_path / "run")
-    row = metrics["splits"]["validation"]["rows"]["dynamics"]
-    assert 0 < row["p1"]["frames"] < 2.0
-    assert 0 < row["absolute"]["frames"] < 20.0

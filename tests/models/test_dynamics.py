@@ -43,6 +43,12 @@ def test_a_strip_sees_thirteen_frames(variables):
     assert np.flatnonzero(changed).tolist() == list(range(4, 17))
 
 
+def test_at_first_a_strip_is_its_frame_s_features(variables):
+    clip = noise(2, 9, WIDTH)
+    strips = jax.jit(lambda x: SMALL.apply(variables, x, jnp.ones((2, 9)), method="strips"))(clip)
+    assert_allclose(strips, clip, atol=0.1)
+
+
 def test_missing_frames_are_as_those_beyond_the_clip(variables):
     stirred_ = stirred(variables)
     run = jax.jit(lambda x, mask: SMALL.apply(stirred_, x, mask, method="strips"))
