@@ -13,8 +13,8 @@ DIR holds one of these, in itself or at any depth; where several are there, `--f
 The 2D points are those of data_2d_h36m_gt.npz or D2_Positions where they are there, else the 3D
 joints as the cameras see them; `--detections NAME` (of an npz file, or of a folder of HDF5 files)
 takes others. Train is S1, S5, S6, S7, S8; test is S9, S11. With `--protocol hmmr` train is S1, S6,
-S7, S8, validation S5 and test S9, S11 (Kanazawa et al., "Learning 3D Human Dynamics from Video", CVPR
-2019); the frames are all there are, of 50 a second: at its 25 they are read by `data.fps`.
+S7, S8, validation S5 and test S9, S11 (Kanazawa et al., "Learning 3D Human Dynamics from Video",
+CVPR 2019). All frames are kept; methods read them at its 25 a second where `data.fps` says so.
 """
 
 import argparse
