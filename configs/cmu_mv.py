@@ -33,6 +33,7 @@ def get_config(argument: str = "") -> ConfigDict:
                 "keypoint_source": "",
                 "views": (),
                 "actions": (),
+                "fps": 0.0,
             },
             "streams": {
                 "main": {

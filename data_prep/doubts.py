@@ -25,6 +25,7 @@ from pose3d_jax.triangulate import triangulate
 OFFSETS = 10  # frames that 2D and 3D may be apart
 _THIGH = (0.25, 0.65)  # metres, of children and giants too
 _VARIATION = 0.10
+_OTHER_BODY = 50.0  # mm; what a file of another gender leaves is less
 _EXACT_PX = 0.01  # what agrees as well as this needs no explanation
 _CLEARLY = 0.6  # an explanation leaves at most this share of the residual
 _FAR = 0.03  # of the image's side: no detector errs so much on average
@@ -153,6 +154,15 @@ def about_height(height: dict[str, float] | None) -> Iterator[str]:
         yield (
             f"people are {height['median_extent_m']:.2f} m high and {height['median_width_m']:.2f} "
             f"m wide (medians): z is probably not the axis that points up"
+        )
+
+
+def about_bodies(apart: dict[str, float] | None) -> Iterator[str]:
+    """Doubts from how far, in mm, posed bodies' joints are from those that came with them."""
+    if apart is not None and apart["median"] > _OTHER_BODY:
+        yield (
+            f"joints of the posed bodies are {apart['median']:.0f} mm from those of the files "
+            f"(median): the body is probably not the one that the shapes are of"
         )
 
 

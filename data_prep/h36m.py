@@ -12,7 +12,9 @@ DIR holds one of these, in itself or at any depth; where several are there, `--f
 
 The 2D points are those of data_2d_h36m_gt.npz or D2_Positions where they are there, else the 3D
 joints as the cameras see them; `--detections NAME` (of an npz file, or of a folder of HDF5 files)
-takes others. Train is S1, S5, S6, S7, S8; test is S9, S11.
+takes others. Train is S1, S5, S6, S7, S8; test is S9, S11. With `--protocol hmmr` train is S1, S6,
+S7, S8, validation S5 and test S9, S11 (Kanazawa et al., "Learning 3D Human Dynamics from Video",
+CVPR 2019). All frames are kept; methods read them at its 25 a second where `data.fps` says so.
 """
 
 import argparse
@@ -33,8 +35,11 @@ from pose3d_jax.sources import SourceError
 NAME = "h36m"
 RIG = "human36m"
 FPS = 50.0
-SPLITS = {"train": ("S1", "S5", "S6", "S7", "S8"), "test": ("S9", "S11")}
-SUBJECTS = tuple(subject for subjects in SPLITS.values() for subject in subjects)
+PROTOCOLS = {
+    "standard": {"train": ("S1", "S5", "S6", "S7", "S8"), "test": ("S9", "S11")},
+    "hmmr": {"train": ("S1", "S6", "S7", "S8"), "validation": ("S5",), "test": ("S9", "S11")},
+}
+SUBJECTS = tuple(subject for subjects in PROTOCOLS["standard"].values() for subject in subjects)
 ACTIONS = (
     "Directions",
     "Discussion",
@@ -85,7 +90,7 @@ def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
     wanted = sorted(key for key in poses.keys() - _CORRUPT.keys() if key[1] in actions)
     splits = {
         split: _records(split, keys, poses, detections, cameras, proof)
-        for split, subjects in SPLITS.items()
+        for split, subjects in PROTOCOLS[args.protocol].items()
         if (keys := [key for key in wanted if key[0] in subjects])
     }
     if not poses:
@@ -102,7 +107,8 @@ def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
     return prepare.Dataset(
         NAME,
         splits,
-        f"Human3.6M, {', '.join(actions)}; cameras {', '.join(cameras)}; 2D points: {source}",
+        f"Human3.6M, {', '.join(actions)}; cameras {', '.join(cameras)}; 2D points: {source}; "
+        f"splits: {args.protocol}",
         CITATION,
         TERMS,
     )
@@ -280,6 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m data_prep.h36m", description=CITATION)
     parser.add_argument("--form", choices=("npz", "cdf", "h5"), help="where several are there")
     parser.add_argument("--detections", metavar="NAME", help="2D points, or `projected`")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="standard", help="of the splits")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--subset", choices=("report",), help=f"{REPORT_ACTIONS}; three cameras")
     chosen.add_argument("--actions", nargs="+", choices=(*ACTIONS, "all"), default=["all"])

@@ -12,7 +12,7 @@ from data_prep import rigs, writer
 from data_prep.proof import Proof
 from pose3d_jax.cameras import Camera
 from pose3d_jax.errors import UserError
-from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
+from pose3d_jax.schema import BodyLabels, Clip, Identity, Labels, Observations, Record
 
 
 class Dataset(NamedTuple):
@@ -33,6 +33,7 @@ def record(
     joints_valid: np.ndarray | None = None,
     keypoints: np.ndarray | None = None,
     confidence: np.ndarray | None = None,
+    body: BodyLabels | None = None,
 ) -> Record:
     """A record of what a loader has read.
 
@@ -44,6 +45,7 @@ def record(
       keypoints: [T, V, J, 2] raw pixels; by default the joints as the cameras see them (then the
         joint sets must be the same, and joints without a label are missing).
       confidence: [T, V, J]; by default 1.
+      body: labels of a body, where the set has such.
     """
     frames = len(joints)
     valid = np.ones(joints.shape[:2]) if joints_valid is None else np.asarray(joints_valid, float)
@@ -57,7 +59,9 @@ def record(
         seen = np.ones(keypoints.shape[:3]) if confidence is None else np.asarray(confidence, float)
         points = np.where(seen[..., None] > 0, keypoints, 0)
     labels = Labels(
-        np.where(valid[..., None] > 0, joints, 0).astype(np.float32), valid.astype(np.float32)
+        np.where(valid[..., None] > 0, joints, 0).astype(np.float32),
+        valid.astype(np.float32),
+        body,
     )
     observations = Observations(points.astype(np.float32), seen.astype(np.float32), cameras)
     return Record(Clip(observations, labels, np.int32(-1)), identity)

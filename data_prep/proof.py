@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from data_prep import doubts
 from pose3d_jax import skeleton
@@ -34,6 +35,7 @@ class Proof:
         self._bones: list[np.ndarray] = []
         self._samples: list[doubts.Sample] = []
         self._extents: list[np.ndarray] = []
+        self._apart: list[np.ndarray] = []  # joints of bodies from those beside them
         self._fps: set[float] = set()
         self._cameras: dict[str, None] = {}  # a set in order
         self._identity: Any = None
@@ -41,6 +43,10 @@ class Proof:
     def skip(self, what: str, why: str) -> None:
         """Notes a sequence, view or file that is left out, and the reason."""
         self.skipped.append((what, why))
+
+    def compare(self, apart: Float[np.ndarray, "..."]) -> None:
+        """Takes in how far a posed body's joints, metres, are from those that came with it."""
+        self._apart.append(np.ravel(apart))
 
     def add(self, record: Record) -> None:
         """Takes in a record that is about to be written."""
@@ -107,6 +113,12 @@ class Proof:
                 "median_extent_m": float(np.median(upright)),
                 "median_width_m": float(np.median(across)),
             }
+        if self._apart:
+            apart = 1000 * np.concatenate(self._apart)
+            found["body_joints_mm"] = {
+                "median": float(np.median(apart)),
+                "p99": float(np.percentile(apart, 99)),
+            }
         found |= doubts.residuals(self._samples)
         found["warnings"] = self._warnings(found)
         return found
@@ -117,6 +129,7 @@ class Proof:
         return [
             *doubts.about_bones(bones, three, found.get("bone_length_variation")),
             *doubts.about_height(found.get("height")),
+            *doubts.about_bodies(found.get("body_joints_mm")),
             *doubts.about_projection(self._samples, found, self._identity),
         ]
 
@@ -151,6 +164,11 @@ def _measured(found: dict[str, Any]) -> list[str]:
         lines.append(
             f"joints are {height['lowest_joint_m']:.2f} to {height['highest_joint_m']:.2f} m high; "
             f"a person's extent upwards is {height['median_extent_m']:.2f} m (median)"
+        )
+    if apart := found.get("body_joints_mm"):
+        lines.append(
+            f"joints of the posed bodies are {apart['median']:.1f} mm from those of the files "
+            f"(median), 99th percentile {apart['p99']:.1f} mm"
         )
     if residual := found.get("reprojection_px"):
         lines.append(

@@ -2,12 +2,21 @@
 
     python -m data_prep.pw3d --source DIR --output DIR
     python -m data_prep.pw3d --source DIR --output DIR --keypoints projected
+    python -m data_prep.pw3d --source DIR --output DIR --splits test --body MALE.pkl FEMALE.pkl
 
 DIR holds `sequenceFiles/{train,validation,test}/*.pkl`, itself or in a folder `3DPW`; whatever else
 it holds is ignored. Each person of a sequence is one clip of 30 fps with 24 SMPL joints in 3D. The
 2D are the detections that come with the set (18 joints, OpenPose's order), or with `--keypoints
 projected` the 3D joints as the camera sees them. Frames whose camera was not aligned with the image
-(`campose_valid`) have no 3D labels. Body parameters are not read.
+(`campose_valid`) have no 3D labels.
+
+With `--body`, a file of SMPL, clips have bodies (`Labels.body`) and 25 joints (`body25`) in 2D and
+3D, as those of Body-CMU: 3D ones of the mesh, 2D ones as far as the set has them (no feet). The
+set's shapes are meant for SMPL's files of each gender: give those of men and women, in this order.
+One file is taken for everybody, and people are then a little off their size; the proof says how far
+the body's joints are from the set's. `--common`: of the 3D only shoulders, elbows, wrists, hips,
+knees, ankles, neck and the middle of the hips are labelled. Published numbers are of 14 joints:
+these, with the top of the head in place of the middle of the hips.
 """
 
 import argparse
@@ -18,9 +27,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep import prepare
+from data_prep import prepare, pw3d_body
 from data_prep.proof import Proof
+from data_prep.pw3d_body import Motion
+from pose3d_jax import skeleton
 from pose3d_jax.cameras import TANGENTIAL, Camera
+from pose3d_jax.errors import UserError
+from pose3d_jax.figure import Figure
 from pose3d_jax.schema import Identity, Record
 from pose3d_jax.sources import SourceError, array, load_pickle, member
 
@@ -46,30 +59,37 @@ class _Sequence(NamedTuple):
     aligned: list[np.ndarray]  # [T]
     poses: np.ndarray  # [T, 4, 4] world to camera
     intrinsics: np.ndarray  # [3, 3]
+    motions: list[Motion]  # of each person, where bodies are asked for
 
 
 def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
     """The data set in `args.source`, one sequence in memory at a time.
 
-    Raises `SourceError` where there are no sequences, or a file is not what it should be.
+    Raises `SourceError` where there are no sequences, or a file is not what it should be, and
+    `UserError` for flags that do not fit and bodies that are none.
     """
+    if args.common and not args.body:
+        raise UserError("--common is of the joints that --body gives; give it, too")
+    figures = pw3d_body.load(args.body) if args.body else {}
     folder = _folder(args.source)
     splits = {}
-    for split in SPLITS:
+    for split in args.splits:
         paths = sorted(p for p in (folder / split).glob("*.pkl") if not p.name.startswith("."))
         if paths:
-            splits[split] = _records(paths, split, args.keypoints, proof)
+            splits[split] = _records(paths, split, args, figures, proof)
         else:
             proof.skip(split, f"{folder / split} has no .pkl files")
     if not splits:
-        raise SourceError(
-            f"{folder}: has no train/*.pkl, validation/*.pkl or test/*.pkl; extract "
-            f"sequenceFiles.zip there"
-        )
+        wanted = " or ".join(f"{split}/*.pkl" for split in args.splits)
+        raise SourceError(f"{folder}: has no {wanted}; extract sequenceFiles.zip there")
+    what = "SMPL joints in 3D"
+    if args.body:
+        names = " (men), ".join(path.name for path in args.body)
+        what = f"bodies and their joints, of {names}{' (women)' * (len(args.body) > 1)}"
     return prepare.Dataset(
         NAME,
         splits,
-        f"3DPW: SMPL joints in 3D, {args.keypoints} keypoints, one moving camera.",
+        f"3DPW: {what}, {args.keypoints} keypoints, one moving camera.",
         CITATION,
         TERMS,
     )
@@ -82,25 +102,27 @@ def _folder(source: Path) -> Path:
     raise SourceError(f"{source}: has no sequenceFiles/; give the folder that holds it")
 
 
-def _records(paths: Sequence[Path], split: str, keypoints: str, proof: Proof) -> Iterator[Record]:
+def _records(
+    paths: Sequence[Path],
+    split: str,
+    args: argparse.Namespace,
+    figures: dict[str, Figure],
+    proof: Proof,
+) -> Iterator[Record]:
     for path in paths:
-        sequence = _load(path)
+        sequence = _load(path, bodies=bool(figures))
         for person in range(len(sequence.joints)):
             if not sequence.aligned[person].any():
                 proof.skip(f"{path.stem}, person {person}", "its camera is aligned in no frame")
                 continue
-            yield _record(sequence, person, split, keypoints)
+            yield _record(sequence, person, split, args, figures, proof)
 
 
-def _load(path: Path) -> _Sequence:
+def _load(path: Path, *, bodies: bool) -> _Sequence:
     table = load_pickle(path)
 
     def people(key: str, shape: tuple[int | None, ...]) -> list[np.ndarray]:
-        found = member(table, key, str(path))
-        if not isinstance(found, list | tuple | np.ndarray) or len(found) == 0:
-            raise SourceError(
-                f"{path}, key {key}: is no list with one array for each person; fetch it again"
-            )
+        found = _listed(table, key, path)
         return [array(x, shape, f"{path}, key {key}, person {i}") for i, x in enumerate(found)]
 
     poses = array(member(table, "cam_poses", str(path)), (None, 4, 4), f"{path}, key cam_poses")
@@ -115,15 +137,39 @@ def _load(path: Path) -> _Sequence:
         [x > 0 for x in people("campose_valid", (frames,))],
         poses,
         array(member(table, "cam_intrinsics", str(path)), (3, 3), f"{path}, key cam_intrinsics"),
+        [],
     )
-    for key, found in (("poses2d", sequence.poses2d), ("campose_valid", sequence.aligned)):
+    given: dict[str, list[Any]] = {"poses2d": sequence.poses2d, "campose_valid": sequence.aligned}
+    if bodies:
+        given["poses"] = [x.reshape(frames, 24, 3) for x in people("poses", (frames, 72))]
+        given["betas"] = people("betas", (None,))
+        given["genders"] = _listed(table, "genders", path)
+    for key, found in given.items():
         if len(found) != len(joints):
             raise SourceError(
                 f"{path}, key {key}: has {len(found)} people, but jointPositions has "
                 f"{len(joints)}; fetch the file again"
             )
     _check_cameras(sequence)
-    return sequence
+    if not bodies:
+        return sequence
+    for gender in given["genders"]:
+        if not isinstance(gender, str) or gender not in ("m", "f"):
+            raise SourceError(
+                f"{path}, key genders: has {gender!r:.40}, not m or f; fetch it again"
+            )
+    people_ = zip(given["poses"], given["betas"], given["genders"], strict=True)
+    return sequence._replace(motions=[Motion(*each) for each in people_])
+
+
+def _listed(table: Any, key: str, path: Path) -> Any:
+    """What a key has for each person."""
+    found = member(table, key, str(path))
+    if not isinstance(found, list | tuple | np.ndarray) or len(found) == 0:
+        raise SourceError(
+            f"{path}, key {key}: is no list with one array for each person; fetch it again"
+        )
+    return found
 
 
 def _check_cameras(sequence: _Sequence) -> None:
@@ -144,9 +190,28 @@ def _check_cameras(sequence: _Sequence) -> None:
         )
 
 
-def _record(sequence: _Sequence, person: int, split: str, keypoints: str) -> Record:
-    joints = sequence.joints[person] @ _Z_UP.T
-    detected = keypoints == "detected"
+def _record(
+    sequence: _Sequence,
+    person: int,
+    split: str,
+    args: argparse.Namespace,
+    figures: dict[str, Figure],
+    proof: Proof,
+) -> Record:
+    joints, aligned = sequence.joints[person] @ _Z_UP.T, sequence.aligned[person]
+    points = sequence.poses2d[person].swapaxes(1, 2)
+    joint_set, keypoint_set = "smpl24", "coco18"
+    body, labelled = None, np.ones(24)
+    if figures:
+        joint_set = keypoint_set = pw3d_body.SKELETON
+        points = pw3d_body.as_body25(points)
+        motion, where = sequence.motions[person], f"{sequence.path}, person {person}"
+        smpl, figure = joints, figures[motion.gender]
+        joints, body = pw3d_body.labelled(figure, motion, smpl[:, 0], aligned, _Z_UP, where)
+        proof.compare(pw3d_body.apart(joints, smpl)[aligned])
+        names = skeleton.get(joint_set).joints
+        labelled = np.array([not args.common or name in pw3d_body.COMMON for name in names])
+    detected = args.keypoints == "detected"
     name = sequence.path.stem
     action = re.sub(r"_\d+$", "", name)
     identity = Identity(
@@ -160,18 +225,23 @@ def _record(sequence: _Sequence, person: int, split: str, keypoints: str) -> Rec
         group=action,
         split=split,
         fps=FPS,
-        keypoint_skeleton="coco18" if detected else "smpl24",
-        joint_skeleton="smpl24",
-        keypoint_source=keypoints,
+        keypoint_skeleton=keypoint_set if detected else joint_set,
+        joint_skeleton=joint_set,
+        keypoint_source=args.keypoints,
     )
-    valid = np.broadcast_to(sequence.aligned[person][:, None], joints.shape[:2])
     observed: dict[str, Any] = {}
     if detected:
-        points = sequence.poses2d[person]
-        observed["keypoints"] = points[:, None, :2].swapaxes(2, 3)
+        observed["keypoints"] = points[:, None, :, :2]
         # A detector's confidence can pass 1 by a little.
-        observed["confidence"] = np.clip(points[:, None, 2], 0, 1)
-    return prepare.record(identity, _cameras(sequence), joints, joints_valid=valid, **observed)
+        observed["confidence"] = np.clip(points[:, None, :, 2], 0, 1)
+    return prepare.record(
+        identity,
+        _cameras(sequence),
+        joints,
+        joints_valid=aligned[:, None] * labelled,
+        body=body,
+        **observed,
+    )
 
 
 def _cameras(sequence: _Sequence) -> Camera:
@@ -206,6 +276,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default="detected",
         help="the detections that come with the set, or the 3D joints as the camera sees them",
     )
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
+    parser.add_argument(
+        "--body", nargs="+", type=Path, default=(), metavar="FILE", help="SMPL's file, or m and f"
+    )
+    parser.add_argument("--common", action="store_true", help="label only common joints")
     prepare.main(parser, read, arguments)
 
 

@@ -7,13 +7,14 @@ Every evaluation leaves `metrics.json` (the tables), `clips.json` (the same erro
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
@@ -30,7 +31,7 @@ from pose3d_jax import (
     workdir,
 )
 from pose3d_jax import config as configs
-from pose3d_jax.data import windows
+from pose3d_jax.data import poses, windows
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.methods.base import Info, Method, Variables, context_of, view_seen
 from pose3d_jax.phases import phase_before, phases_of
@@ -54,7 +55,7 @@ class Restored:
     method: Method
     variables: Variables
     splits: Mapping[str, PoseData]  # in windows of one frame
-    mean: Float[Array, "joints 3"] | None  # of the training split
+    mean: Float[Array, "joints 3"] | None  # of the training split, where the data has it
     fingerprint: str  # of the training split
     body: fitting.Body | None = None  # of the training split, where predictions are to be fitted
 
@@ -65,7 +66,8 @@ def run(
     """Evaluates the latest checkpoint of a work directory and leaves its results there.
 
     Data and evaluation settings are those of the checkpoint's config, or of `config` where it is
-    given. Returns what `metrics.json` holds (nothing on hosts other than the first).
+    given; other data need not have a training split, but without it there is no row of the mean
+    pose, nor a fit. Returns what `metrics.json` holds (nothing on hosts other than the first).
 
     Raises `CheckpointError`, `DataError`, `ConfigError` or `MethodError` for what does not fit.
     """
@@ -92,14 +94,15 @@ def restore(
     noisy = noise.preset(config["evaluation"]["noise"])
     load = functools.partial(read, config, recordings=info.recordings)
     splits = {split: load(split, noise=noisy) for split in config["evaluation"]["test"]}
-    main = trained["streams"]["main"]
-    train = load(main["split"], path=main["path"])
-    for data in (train, *splits.values()):
+    demanded = given is None or config["evaluation"]["fit"]["on"]
+    train = _training_split(config, trained["streams"]["main"], load, demanded=demanded)
+    for data in (*([] if train is None else [train]), *splits.values()):
         check_fits(directory, metadata, data, config["data"]["keypoint_source"])
-    if given is None and train.fingerprint != metadata["fingerprint"]:
+    fingerprint = metadata["fingerprint"] if train is None else train.fingerprint
+    if given is None and fingerprint != metadata["fingerprint"]:
         raise checkpoint.CheckpointError(
             f"{config['data']['path']} is not what {directory} was trained on: its fingerprint is "
-            f"{train.fingerprint}, not {metadata['fingerprint']}; to evaluate on other data on "
+            f"{fingerprint}, not {metadata['fingerprint']}; to evaluate on other data on "
             f"purpose, give --config"
         )
     restored = Restored(
@@ -110,14 +113,31 @@ def restore(
         method=method,
         variables=variables_of(directory, metadata, method, next(iter(splits.values()))),
         splits=splits,
-        mean=scoring.mean_pose(train),
-        fingerprint=train.fingerprint,
+        mean=None if train is None else scoring.mean_pose(train),
+        fingerprint=fingerprint,
     )
-    if config["evaluation"]["fit"]["on"]:
+    if train is not None and config["evaluation"]["fit"]["on"]:
         known = posed(trained["streams"]["main"], train)
         body = fitting.measure(known, predict(restored, known))
         restored = dataclasses.replace(restored, body=body)
     return restored
+
+
+def _training_split(
+    config: Mapping[str, Any],
+    main: Mapping[str, Any],
+    load: Callable[..., PoseData],
+    *,
+    demanded: bool,
+) -> PoseData | None:
+    """The split that the stream `main` names; None where other data has none and nobody must."""
+    own = main["path"] or config["data"]["path"]
+    paths = [own] if isinstance(own, str) else own
+    if not demanded and not all(main["split"] in poses.splits(path) for path in paths):
+        named = ", ".join(paths)
+        logging.warning("%s: no split %r, hence no row of the mean pose", named, main["split"])
+        return None
+    return load(main["split"], path=main["path"])
 
 
 def leave(

@@ -152,6 +152,24 @@ def test_checkpoint_refuses_other_2d_points_unless_they_are_named(run, data, tmp
     assert evaluate.run(workdir, other)["splits"] == run[1]["splits"]
 
 
+def test_other_data_may_be_for_tests_alone(run, data, tmp_path):
+    """What is evaluated on them is what it was; the mean pose is of a training split."""
+    alone = tmp_path / "alone"
+    found = {"test": poses.read_split(data, "test")}
+    writer.write(alone, found["test"][0].identity.dataset, found, description="test alone")
+    workdir = tmp_path / "run"
+    shutil.copytree(run[0], workdir)
+    other = config(alone, run[1]["method"])
+    with_mean, rows = (m["splits"]["test"]["rows"] for m in (run[1], evaluate.run(workdir, other)))
+    assert with_mean.keys() - rows.keys() == {"mean_pose"}
+    for row, found in rows.items():  # another program rounds otherwise
+        was, now = (np.array(jax.tree.leaves(x)) for x in (with_mean[row], found))
+        np.testing.assert_allclose(now, was, rtol=1e-5, atol=1e-6)
+    other.evaluation.fit = {"on": True}
+    with pytest.raises(DataError, match=r"alone has no split 'train'; it has test"):
+        evaluate.run(workdir, other)
+
+
 def test_checkpoint_refuses_other_joints_by_name(run, data, tmp_path):
     smaller = config(data, run[1]["method"])
     smaller.data.joint_skeleton = smaller.data.keypoint_skeleton = "humaneva15"

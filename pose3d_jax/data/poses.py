@@ -112,6 +112,11 @@ def read_split(directory: str | Path, split: str) -> list[Record]:
     return found
 
 
+def splits(directory: str | Path) -> tuple[str, ...]:
+    """Names of the splits that a data set has; `DataError` for a directory without one."""
+    return tuple(_open(Path(directory)).info.splits)
+
+
 def _open(directory: Path) -> tfds.core.DatasetBuilder:
     """The data set with its splits and features, both verified."""
     try:

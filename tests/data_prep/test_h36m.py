@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from data_prep import h36m, pose_files
 from data_prep.proof import Proof
 from pose3d_jax import schema, skeleton
+from pose3d_jax.data import poses
 from pose3d_jax.sources import SourceError
 from tests.layouts import h36m as layout
 from tests.layouts import people
@@ -37,6 +38,7 @@ DAMAGES = {
 def read(folder, proof=None, **flags):
     """Records by clip, and the proof."""
     defaults = {"form": None, "detections": None, "subset": None, "actions": ["all"]}
+    defaults |= {"protocol": "standard"}
     proof = proof or Proof()
     dataset = h36m.read(argparse.Namespace(source=folder, **{**defaults, **flags}), proof)
     records = list(chain.from_iterable(dataset.splits.values()))
@@ -156,6 +158,7 @@ def test_all_actions_of_all_subjects(tmp_path):
     assert tuple(h36m.ACTIONS) == tuple(layout.ACTIONS)
     proof = Proof()
     flags = {"form": None, "detections": None, "subset": None, "actions": ["all"]}
+    flags["protocol"] = "standard"
     dataset = h36m.read(argparse.Namespace(source=tmp_path, **flags), proof)
     identities = {split: [r.identity for r in found] for split, found in dataset.splits.items()}
     assert {split: len(found) for split, found in identities.items()} == {"train": 150, "test": 59}
@@ -165,6 +168,25 @@ def test_all_actions_of_all_subjects(tmp_path):
     # `TakingPhoto 1.cdf` of S1
     assert "S1_Photo_1" in [i.clip for i in identities["train"]]
     assert [what for what, _ in proof.skipped] == ["S11_Directions"]
+
+
+def test_the_splits_of_hmmr(tmp_path):
+    """Kanazawa et al., CVPR 2019: trains on S1, S6, S7, S8, validates on S5, tests on S9, S11."""
+    source, output = tmp_path / "in", tmp_path / "out"
+    few = {"frames": 2, "detections": ()}
+    layout.write(source, "cdf", subjects=h36m.SUBJECTS, actions=("Walking",), **few)
+    flags = ["--protocol", "hmmr", "--source", str(source), "--output", str(output)]
+    h36m.main(flags)
+    found = {
+        split: {record.identity.subject for record in poses.read_split(output, split)}
+        for split in ("train", "validation", "test")
+    }
+    assert found == {
+        "train": {"S1", "S6", "S7", "S8"},
+        "validation": {"S5"},
+        "test": {"S9", "S11"},
+    }
+    assert "splits: hmmr" in tfds.builder_from_directory(output).info.description
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -433,6 +455,7 @@ def test_a_sequence_is_read_when_its_record_is_asked_for(own, form, monkeypatch)
 
     monkeypatch.setattr(pose_files, name, noted)
     flags = {"form": None, "detections": None, "subset": None, "actions": ["all"]}
+    flags["protocol"] = "standard"
     dataset = h36m.read(argparse.Namespace(source=own(form), **flags), Proof())
     assert opened == []
     next(iter(dataset.splits["train"]))

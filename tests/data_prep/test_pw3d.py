@@ -17,7 +17,8 @@ from tests.layouts import pw3d as layout
 
 
 def read(folder, proof=None, keypoints="detected"):
-    args = argparse.Namespace(source=folder, keypoints=keypoints)
+    flags = {"splits": pw3d.SPLITS, "body": (), "common": False}
+    args = argparse.Namespace(source=folder, keypoints=keypoints, **flags)
     records = list(chain.from_iterable(pw3d.read(args, proof or Proof()).splits.values()))
     for record in records:
         schema.validate(record)
