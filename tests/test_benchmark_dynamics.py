@@ -1,11 +1,13 @@
 """The dynamics benchmark: its filter and its baselines by hand, and the command itself."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from benchmarks import body_measures
 from benchmarks import dynamics as benchmark
 from pose3d_jax.data import poses
 from tests import bodies
@@ -23,26 +25,26 @@ def test_the_filter_is_an_exponential_mean_where_speed_counts_nothing():
     expected = [values[0]]
     for value in values[1:]:
         expected.append((1 - share) * expected[-1] + share * value)
-    assert_allclose(benchmark.one_euro(values, fps, cutoff, 0.0), expected)
+    assert_allclose(body_measures.one_euro(values, fps, cutoff, 0.0), expected)
     # What moves fast is followed more closely.
     ramp = np.arange(40.0)[:, None]
-    lag = [ramp[-1] - benchmark.one_euro(ramp, fps, cutoff, beta)[-1] for beta in (0.0, 1.0)]
+    lag = [ramp[-1] - body_measures.one_euro(ramp, fps, cutoff, beta)[-1] for beta in (0.0, 1.0)]
     assert lag[1] < lag[0] / 3
 
 
 def test_the_nearest_of_a_set_s_own_frames_are_themselves(folder):
     data = poses.load([folder / "data"], "train")
-    now, before, after = benchmark.beside(data, 6)
+    now, before, after = body_measures.beside(data, 6)
     assert now.tolist() == list(range(6, 34))
     assert ((now - before) == 6).all()
     assert ((after - now) == 6).all()
-    found = benchmark.nearest_of(data, data, now, 6)
+    found = body_measures.nearest_of(data, data, now, 6)
     truth = np.asarray(data.poses.labels.joints)
     assert_allclose(found["past"], truth[before])
     assert_allclose(found["future"], truth[after])
     # However somebody faces.
-    turned = benchmark._facing(truth * [-1, -1, 1], data.joint_skeleton)
-    assert_allclose(turned, benchmark._facing(truth, data.joint_skeleton), atol=1e-5)
+    turned = body_measures._facing(truth * [-1, -1, 1], data.joint_skeleton)
+    assert_allclose(turned, body_measures._facing(truth, data.joint_skeleton), atol=1e-5)
 
 
 def test_true_poses_have_no_error(folder):
@@ -51,11 +53,47 @@ def test_true_poses_have_no_error(folder):
     truth = np.einsum(
         "tvij,tnj->tvni", observations.cameras.rotation, data.poses.labels.joints
     )  # up to where the camera is, which no error of these counts
-    found = benchmark.now_of(truth, data)
+    found = body_measures.now_of(truth, data)
     assert found["p1"] < 1e-2
     assert found["acceleration"] < 0.05  # rounding, times 900 twice
-    later = benchmark.now_of(np.roll(truth, 1, axis=0), data)
+    later = body_measures.now_of(np.roll(truth, 1, axis=0), data)
     assert later["p1"] > 1.0
+
+
+def test_points_are_compared_with_those_of_the_truth_or_else_with_keypoints(folder):
+    """Moved by 3 pixels times the squared time, half of it to either side."""
+    data = poses.load([folder / "data"], "validation")
+    cameras = data.poses.observations.cameras
+    truth = np.einsum("tvij,tnj->tvni", cameras.rotation, data.poses.labels.joints)
+    truth += np.asarray(cameras.translation)[:, :, None]
+    exact = body_measures.in_2d(truth, data)
+    assert exact["pck_2d"] == 1.0
+    assert exact["acceleration_px"] < 0.05
+    time = np.arange(len(truth))[:, None, None]
+    moved = truth.copy()
+    moved[..., 0] += 1.5 * time**2 * truth[..., 2] / np.asarray(cameras.focal)[..., :1]
+    found = body_measures.in_2d(moved, data)
+    assert_allclose(found["acceleration_px"], 3.0, atol=0.05)
+    assert found["pck_2d"] < 0.5
+    labels = data.poses.labels
+    blank = dataclasses.replace(labels, joints_valid=0 * labels.joints_valid)
+    flat = dataclasses.replace(data, poses=dataclasses.replace(data.poses, labels=blank))
+    assert_allclose(body_measures.in_2d(moved, flat)["acceleration_px"], 3.0, atol=0.05)
+
+
+def test_views_that_show_too_little_do_not_count(folder):
+    data = poses.load([folder / "data"], "validation")
+    observations = data.poses.observations
+    truth = np.einsum("tvij,tnj->tvni", observations.cameras.rotation, data.poses.labels.joints)
+    wrong = truth.copy()
+    wrong[7, 1, 3] += 1.0
+    assert body_measures.now_of(wrong, data)["p1"] > 0.1
+    hidden = observations.confidence.at[7, 1, body_measures.FEWEST - 1 :].set(0.0)
+    hidden = dataclasses.replace(observations, confidence=hidden)
+    less = dataclasses.replace(data, poses=dataclasses.replace(data.poses, observations=hidden))
+    found = body_measures.now_of(wrong, less)
+    assert found["p1"] < 1e-2
+    assert found["acceleration"] < 0.05
 
 
 @pytest.mark.slow
