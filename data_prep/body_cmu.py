@@ -148,21 +148,23 @@ def tier_of(specs: Sequence[dict]) -> dict[str, str]:
     return found
 
 
-def record(
+def moved(
     figure: Figure,
     positions: Float[Array, "frames points 3"],
-    spec: dict,
-    split: str,
-    fps: float,
-    dataset: str = NAME,
-) -> Record:
-    """A segment's record; `positions` are those of its frames, in its rig, metres, y up."""
-    rig, _, trial = spec["clip"].partition("/")
+    rig: str,
+    shape: Float[Array, "components"],
+    middle: Sequence[float],
+) -> tuple[
+    Float[Array, "frames parts 3"], Float[Array, "frames 3"], Float[Array, "frames joints 3"]
+]:
+    """Rotation vectors, pelvis and keypoints of a body of a shape that moves as somebody did.
+
+    World, z up, metres; `middle` of the ground comes to be the origin, and steps are as much longer
+    as the legs are.
+    """
     names = tuple(cmu.rig_joints(rig))
     x, y, z = np.moveaxis(positions.astype(float), -1, 0)
     upright = np.stack([x, -z, y], axis=-1)
-    components = figure.body.components
-    shape = np.clip(dice(spec["name"], "shape").standard_normal(components), -_SHAPE, _SHAPE)
     rest = rest_joints(figure, shape)
     rotations = retarget.rotations(retarget.directions(upright, names, rig), rest)
     hips = ("right_hip", "right_knee", "right_ankle")
@@ -170,7 +172,7 @@ def record(
     reduced = cmu.reduce(positions, rig)
     theirs = np.linalg.norm(np.diff(reduced[:, 1:4], axis=1), axis=-1).mean(axis=0)
     factor = own.sum() / theirs.sum()
-    pelvis = factor * (reduced[:, 0] - [*spec["center_xy"], 0.0])
+    pelvis = factor * (reduced[:, 0] - [*middle, 0.0])
     points = keypoints(
         figure,
         rotations.astype(np.float32),
@@ -181,6 +183,22 @@ def record(
     lift = -np.quantile(points[..., 2].min(axis=1), 0.02)
     points[..., 2] += lift
     pelvis[:, 2] += lift
+    return rotations, pelvis, points
+
+
+def record(
+    figure: Figure,
+    positions: Float[Array, "frames points 3"],
+    spec: dict,
+    split: str,
+    fps: float,
+    dataset: str = NAME,
+) -> Record:
+    """A segment's record; `positions` are those of its frames, in its rig, metres, y up."""
+    rig, _, trial = spec["clip"].partition("/")
+    components = figure.body.components
+    shape = np.clip(dice(spec["name"], "shape").standard_normal(components), -_SHAPE, _SHAPE)
+    rotations, pelvis, points = moved(figure, positions, rig, shape, spec["center_xy"])
     frames = len(points)
     labelled = np.float32(split not in ("train_2d", "train_pseudo"))
     labels = Labels(
