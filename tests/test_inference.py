@@ -107,7 +107,9 @@ def test_a_network_that_looks_ahead_has_no_stream(data, network, settings):
         method.start_stream({"params": params, **rest}, 3)
 
 
-@pytest.mark.parametrize("network", ["transformer", "attention"])
+@pytest.mark.parametrize(
+    "network", [pytest.param("transformer", marks=pytest.mark.slow), "attention"]
+)
 def test_overlapping_windows_are_averaged(data, network):
     """The mean of what the windows give that see a frame, the middle of each weighing most."""
     method, params, rest = made(data, network)

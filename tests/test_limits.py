@@ -148,6 +148,7 @@ def test_priors_never_hurt(bones):
         assert relative(found, plain)[: FRAMES - 3].max() < 1.01
 
 
+@pytest.mark.slow
 def test_the_fit_comes_near_the_bound():
     """On motion from the prior, without bones, but with the tails and outliers it allows for."""
     fit, squared, least, inside = jax.jit(trajectory.fit), [], [], jnp.ones(FRAMES)

@@ -40,6 +40,25 @@ def test_the_config_trains_and_predicts(run):
     assert 0 < row["absolute"]["frames"] < 20.0
 
 
+@pytest.mark.slow
+def test_a_step_at_the_published_width(folder, tmp_path):
+    """All of it: 2,048 features, 1,024 hidden units, windows of 20 frames."""
+    config = body_cmu.get_config("variant=published")
+    config.data.path = str(folder / "data")
+    config.method.body = str(folder / "person.npz")
+    with config.ignore_type():
+        config.evaluation.test = ("validation",)
+    config.phases[0]["length_steps"] = 1
+    for stream in config.streams.values():
+        stream["batch_size"] = 1
+    found = train.run(config, tmp_path / "run")
+    assert found["steps"] == 1
+    assert 0 < found["splits"]["validation"]["rows"]["dynamics"]["p1"]["frames"] < 2.0
+    variables = evaluate.restore(tmp_path / "run").variables["params"]["dynamics"]
+    count = sum(x.size for x in jax.tree.leaves(variables["encoder"]))
+    assert abs(count / 75e6 - 1) < 0.02
+
+
 @pytest.mark.parametrize("view", [0, 1])
 def test_a_body_that_is_known_stands_where_the_labels_have_it(folder, view):
     """Said in the axes of a turned camera; the second camera moves, too."""

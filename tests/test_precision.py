@@ -129,7 +129,9 @@ def dense(found, name):
     return split
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "fused")) for n in LAYERS]
+)
 def test_float32_step_has_every_product_at_the_highest_precision(name):
     found = products(*training("float32", name=name, dropout=True))
     dense(found, name)

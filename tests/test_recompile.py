@@ -80,7 +80,7 @@ PASSAGES = {
 }
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_step_is_compiled_once(devices):
     method = make()
     phase_ = phase(

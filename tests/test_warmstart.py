@@ -116,6 +116,7 @@ def test_a_lifter_s_clips_are_fitted_at_evaluation(data, lifter):
         adapt.run(workdir, given)
 
 
+@pytest.mark.slow
 def test_a_network_of_all_views_is_evaluated_with_those_that_there_are(data, tmp_path):
     config = experiment(cmu_fused, data)
     config.phases = config.phases[:1]
