@@ -100,7 +100,10 @@ def get_config(argument: str = "") -> ConfigDict:
             **{"split": "train_pseudo", "clips": share, **tier},
             "batch_size": batch // 2,
         }
-    rate = 1e-5 if published else {"kind": "cosine", "start": 5e-4 if first else 3e-4, "stop": 0.0}
+    rate = {"kind": "cosine", "start": 5e-4 if first else 3e-4, "stop": 0.0}
+    if not first:
+        # Adam's first steps are as large as its later ones, and would undo what is there.
+        rate["warmup_steps"] = 150
     config.phases = (
         {
             "length_steps": 3 if tiny else SINGLE_STEPS if given.single else STEPS,
@@ -108,7 +111,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "optimizer": {"name": "adamw", "weight_decay": 1e-4},
             "dropout": True,
             "statistics": "batch",
-            "learning_rate": rate,
+            "learning_rate": 1e-5 if published else rate,
             "rates": {"critic": 10.0 if published else 1.0},
             "disturbance": {} if published else dict(SHOWN),
             "augmentation": {} if published else dict(FILMED),

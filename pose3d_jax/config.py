@@ -205,6 +205,7 @@ SCHEDULE: Keys = {
     # One of the two, or the phase's length; afterwards the value is `stop`.
     "period_epochs": (_or_none(POSITIVE), None),
     "period_steps": (_or_none(_whole(1)), None),
+    "warmup_steps": (_whole(0), 0),  # over which it rises from 0
 }
 TOP: Keys = {
     "name": (TEXT, REQUIRED),

@@ -141,7 +141,8 @@ def schedule(
     Kinds: `linear`, `cosine` (half a cosine) and `exponential`, from `start` to `stop` over the
     period (by default the phase's `steps`) and `stop` from then on. `cyclic` is linear over the
     first half of each period and `stop` over the second, again and again: Fu et al., "Cyclical
-    Annealing Schedule: A Simple Approach to Mitigating KL Vanishing" (NAACL 2019).
+    Annealing Schedule: A Simple Approach to Mitigating KL Vanishing" (NAACL 2019). Any may rise to
+    this from 0, in proportion, over its first `warmup_steps`.
     """
     if not isinstance(value, Mapping):
         check(value, RATE, where)
@@ -161,10 +162,14 @@ def schedule(
     choice(value["kind"], shapes, f"{where}.kind")
     if value["kind"] == "exponential" and (start <= 0 or stop <= 0):
         raise ConfigError(f"{where}: an exponential schedule needs start and stop above 0")
-    shape = shapes[value["kind"]]
-    if value["kind"] == "cyclic":
-        return lambda step: shape(step / period)
-    return lambda step: shape(jnp.clip(step / period, 0.0, 1.0))
+    shape, again = shapes[value["kind"]], value["kind"] == "cyclic"
+    warmup = value["warmup_steps"]
+
+    def over_time(step: Any) -> Any:
+        whole = shape(step / period if again else jnp.clip(step / period, 0.0, 1.0))
+        return whole * jnp.minimum((step + 1) / warmup, 1.0) if warmup else whole
+
+    return over_time
 
 
 def _optimizer(settings: Mapping[str, Any], where: str) -> optax.GradientTransformation:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
+from numpy.testing import assert_allclose
 
 from pose3d_jax import config as configs
 from pose3d_jax import methods
@@ -215,6 +216,13 @@ def test_a_cyclic_schedule_rises_again_and_again():
     over_time = schedule(value, 60, 20, "here")
     values = [float(over_time(jnp.int32(step))) for step in (0, 2, 4, 7, 8, 10, 20)]
     assert values == pytest.approx([0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0])
+
+
+def test_a_schedule_may_rise_from_0_first():
+    value = {"kind": "linear", "start": 2.0, "stop": 0.0, "period_steps": 20}
+    plain, warm = (schedule({**value, "warmup_steps": n}, 60, 20, "here") for n in (0, 4))
+    for step, share in ((0, 0.25), (1, 0.5), (3, 1.0), (4, 1.0), (30, 1.0)):
+        assert_allclose(warm(step), share * plain(step), rtol=1e-6)
 
 
 def test_a_schedule_without_a_period_takes_the_phase():
