@@ -9,9 +9,10 @@ Three tiers in a batch: clips with 3D joints and bodies, clips annotated in 2D, 
 saw them. Arguments, behind a colon and apart by commas: `single` (each frame by itself), `still`
 (without past and future), `loose` (the shape of a clip's frames is not held together), `pseudo=0`,
 `25`, `50` or `100` (how much, in percent, of the third tier), `variant=published` (widths, rotation
-vectors, rates and weights of "Learning 3D Human Dynamics from Video"), `tiny` (a few steps of a
-small network, for tests). A licensed SMPL file goes into `config.method.body`; then prepare the
-data with it, too.
+vectors, rates and weights of "Learning 3D Human Dynamics from Video"), `front=features` (features
+of images in place of keypoints, of data that `data_prep.features` has been over; nothing is filmed
+anew or disturbed), `tiny` (a few steps of a small network, for tests). A licensed SMPL file goes
+into `config.method.body`; then prepare the data with it, too.
 """
 
 from ml_collections import ConfigDict
@@ -41,9 +42,11 @@ def get_config(argument: str = "") -> ConfigDict:
         loose=False,
         pseudo=("100", "0", "25", "50"),
         variant=("tuned", "published"),
+        front=("keypoints", "features"),
         tiny=False,
     )
     tiny, published = given.tiny, given.variant == "published"
+    pictured = given.front == "features"
     config = cmu_mv.get_config("tiny" if tiny else "")
     config.name = "body_cmu_published" if published else "body_cmu"
     config.data.path = "data/body_cmu_v1"
@@ -76,6 +79,8 @@ def get_config(argument: str = "") -> ConfigDict:
             "dropout": 0.5 if published else 0.1,
         }
     )
+    if pictured:
+        config.method.update(front="features", jitter=0.0)
     config.init = ConfigDict({})
     batch = 2 if tiny else 4
     window = 4 if tiny else 20
@@ -98,8 +103,8 @@ def get_config(argument: str = "") -> ConfigDict:
             "statistics": "batch",
             "learning_rate": rate,
             "rates": {"critic": 10.0 if published else 1.0},
-            "disturbance": {} if published else dict(SHOWN),
-            "augmentation": {} if published else dict(FILMED),
+            "disturbance": {} if published or pictured else dict(SHOWN),
+            "augmentation": {} if published or pictured else dict(FILMED),
         },
     )
     config.evaluation.update(
