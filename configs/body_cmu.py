@@ -13,8 +13,10 @@ Arguments, behind a colon and apart by commas: `single` (each frame by itself), 
 what goes on from another run: without dropout), `still` (without past and future), `loose` (the
 shape of a clip's frames is not held together), `pseudo=0`, `25`, `50` or `100` (how much, in
 percent, of the third tier), `variant=published` (widths, rotation vectors, rates and weights of
-"Learning 3D Human Dynamics from Video"), `tiny` (a few steps of a small network, for tests). A
-licensed SMPL file goes into `config.method.body`; then prepare the data with it, too.
+"Learning 3D Human Dynamics from Video"), `front=features` (features of images in place of
+keypoints, of data that `data_prep.features` has been over; nothing is filmed anew or disturbed),
+`tiny` (a few steps of a small network, for tests). A licensed SMPL file goes into
+`config.method.body`; then prepare the data with it, too.
 """
 
 from ml_collections import ConfigDict
@@ -46,10 +48,12 @@ def get_config(argument: str = "") -> ConfigDict:
         loose=False,
         pseudo=("100", "0", "25", "50"),
         variant=("tuned", "published"),
+        front=("keypoints", "features"),
         tiny=False,
     )
     tiny, published = given.tiny, given.variant == "published"
     first = given.single and not given.on
+    pictured = given.front == "features"
     config = cmu_mv.get_config("tiny" if tiny else "")
     config.name = "body_cmu_published" if published else "body_cmu"
     config.data.path = "data/body_cmu_v1"
@@ -85,6 +89,8 @@ def get_config(argument: str = "") -> ConfigDict:
             "dropout": 0.5 if published else 0.1 if first else 0.0,
         }
     )
+    if pictured:
+        config.method.update(front="features", jitter=0.0)
     # A run of `single` to begin with: a temporal network then says what that one said.
     config.init = ConfigDict({"workdir": "", "part": "", "into": ""})
     # As many frames a step, of more clips: those of one clip are much alike.
@@ -113,8 +119,8 @@ def get_config(argument: str = "") -> ConfigDict:
             "statistics": "batch",
             "learning_rate": 1e-5 if published else rate,
             "rates": {"critic": 10.0 if published else 1.0},
-            "disturbance": {} if published else dict(SHOWN),
-            "augmentation": {} if published else dict(FILMED),
+            "disturbance": {} if published or pictured else dict(SHOWN),
+            "augmentation": {} if published or pictured else dict(FILMED),
         },
     )
     config.evaluation.update(

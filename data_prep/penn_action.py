@@ -128,7 +128,7 @@ def _record(path: Path, split: str) -> Record:
     )
     return prepare.record(
         identity,
-        _camera(*found.size),
+        assumed(*found.size),
         np.zeros((*found.seen.shape, 3)),
         joints_valid=np.zeros(found.seen.shape),
         keypoints=found.keypoints[:, None],
@@ -136,8 +136,8 @@ def _record(path: Path, split: str) -> Record:
     )
 
 
-def _camera(width: float, height: float) -> Camera:
-    """The assumed camera, leading axis [1]."""
+def assumed(width: float, height: float) -> Camera:
+    """The assumed camera of images of such a size, pixels; leading axis [1]."""
     return Camera(
         rotation=UPRIGHT[None].astype(np.float32),
         translation=np.zeros((1, 3), np.float32),

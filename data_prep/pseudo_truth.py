@@ -1,7 +1,7 @@
 """2D pseudo-truth: what OpenPose found in videos, as clips of one person each.
 
     python -m data_prep.pseudo_truth --source DIR --output DIR [--name vlog] [--size 640 480]
-        [--fps 25] [--test LIST]
+        [--fps 25] [--test LIST] [--whole]
 
 DIR holds folders of OpenPose's `*_keypoints.json`, a file for each frame: one for a video
 (`VIDEO/`: people are followed from frame to frame), or one for each track in it (`VIDEO/TRACK/`, as
@@ -17,7 +17,9 @@ of 5 frames), it has 40 to 500 frames (longer ones are cut;
 published: their first 500), and it is left out where 40 % of its frames show no more than
 head and shoulders. Keypoints are in a crop of 224 pixels that follows the person, smoothed, 150
 pixels tall; the cameras are those of the crop, of an assumed one whose focal length is the longer
-side of the image. There is no 3D. Jitter is for training to add: see `methods/dynamics.py`.
+side of the image. With `--whole` keypoints and cameras stay those of the images: rays are the same,
+and `data_prep.features` finds people in the frames by them. A clip's recording is its video. There
+is no 3D. Jitter is for training to add: see `methods/dynamics.py`.
 """
 
 import argparse
@@ -174,7 +176,8 @@ def _records(
             proof.skip(name, "nobody is seen for long enough")
         for number, track in enumerate(kept):
             clip = f"{name}_{number}".replace("/", "_")
-            yield _record(clip, track, joints, split, first, size, args)
+            video = name.partition("/")[0]
+            yield _record(clip, video, track, joints, split, first, size, args)
 
 
 def _one(frames: Sequence[Array]) -> Track:
@@ -185,6 +188,7 @@ def _one(frames: Sequence[Array]) -> Track:
 
 def _record(
     clip: str,
+    video: str,
     track: Track,
     joints: Skeleton,
     split: str,
@@ -192,13 +196,16 @@ def _record(
     size: tuple[float, ...],
     args: argparse.Namespace,
 ) -> Record:
-    points, cameras = cropped(track, size)
+    if args.whole:
+        points, cameras = track.keypoints, penn_action.assumed(*size)
+    else:
+        points, cameras = cropped(track, size)
     identity = Identity(
         dataset=args.name,
         subject="unknown",
         action="unknown",
         clip=clip,
-        recording=clip,
+        recording=video,
         camera_names=("assumed",),
         start=first + track.start,
         group=args.name,
@@ -227,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--size", type=float, nargs=2, default=(640.0, 480.0), metavar=("WIDTH", "HEIGHT")
     )
     parser.add_argument("--fps", type=float, default=25.0)
+    parser.add_argument("--whole", action="store_true", help="keypoints in the image, not a crop")
     parser.add_argument("--test", type=Path, help="text file: a test video's name in each line")
     prepare.main(parser, read, arguments)
 

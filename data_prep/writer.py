@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -60,7 +61,7 @@ def write(
     views = len(first.identity.camera_names)
     keypoints = skeleton.get(first.identity.keypoint_skeleton).size
     joints = skeleton.get(first.identity.joint_skeleton).size
-    body = _body(first)
+    optional = _optional(first)
     with _scratch_beside(directory) as scratch:
         new = scratch / "new"
         new.mkdir()
@@ -71,7 +72,7 @@ def write(
             description=description,
             citation=citation,
             license=terms,
-            features=records.features(views, keypoints, joints, body),
+            features=records.features(views, keypoints, joints, **optional),
             metadata=tfds.core.MetadataDict(),
         )
         # Straight to its file, record by record: the library's builders hold a split in memory.
@@ -81,10 +82,11 @@ def write(
             for record in found:
                 schema.validate(record)
                 _check_consistent(name, split, first.identity, record)
-                if _body(record) != body:
+                if _optional(record) != optional:
                     raise schema.SchemaError(
-                        f"clip {name}/{record.identity.clip}: has a body of (parts, components) "
-                        f"{_body(record)}, the dataset's first clip {body}; write two datasets"
+                        f"clip {name}/{record.identity.clip}: body (parts, components) and images "
+                        f"(features) are {_optional(record)}, the dataset's first clip has "
+                        f"{optional}; write two datasets"
                     )
                 proof.add(record)
                 shards.add_examples({split: [records.encode(record)]})
@@ -96,10 +98,13 @@ def write(
     return proof
 
 
-def _body(record: schema.Record) -> tuple[int, int] | None:
-    """Parts and components of a record's body, where it has one."""
-    body = record.clip.labels.body
-    return None if body is None else (body.rotations.shape[1], body.shape.shape[1])
+def _optional(record: schema.Record) -> dict[str, Any]:
+    """What not every dataset has, and how large it is: see `records.features`."""
+    body, images = record.clip.labels.body, record.clip.observations.images
+    return {
+        "body": None if body is None else (body.rotations.shape[1], body.shape.shape[1]),
+        "images": None if images is None else images.features.shape[2],
+    }
 
 
 def _check_names(*names: str) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -128,12 +129,15 @@ def corrupt(
     before = np.take_along_axis(np.asarray(observations.confidence), index, axis=2)
 
     seen = seen & ~_bursts(gaps, there.shape, noise.missing, GAP_FRAMES)[0]
-    seen[:, views_lost.permutation(showing)[: noise.lost_views]] = False
+    lost = views_lost.permutation(showing)[: noise.lost_views]
+    seen[:, lost] = False
     given = _confidence(doubts, np.linalg.norm(known, axis=-1)) if noise.unsure else 1.0
+    kept = ~np.isin(np.arange(views), lost)[None, :, None]
     return Observations(
         keypoints=np.where(seen[..., None], keypoints, 0.0).astype(np.float32),
         confidence=np.where(seen, before * given, 0.0).astype(np.float32),
         cameras=observations.cameras,
+        images=jax.tree.map(lambda x: np.where(kept, x, np.float32(0)), observations.images),
     )
 
 

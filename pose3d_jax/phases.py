@@ -11,7 +11,7 @@ import optax
 from pose3d_jax.augment import Augmentation, augment
 from pose3d_jax.config import AMOUNT, PHASE, RATE, SCHEDULE, ConfigError, check, choice, fill
 from pose3d_jax.disturb import Disturbance, disturb
-from pose3d_jax.methods.base import Method, Mode
+from pose3d_jax.methods.base import Method, Mode, needs_images_of
 from pose3d_jax.state import Augment, Phase, Schedule
 
 _MAX_STEPS = 2**31 - 1
@@ -102,6 +102,7 @@ def _augmentation(settings: Mapping[str, Any], method: Any, where: str) -> Augme
     augmentation = Augmentation(**settings)
     if augmentation == Augmentation():
         return None
+    _check_images(method, where)
     keypoints, joints = method.info.keypoint_skeleton, method.info.joint_skeleton
     if augmentation.moves and keypoints != joints:
         raise ConfigError(
@@ -111,6 +112,15 @@ def _augmentation(settings: Mapping[str, Any], method: Any, where: str) -> Augme
     return functools.partial(augment, augmentation, joints)
 
 
+def _check_images(method: Any, where: str) -> None:
+    """Raises `ConfigError` for a method to which what becomes of keypoints does not show."""
+    if needs_images_of(method):
+        raise ConfigError(
+            f"{where}: changes keypoints and cameras, but the method looks at features of images, "
+            f"which stay as they are; leave it empty"
+        )
+
+
 def _disturbance(
     settings: Mapping[str, Any], method: Any, fps: float, where: str
 ) -> Augment | None:
@@ -118,6 +128,7 @@ def _disturbance(
     disturbance = Disturbance(**settings)
     if disturbance == Disturbance():
         return None
+    _check_images(method, where)
     keypoints, joints = method.info.keypoint_skeleton, method.info.joint_skeleton
     if disturbance.occluded and keypoints != joints:
         raise ConfigError(

@@ -1,8 +1,9 @@
 """The clip: what one record of a shard holds, on disk, on the host and on the device.
 
-Words and shapes: B batch, T frames, V views, J joints, P parts of a body; metres, raw pixels, world
-z up. A missing keypoint has confidence 0, a missing label `joints_valid` 0, a missing view is all
-zeros. Padding is the same as missing, so that clips of different sets form one batch.
+Words and shapes: B batch, T frames, V views, J joints, P parts of a body, F features of an image;
+metres, raw pixels, world z up. A missing keypoint has confidence 0, a missing label `joints_valid`
+0, a missing view is all zeros. Padding is the same as missing, so that clips of different sets form
+one batch.
 """
 
 import dataclasses
@@ -19,12 +20,21 @@ from pose3d_jax.errors import UserError
 
 
 @struct.dataclass
+class Images:
+    """What a network made of frames, of a square around the person (`data_prep/features.py`)."""
+
+    features: Leaf  # [*time, views, features]
+    square: Leaf  # [*time, views, 3] its middle x, y and its side, raw pixels; side 0 = no image
+
+
+@struct.dataclass
 class Observations:
     """What a method may see when it predicts."""
 
     keypoints: Leaf  # [*time, views, keypoints, 2] raw, distorted pixels
     confidence: Leaf  # [*time, views, keypoints] in [0, 1]; 0 = missing
     cameras: Camera  # leading axes [*time, views]
+    images: Images | None = None  # where a set has such
 
 
 @struct.dataclass
@@ -106,6 +116,7 @@ _CAMERA_SHAPES: dict[str, tuple[int, ...]] = {
 }
 
 _BODY = dataclasses.fields(BodyLabels)
+_IMAGES = dataclasses.fields(Images)
 _ROTATION_TOLERANCE = 1e-3
 _FPS = (1e-4, 1e6)  # four decimals are kept
 
@@ -133,10 +144,15 @@ def validate(record: Record) -> None:
     if labels.body is not None:
         body = labels.body
         given |= {f"body.{field.name}": getattr(body, field.name) for field in _BODY}
+    if observations.images is not None:
+        images = observations.images
+        given |= {f"images.{field.name}": getattr(images, field.name) for field in _IMAGES}
     arrays = {field: _single_precision(name, field, array) for field, array in given.items()}
     _check_shapes(name, identity, arrays)
     if labels.body is not None:
         _check_body(name, arrays)
+    if observations.images is not None:
+        _check_images(name, arrays)
     for field, array in arrays.items():
         _check_finite(name, field, array)
     confidence = arrays["confidence"]
@@ -253,6 +269,23 @@ def _check_body(name: str, arrays: Mapping[str, np.ndarray]) -> None:
         )
     if not np.isin(valid, (0, 1)).all():
         raise SchemaError(f"{name}: body.valid has values other than 0 and 1; 1 marks a label")
+
+
+def _check_images(name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises `SchemaError` where features are not of the clip's frames, or a side is negative."""
+    frames, views = arrays["keypoints"].shape[:2]
+    features, square = (arrays[f"images.{field.name}"] for field in _IMAGES)
+    expected = ((frames, views, *features.shape[2:3]), (frames, views, 3))
+    if (features.shape, square.shape) != expected or 0 in features.shape or features.ndim != 3:
+        raise SchemaError(
+            f"{name}: images has features {features.shape}, square {square.shape}; expected "
+            f"[T, V, features] and [T, V, 3] for {frames} frames and {views} views"
+        )
+    if square[..., 2].min() < 0:
+        raise SchemaError(
+            f"{name}: images.square has a side of {square[..., 2].min()}; give pixels, or 0 where "
+            f"there is no image"
+        )
 
 
 def _joints(name: str, field: str, identity: Identity) -> int:

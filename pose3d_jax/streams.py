@@ -1,5 +1,6 @@
 """What a config reads: splits from disk, and the streams of examples that training draws from."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ from pose3d_jax import references
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses, windows
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.methods.base import Method, context_of, needs_labels_of
+from pose3d_jax.methods.base import Method, context_of, needs_images_of, needs_labels_of
 from pose3d_jax.noise import Noise
 
 
@@ -73,11 +74,18 @@ def examples(
 ) -> tuple[dict[str, PoseData], float]:
     """The streams in windows with the method's context, and their frame rate.
 
-    The rate is 0 for a method that sees one frame at a time, to which it is nothing. Raises
-    `ConfigError` for clips of several rates where one is needed, for batches that there are not
-    windows enough for or that the devices cannot share, and for streams without the labels that the
-    method learns from.
+    The rate is 0 for a method that sees one frame at a time, to which it is nothing. Features of
+    images are left out for a method that does not look at them. Raises `ConfigError` for clips of
+    several rates where one is needed, for batches that there are not windows enough for or that the
+    devices cannot share, for streams without the labels that the method learns from, and for mirror
+    images where it looks at features.
     """
+    pictured = needs_images_of(method)
+    if pictured and config["evaluation"]["flip"]:
+        raise ConfigError(
+            "config.evaluation.flip: the method looks at features of images, and there are none of "
+            "mirror images; switch it off"
+        )
     for name in needs_labels_of(method):
         _check_labelled(config["method"]["name"], name, splits)
     several = any(context_of(method)) or config["streams"]["main"]["window"] > 1
@@ -85,6 +93,8 @@ def examples(
     found = {}
     for name, data in splits.items():
         stream = config["streams"][name]
+        if not pictured:
+            data = dataclasses.replace(data, poses=poses.without_images(data.poses))
         if several:
             rates = sorted({identity.fps for identity in data.identities})
             if rates != [fps] and not config["data"]["fps"]:

@@ -12,6 +12,7 @@ from data_prep import body_cmu as prepare
 from data_prep import cmu, writer
 from pose3d_jax import figure as figures
 from pose3d_jax import skeleton
+from tests import scenes
 
 SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 
@@ -150,8 +151,12 @@ def motion(frames, seed):
     return still + wave + [0, 0.95, 0]
 
 
-def prepared(folder: Path, frames=40) -> Path:
-    """Body-CMU's tiers and validation in `folder/data`, a clip each, of `folder/person.npz`."""
+def prepared(folder: Path, frames=40, features=None) -> Path:
+    """Body-CMU's tiers and validation in `folder/data`, a clip each, of `folder/person.npz`.
+
+    With so many `features` of images, random ones.
+    """
+    folder.mkdir(exist_ok=True)
     figure = figures.load(person(folder / "person.npz"), skeleton.get("body25"))
     by_split = {}
     for number, split in enumerate(("train", "train_2d", "train_pseudo", "validation")):
@@ -159,6 +164,7 @@ def prepared(folder: Path, frames=40) -> Path:
             "name": f"{split}_clip", "clip": "amc/01_01", "start": 0, "group": "g",
             "center_xy": [0.0, 0.0],
         }  # fmt: skip
-        by_split[split] = [prepare.record(figure, motion(frames, number), spec, split, 30.0)]
+        record = prepare.record(figure, motion(frames, number), spec, split, 30.0)
+        by_split[split] = [scenes.pictured(record, features) if features else record]
     writer.write(folder / "data", prepare.NAME, by_split, description="small")
     return folder

@@ -9,7 +9,7 @@ import numpy as np
 from pose3d_jax import cameras as cam
 from pose3d_jax import skeleton
 from pose3d_jax.cameras import Camera
-from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record
+from pose3d_jax.schema import Clip, Identity, Images, Labels, Observations, Record
 
 H36M = skeleton.get("h36m17")
 
@@ -98,3 +98,16 @@ def record(
         keypoint_source="projected",
     )
     return Record(Clip(host.observations, host.labels, np.int32(-1)), identity)
+
+
+def pictured(made: Record, features: int = 7) -> Record:
+    """The record with random features of images, of squares of 200 pixels about the points."""
+    clip, identity = made
+    observations = clip.observations
+    lead = observations.confidence.shape[:2]
+    rng = np.random.default_rng(features)
+    middle = np.asarray(observations.keypoints).mean(axis=2)
+    square = np.concatenate([middle, np.full((*lead, 1), 200.0)], axis=-1)
+    images = Images(rng.uniform(0, 1, (*lead, features)).astype(np.float32), f32(square))
+    host = jax.tree.map(np.asarray, images)
+    return Record(clip.replace(observations=observations.replace(images=host)), identity)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pose3d_jax.schema import Record, SchemaError, validate
+from pose3d_jax.schema import Images, Record, SchemaError, validate
 from tests.scenes import record
 
 FRAMES, VIEWS = 4, 2
@@ -55,6 +55,13 @@ def test_a_good_record_passes():
     validate(good())
     validate(record("moving", moving=True))
     validate(record("unlabelled", labelled=False))
+    validate(pictured())
+
+
+def pictured(features=(FRAMES, VIEWS, 5), square=(FRAMES, VIEWS, 3), value=1.0):
+    """The same with features of images."""
+    made = Images(np.full(features, value, np.float32), np.full(square, value, np.float32))
+    return observed(images=lambda _: made)
 
 
 FAULTS = {
@@ -86,6 +93,12 @@ FAULTS = {
     "2d joints": (labelled(joints=lambda x: x[..., :2]), "joints has shape"),
     "mask of another shape": (labelled(joints_valid=lambda x: x[:, :3]), "joints_valid has shape"),
     "a half valid joint": (labelled(joints_valid=with_value(0.5)), "joints_valid"),
+    "features of fewer frames": (pictured((3, VIEWS, 5)), r"images has features \(3, 2, 5\)"),
+    "features without a name": (pictured((FRAMES, VIEWS, 0)), "images has features"),
+    "features without views": (pictured((FRAMES, 5)), "images has features"),
+    "squares of two numbers": (pictured(square=(FRAMES, VIEWS, 2)), r"square \(4, 2, 2\)"),
+    "a negative side": (pictured(value=-1.0), r"images\.square has a side of -1"),
+    "a feature that is no number": (pictured(value=np.nan), r"images\.features is nan"),
     "camera names": (named(camera_names=("a", "b", "c")), "3 camera names for 2 views"),
 }
 

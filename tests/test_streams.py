@@ -61,3 +61,17 @@ def test_a_stream_may_have_data_of_its_own(tmp_path):
     config.streams.annotated.path = str(tmp_path / "coco")
     with pytest.raises(ConfigError, match=r"streams\.annotated has the keypoint_skeleton coco17"):
         streams.read_all(complete(config))
+
+
+def test_features_of_images_are_for_methods_that_look_at_them(tmp_path):
+    record = scenes.pictured(scenes.record("a", frames=4, views=2))
+    writer.write(tmp_path / "set", "scene", {"train": [record]}, description="")
+    data = poses.load([tmp_path / "set"], "train")
+    config = {
+        "method": {"name": "supervised"},
+        "data": {"fps": 0.0},
+        "streams": {"main": {"window": 1, "stride": None, "batch_size": 2}},
+    }
+    method = methods.create({"name": "supervised"}, Info(scenes.H36M, scenes.H36M))
+    found, _ = streams.examples(config, method, {"main": data}, 1)
+    assert found["main"].poses.observations.images is None

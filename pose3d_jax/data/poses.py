@@ -60,6 +60,7 @@ class PoseSet:
             observations,
             confidence=jnp.where(observed, observations.confidence, 0.0),
             keypoints=jnp.where(observed[..., None], observations.keypoints, 0.0),
+            images=jax.tree.map(lambda x: jnp.where(observed, x, 0.0), observations.images),
         )
         labels = dataclasses.replace(
             labels,
@@ -70,6 +71,13 @@ class PoseSet:
             valid = jnp.where(inside, labels.body.valid, 0.0)
             labels = dataclasses.replace(labels, body=dataclasses.replace(labels.body, valid=valid))
         return Clip(observations, labels, self.recording[indices])
+
+
+def without_images(poses: PoseSet) -> PoseSet:
+    """The set without features of images, for who does not look at them."""
+    return dataclasses.replace(
+        poses, observations=dataclasses.replace(poses.observations, images=None)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +100,7 @@ def read_split(directory: str | Path, split: str) -> list[Record]:
     empty, for files that are not as they were written, and for a broken record.
     """
     directory = Path(directory)
-    builder = _open(directory)
+    builder = open_set(directory)
     if split not in builder.info.splits:
         there = ", ".join(builder.info.splits)
         raise DataError(f"{directory} has no split {split!r}; it has {there}")
@@ -114,11 +122,11 @@ def read_split(directory: str | Path, split: str) -> list[Record]:
 
 def splits(directory: str | Path) -> tuple[str, ...]:
     """Names of the splits that a data set has; `DataError` for a directory without one."""
-    return tuple(_open(Path(directory)).info.splits)
+    return tuple(open_set(Path(directory)).info.splits)
 
 
-def _open(directory: Path) -> tfds.core.DatasetBuilder:
-    """The data set with its splits and features, both verified."""
+def open_set(directory: Path) -> tfds.core.DatasetBuilder:
+    """The data set with its splits and features, both verified. Raises `DataError`."""
     try:
         there = directory.is_dir()
         prepared = (directory / "dataset_info.json").is_file()
@@ -178,7 +186,7 @@ def load(
     keypoints = _common(identities, "keypoint_skeleton", keypoint_skeleton)
     joints = _common(identities, "joint_skeleton", joint_skeleton)
     fingerprint = _fingerprint(found)
-    _check_bodies(found)
+    _check_alike(found)
     most = max(len(identity.camera_names) for identity in identities)
     clips = [
         _pad_views(_reorder(record, skeleton.get(keypoints), skeleton.get(joints)), most)
@@ -272,15 +280,16 @@ def _common(identities: Iterable[Identity], field: str, wanted: str | None) -> s
     return next(iter(by_set))
 
 
-def _check_bodies(found: Iterable[Record]) -> None:
-    """Raises `DataError` where only some sets have bodies, or those of other layouts."""
+def _check_alike(found: Iterable[Record]) -> None:
+    """Raises `DataError` where only some sets have bodies or features of images, or unlike ones."""
     kinds: dict[str, str] = {}
     for clip, identity in found:
-        body = clip.labels.body
+        body, images = clip.labels.body, clip.observations.images
         kind = "no bodies"
         if body is not None:
             kind = f"bodies of {body.rotations.shape[1]} parts, {body.shape.shape[1]} components"
-        kinds.setdefault(kind, identity.dataset)
+        count = "no" if images is None else images.features.shape[2]
+        kinds.setdefault(f"{kind}, {count} features of images", identity.dataset)
     if len(kinds) > 1:
         which = ", ".join(f"{name} has {kind}" for kind, name in kinds.items())
         raise DataError(f"{which}; such sets cannot be joined, correct data.path")
@@ -328,6 +337,7 @@ def _pad_views(clip: Clip, views: int) -> Clip:
             keypoints=zeros(observations.keypoints),
             confidence=zeros(observations.confidence),
             cameras=jax.tree.map(repeat, observations.cameras),
+            images=jax.tree.map(zeros, observations.images),
         ),
     )
 

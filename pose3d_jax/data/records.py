@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pose3d_jax.cameras import Camera
-from pose3d_jax.schema import BodyLabels, Clip, Identity, Labels, Observations, Record
+from pose3d_jax.schema import BodyLabels, Clip, Identity, Images, Labels, Observations, Record
 
 # Trailing axes of a camera's fields, as in `cameras.Camera`.
 _CAMERA_AXES = {
@@ -22,15 +22,20 @@ _CAMERA_AXES = {
 }
 
 _BODY = tuple(field.name for field in dataclasses.fields(BodyLabels))
+_IMAGES = tuple(field.name for field in dataclasses.fields(Images))
 
 
 def features(
-    views: int, keypoints: int, joints: int, body: tuple[int, int] | None = None
+    views: int,
+    keypoints: int,
+    joints: int,
+    body: tuple[int, int] | None = None,
+    images: int | None = None,
 ) -> tfds.features.FeaturesDict:
     """What one example holds: the clip's arrays over any number of frames, and its identity.
 
-    `views`, `keypoints`, `joints`, and of labels of a `body` its parts and components, are fixed
-    for a dataset, so that its clips can be stacked.
+    `views`, `keypoints`, `joints`, of labels of a `body` its parts and components, and how many
+    features of `images` there are, are fixed for a dataset, so that its clips can be stacked.
     """
     arrays = {
         "keypoints": (views, keypoints, 2),
@@ -42,6 +47,8 @@ def features(
     if body is not None:
         parts, components = body
         arrays |= {"body_rotations": (parts, 3), "body_shape": (components,), "body_valid": ()}
+    if images is not None:
+        arrays |= {"images_features": (views, images), "images_square": (views, 3)}
     # `dict[str, Any]`: the library's feature classes have no common public type.
     spec: dict[str, Any] = {
         name: tfds.features.Tensor(shape=(None, *axes), dtype=np.float32)
@@ -70,6 +77,8 @@ def encode(record: Record) -> dict[str, Any]:
     }
     if labels.body is not None:
         arrays |= {f"body_{name}": getattr(labels.body, name) for name in _BODY}
+    if observations.images is not None:
+        arrays |= {f"images_{name}": getattr(observations.images, name) for name in _IMAGES}
     identity = dataclasses.asdict(record.identity)
     identity["camera_names"] = list(record.identity.camera_names)
     return {name: np.asarray(array, np.float32) for name, array in arrays.items()} | identity
@@ -81,7 +90,10 @@ def decode(example: Mapping[str, Any]) -> Record:
     Raises `KeyError` naming the field that the example lacks.
     """
     cameras = Camera(**{name: example[f"camera_{name}"] for name in _CAMERA_AXES})
-    observations = Observations(example["keypoints"], example["confidence"], cameras)
+    images = None
+    if "images_features" in example:
+        images = Images(**{name: example[f"images_{name}"] for name in _IMAGES})
+    observations = Observations(example["keypoints"], example["confidence"], cameras, images)
     body = None
     if "body_rotations" in example:
         body = BodyLabels(**{name: example[f"body_{name}"] for name in _BODY})

@@ -105,8 +105,8 @@ def at_rate(data: PoseData, fps: float) -> PoseData:
     """The split at another frame rate, in windows of one frame.
 
     Points and joints lie on the line between those of the two nearest frames, or, where one of
-    these has none, at the nearer one's; cameras and bodies are the nearer frame's. Clips that have
-    the rate stay as they are.
+    these has none, at the nearer one's; cameras, bodies and features of images are the nearer
+    frame's. Clips that have the rate stay as they are.
     """
     found, of_clips = clips(data.poses), identities(data)
     if all(identity.fps == fps for identity in of_clips):
@@ -176,6 +176,7 @@ def _between(
             keypoints=mixed(observations.keypoints, confidence),
             confidence=mixed(confidence[..., None], confidence)[..., 0],
             cameras=cameras,
+            images=jax.tree.map(lambda x: x[nearer], observations.images),
         ),
         Labels(
             joints=mixed(labels.joints, labels.joints_valid),

@@ -111,6 +111,11 @@ def needs_labels_of(method: Method) -> tuple[str, ...]:
     return getattr(method, "needs_labels", ())
 
 
+def needs_images_of(method: Method) -> bool:
+    """Whether a method looks at features of images: its attribute `needs_images`."""
+    return getattr(method, "needs_images", False)
+
+
 def covers(prefix: str, path: str) -> bool:
     """Whether `path` is `prefix` or lies below it; paths are names joined by `/`, "" is the top."""
     return not prefix or path == prefix or path.startswith(prefix + "/")

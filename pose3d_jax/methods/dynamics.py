@@ -26,11 +26,12 @@ from pose3d_jax.methods.bodies import (
     unlike,
     with_body,
 )
-from pose3d_jax.methods.lifting import need_one_joint_set, normalised_points, setting, shown
-from pose3d_jax.methods.monocular import to_rows, to_views
+from pose3d_jax.methods.fronts import ImageFront, KeypointFront
+from pose3d_jax.methods.lifting import need_one_joint_set, setting, shown
+from pose3d_jax.methods.monocular import to_views
 from pose3d_jax.models.critic import BodyCritic
-from pose3d_jax.models.crop import Crop, follow
-from pose3d_jax.models.dynamics import CAMERA, Dynamics, KeypointEncoder
+from pose3d_jax.models.crop import Crop
+from pose3d_jax.models.dynamics import CAMERA, Dynamics
 from pose3d_jax.schema import Clip, Observations, Prediction
 
 # Streams that it learns from: with 3D, annotated in 2D, and what a detector made of anything.
@@ -38,6 +39,13 @@ TIERS = ("main", "annotated", "pseudo")
 _FRONT = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # a person who faces the camera, upright
 _REST = {"vector": (0.0, 0.0, 0.0), "axes": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)}
 _LEAST_SCALE = 0.05  # of a camera: a person is at most so far away
+_FRONTS = ("keypoints", "features")
+_TERMS = (
+    *("keypoints", "joints", "parameters", "fool", "shape", "constant", "acceleration"),
+    *("keypoints_around", "joints_around", "parameters_around", "fool_around"),
+    *("hallucinate", "keypoints_frame", "joints_frame", "parameters_frame"),
+    *("keypoints_around_frame", "joints_around_frame", "parameters_around_frame"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +54,15 @@ class HMMR:
 
     Each view by itself: 2D keypoints in a crop that follows the person, to features, these over
     time to a movie strip, that to camera, pose and shape by iterated feedback, and with the pose to
-    the poses `step` frames before and after. The hallucinator makes a strip from one frame.
+    the poses `step` frames before and after. The hallucinator makes a strip from one frame. With
+    `front="features"` the features are of the frames' images, which the data has
+    (`data_prep/features.py`); one dense layer brings them to `width` where they are not as many.
 
     The crop is a camera turned to the middle of the points, in sizes of their spread, both smoothed
     over the clip's frames if `temporal` (in training moved by `jitter`, the same for a clip's
-    frames); so what is said does not depend on where in the image a person is. Rotations are two
-    vectors each (`rotation="axes"`, continuous) or rotation vectors as published.
+    frames); so what is said does not depend on where in the image a person is. Features of images
+    have the crop that they were taken in, which nothing moves. Rotations are two vectors each
+    (`rotation="axes"`, continuous) or rotation vectors as published.
 
     Streams: `main` (3D joints and bodies where labelled; networks are shown what the phase's
     disturbance makes of it), and where there are such `annotated` and `pseudo`, whose labels count
@@ -71,6 +82,7 @@ class HMMR:
     name: ClassVar[str] = "dynamics"
     info: Info
     body: str = ""  # a file of SMPL's layout: see figure.load
+    front: str = "keypoints"  # what is seen of a frame; or "features", those of its image
     temporal: bool = True  # False: of each frame by itself
     around: bool = True  # whether past and future are said, too
     rotation: str = "axes"
@@ -80,22 +92,8 @@ class HMMR:
     iterations: int = setting(3, least=1, below=10)  # of the feedback
     critic_width: int = setting(1024, least=1, below=100_000)
     dropout: float = setting(0.5, least=0, below=1)
-    smooth: float = setting(2.0, above=0)  # frames, of the crop
+    smooth: float = setting(2.0, above=0)  # frames, of the crop about keypoints
     jitter: float = setting(0.1, least=0, below=1)  # of the crop's place and log size, at most
-    groups: tuple[Group, ...] = (
-        Group("critic", ("critic",), ("fake", "real")),
-        Group(
-            "body",
-            ("front", "dynamics"),
-            (
-                *("keypoints", "joints", "parameters", "fool", "shape", "constant"),
-                "acceleration",
-                *("keypoints_around", "joints_around", "parameters_around", "fool_around"),
-                *("hallucinate", "keypoints_frame", "joints_frame", "parameters_frame"),
-                *("keypoints_around_frame", "joints_around_frame", "parameters_around_frame"),
-            ),
-        ),
-    )
 
     def __post_init__(self) -> None:
         """Raises `MethodError` for joint sets that differ, and settings that do not fit."""
@@ -109,8 +107,30 @@ class HMMR:
                 "method dynamics needs a body; set config.method.body to a file of SMPL's layout "
                 "(data_prep.open_body makes one)"
             )
+        if self.front not in _FRONTS:
+            raise MethodError(
+                f"method dynamics: front is {self.front!r}; there are {', '.join(_FRONTS)}"
+            )
+        if self.needs_images and self.jitter:
+            raise MethodError(
+                f"method dynamics: jitter is {self.jitter}, but features of images were taken in "
+                f"crops that nothing moves; set config.method.jitter to 0"
+            )
         if self.width % 32:
             raise MethodError(f"method dynamics: width is {self.width}; give a multiple of 32")
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """See `Method.groups`."""
+        return (
+            Group("critic", ("critic",), ("fake", "real")),
+            Group("body", (*self._front.paths, "dynamics"), _TERMS),
+        )
+
+    @property
+    def needs_images(self) -> bool:
+        """See `base.needs_images_of`."""
+        return self.front == "features"
 
     @property
     def context(self) -> tuple[int, int]:
@@ -128,7 +148,14 @@ class HMMR:
         return jnp.dtype(self.info.precision)
 
     @property
-    def _nets(self) -> tuple[KeypointEncoder, Dynamics, BodyCritic]:
+    def _front(self) -> KeypointFront | ImageFront:
+        if self.needs_images:
+            return ImageFront()
+        keypoints = self.info.keypoint_skeleton.size
+        return KeypointFront(keypoints, self.width, self.jitter, self.dtype)
+
+    @property
+    def _nets(self) -> tuple[Dynamics, BodyCritic]:
         body = self.figure.body
         dynamics = Dynamics(
             joints=body.size,
@@ -141,21 +168,17 @@ class HMMR:
             dropout=self.dropout,
             dtype=self.dtype,
         )
-        return (
-            KeypointEncoder(self.width, dtype=self.dtype),
-            dynamics,
-            BodyCritic(self.critic_width, dtype=self.dtype),
-        )
+        return dynamics, BodyCritic(self.critic_width, dtype=self.dtype)
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
-        """See `Method.init`."""
-        front, dynamics, critic = self._nets
+        """See `Method.init`. Raises `MethodError` where features of images are not there."""
+        dynamics, critic = self._nets
         keys = jax.random.split(key, 3)
         body = self.figure.body
-        numbers = jnp.zeros((1, 1, 3 * self.info.keypoint_skeleton.size + 1))
+        given = jnp.zeros((1, 1, self._front.count({name: batch[name] for name in _there(batch)})))
 
         def all_of_it(model: Dynamics) -> Array:
-            strips = model.strips(jnp.zeros((1, 1, self.width)), jnp.ones((1, 1)))
+            strips = model.strips(model.project(given), jnp.ones((1, 1)))
             strips = strips + model.hallucinate(strips)
             theta = model.body(strips, deterministic=True)
             return model.around(strips, theta, deterministic=True)
@@ -163,7 +186,7 @@ class HMMR:
         turns, shape = jnp.zeros((1, body.size, 3, 3)), jnp.zeros((1, body.components))
         return {
             "params": {
-                "front": front.init(keys[0], numbers)["params"],
+                **self._front.init(keys[0]),
                 "dynamics": dynamics.init(keys[1], method=all_of_it)["params"],
                 "critic": critic.init(keys[2], turns, shape)["params"],
             }
@@ -178,24 +201,28 @@ class HMMR:
         *,
         alone: bool = False,
     ) -> Crop:
-        """The crop that follows the people in observations `[B, T, V, ...]`; jittered by a key.
+        """The crop that shows the people in observations `[B, T, V, ...]`; jittered by a key.
 
         `alone`: each frame by itself, as it always is without time.
         """
-        points, confidence = normalised_points(observations), observations.confidence
         smooth = self.smooth if self.temporal and not alone else 0.0
-        return follow(points, confidence, smooth, self.jitter if key is not None else 0.0, key)
+        return self._front.crop(observations, smooth, key)
 
     def features(
         self, variables: Variables, observations: Observations, area: Crop
     ) -> Float[Array, "rows time width"]:
         """Of each frame by itself; rows are views of clips."""
-        seen = (observations.confidence > 0).astype(jnp.float32)
-        points = area.place(normalised_points(observations)) * seen[..., None]
-        numbers = [points.reshape(*seen.shape[:-1], -1), observations.confidence, area.size]
-        rows = to_rows(jnp.concatenate(numbers, axis=-1))
-        found: Any = self._nets[0].apply({"params": variables["params"]["front"]}, rows)
-        return found
+        params = variables["params"]
+        found = self._front.features(params, observations, area)
+        own = params["dynamics"]
+        known = own["projection"]["kernel"].shape[0] if "projection" in own else self.width
+        if found.shape[-1] != known:
+            raise MethodError(
+                f"method dynamics learnt from {known} features of a frame, and is given "
+                f"{found.shape[-1]}; make them with the same weights"
+            )
+        projected: Any = self._nets[0].apply({"params": own}, found, method="project")
+        return projected
 
     def strips(
         self, variables: Variables, observations: Observations, area: Crop
@@ -204,9 +231,9 @@ class HMMR:
         features = self.features(variables, observations, area)
         if not self.temporal:
             return features
-        mask = to_rows((observations.confidence > 0).max(axis=-1).astype(jnp.float32))
+        mask = self._front.mask(observations)
         own = {"params": variables["params"]["dynamics"]}
-        strips: Any = self._nets[1].apply(own, features, mask, method="strips")
+        strips: Any = self._nets[0].apply(own, features, mask, method="strips")
         return self._predicted(strips)
 
     def hallucinate(
@@ -218,7 +245,7 @@ class HMMR:
         """
         features = jax.lax.stop_gradient(self.features(variables, observations, area))
         own = {"params": variables["params"]["dynamics"]}
-        strips: Any = self._nets[1].apply(own, features, method="hallucinate")
+        strips: Any = self._nets[0].apply(own, features, method="hallucinate")
         return self._predicted(strips)
 
     def _predicted(self, x: Float[Array, "rows time width"]) -> Float[Array, "rows frames width"]:
@@ -237,7 +264,7 @@ class HMMR:
 
         Those before and after have the present camera and shape. With a key, dropout.
         """
-        dynamics = self._nets[1]
+        dynamics = self._nets[0]
         rngs = None if key is None else {"dropout": key}
         own, still = {"params": variables["params"]["dynamics"]}, key is None
         theta: Any = dynamics.apply(own, strips, deterministic=still, rngs=rngs, method="body")
@@ -351,7 +378,7 @@ class HMMR:
 
     def _tiers(self, batch: Batch) -> tuple[Observations, Clip]:
         """What networks are shown of all tiers, and what it is compared with, clip after clip."""
-        there = [name for name in TIERS if name in batch]
+        there = _there(batch)
         body = batch["main"].labels.body
         if body is None:
             raise MethodError(
@@ -383,7 +410,7 @@ class HMMR:
         shape: Float[Array, "*frames components"],
     ) -> Float[Array, "*frames critics"]:
         own = {"params": variables["params"]["critic"]}
-        found: Any = self._nets[2].apply(own, rotations, shape)
+        found: Any = self._nets[1].apply(own, rotations, shape)
         return found
 
     def _fooled(self, variables: Variables, said: Said, there: Float[Array, "rows time"]) -> Term:
@@ -401,3 +428,8 @@ class HMMR:
         judged = self._opinions(variables, target.rotations, target.shape)
         weight = jnp.broadcast_to(target.body_valid[..., None], judged.shape)
         return {"fake": fake, "real": losses.weighted_term((judged - 1.0) ** 2, weight)}
+
+
+def _there(batch: Batch) -> list[str]:
+    """The tiers that a batch has."""
+    return [name for name in TIERS if name in batch]

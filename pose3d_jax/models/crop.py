@@ -73,4 +73,27 @@ def follow(
         middle = middle + moved[..., :2] * jnp.exp(log_spread)
         log_spread = log_spread + moved[..., 2:]
     middle, log_spread = jax.lax.stop_gradient((middle, log_spread))
+    return _crop(middle, log_spread)
+
+
+def around(
+    middle: Float[Array, "*views 2"],
+    corners: Float[Array, "*views 4 2"],
+    there: Float[Array, "*views"],
+) -> Crop:
+    """The crop that a square of an image is; its spread is half the square's side.
+
+    Args:
+      middle: of the square, on the plane z = 1.
+      corners: on the same plane, in any order.
+      there: 0 where there is no image.
+    """
+    out = rays.turned(rays.towards(middle), corners)
+    # A corner is the root of two half sides away.
+    squares = jnp.mean(jnp.sum(out**2, axis=-1), axis=-1) / 2
+    squares = jnp.where((there > 0) & (squares > 0), squares, rays.SPREAD**2)
+    return _crop(middle, 0.5 * jnp.log(squares)[..., None])
+
+
+def _crop(middle: Float[Array, "*views 2"], log_spread: Float[Array, "*views 1"]) -> Crop:
     return Crop(rays.towards(middle), jnp.exp(log_spread), log_spread - jnp.log(rays.SPREAD))

@@ -170,6 +170,7 @@ class Dynamics(nn.Module):
         }
         # Of a small width fewer groups: one of a single feature would be 0.
         groups = min(32, self.width // 4)
+        self.projection = Dense(self.width, dtype=self.dtype)
         self.encoder = TemporalEncoder(self.width, groups=groups, dtype=self.dtype)
         self.hallucinator = Hallucinator(self.width, dtype=self.dtype)
         self.start = self.param("start", self._start)
@@ -191,6 +192,10 @@ class Dynamics(nn.Module):
         del key
         pose = jnp.tile(jnp.array(self.rest), self.joints)
         return jnp.concatenate([jnp.array([1.0, 0, 0]), pose, jnp.zeros(self.components)])
+
+    def project(self, features: Float[Array, "*batch given"]) -> Float[Array, "*batch width"]:
+        """Features of a frame in the model's width: as they are, or by one dense layer."""
+        return features if features.shape[-1] == self.width else self.projection(features)
 
     def strips(
         self, features: Float[Array, "rows time width"], mask: Float[Array, "rows time"]

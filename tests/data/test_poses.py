@@ -10,6 +10,7 @@ import pytest
 from data_prep import writer
 from pose3d_jax.data import poses, windows
 from pose3d_jax.data.poses import DataError
+from pose3d_jax.noise import PRESETS
 from pose3d_jax.schema import Record
 from pose3d_jax.skeleton import SkeletonError
 from tests import scenes
@@ -178,4 +179,64 @@ def test_joints_are_delivered_in_the_wanted_order(still):
     np.testing.assert_array_equal(
         fewer.poses.observations.keypoints,
         np.asarray(whole.poses.observations.keypoints)[:, :, order],
+    )
+
+
+@pytest.fixture
+def pictured(tmp_path):
+    """Clips of 6 and 4 frames with features of images; another set has one view."""
+    records = [scenes.record("a", frames=6, views=2), scenes.record("b", frames=4, views=2, seed=1)]
+    one = scenes.record("c", dataset="other", frames=5, views=1, seed=2)
+    return (
+        write(tmp_path / "two", *[scenes.pictured(record) for record in records]),
+        write(tmp_path / "one", scenes.pictured(one), dataset="other"),
+    )
+
+
+def test_features_of_images_go_where_their_frames_go(pictured):
+    data = windows.cut(poses.load(pictured, "train"), 4, context=(1, 0))
+    source = scenes.pictured(scenes.record("a", frames=6, views=2)).clip.observations.images
+    clip = data.poses.take(jnp.arange(data.poses.size))
+    images = clip.observations.images
+    assert images.features.shape == (5, 5, 2, 7)
+    np.testing.assert_array_equal(images.features[1, :3], source.features[3:])
+    np.testing.assert_array_equal(images.square[0, 1:], source.square[:4])
+    # Beyond the clip and in views that are not there, there is no image.
+    for leaf in jax.tree.leaves(images):
+        assert not leaf[1, 3:].any()
+        assert not leaf[0, :1].any()
+        assert not leaf[3:, :, 1].any()
+    assert (images.square[3, 1:, 0, 2] == 200).all()
+    picked = poses.load(pictured[:1], "train", views=(1,)).poses.observations.images
+    np.testing.assert_array_equal(picked.features[:6, 0], source.features[:, 1])
+    assert poses.without_images(data.poses).take(jnp.array([0])).observations.images is None
+
+
+def test_sets_with_unlike_features_of_images_are_not_joined(pictured, tmp_path):
+    clip = scenes.record("d", dataset="third")
+    others = {"no": clip, "8": scenes.pictured(clip, 8)}
+    for count, record in others.items():
+        other = write(tmp_path / count, record, dataset="third")
+        with pytest.raises(DataError, match=rf"7 features of images, third has .*{count} features"):
+            poses.load([pictured[0], other], "train")
+
+
+def test_what_a_view_that_is_lost_showed_is_lost_and_other_images_stay(pictured):
+    whole = poses.load(pictured[:1], "train").poses.observations
+    noise = dataclasses.replace(PRESETS["typical"], lost_views=1)
+    found = poses.load(pictured[:1], "train", noise=noise).poses.observations
+    lost = np.asarray(found.images.square)[..., 2] == 0
+    assert lost.sum(axis=1).tolist() == [1] * 10
+    assert not np.asarray(found.confidence)[lost].any()
+    np.testing.assert_array_equal(
+        np.asarray(found.images.features)[~lost], np.asarray(whole.images.features)[~lost]
+    )
+
+
+def test_features_of_images_at_another_rate_are_the_nearest_frame_s(pictured):
+    data = poses.load(pictured[:1], "train")
+    slow = windows.at_rate(data, 12.0).poses.observations  # every 2.5th of 30 frames a second
+    images = data.poses.observations.images
+    np.testing.assert_array_equal(
+        slow.images.features, np.asarray(images.features)[[0, 3, 5, 6, 9]]
     )

@@ -78,6 +78,24 @@ def test_videos_and_tracks_become_clips_of_one_person_each(tmp_path, capsys):
     assert not np.asarray(test.poses.labels.joints_valid).any()
 
 
+def test_whole_images_keep_their_pixels_and_crops_have_the_same_rays(tmp_path):
+    person = walker(50)
+    write(tmp_path / "source" / "video" / "7", [person])
+    more = ["--size", "640", "480"]
+    run(tmp_path / "source", tmp_path / "crop", *more)
+    run(tmp_path / "source", tmp_path / "whole", *more, "--whole")
+    crop, whole = (poses.load([tmp_path / name], "train") for name in ("crop", "whole"))
+    assert {(i.clip, i.recording) for i in whole.identities} == {("video_7_0", "video")}
+    found = whole.poses.observations
+    assert_allclose(found.keypoints[:, 0], person[..., :2], atol=1e-4)
+    assert_allclose(found.cameras.size[:, 0], np.broadcast_to([640, 480], (50, 2)))
+    rays = [
+        (o.keypoints - o.cameras.center[:, :, None]) / o.cameras.focal[:, :, None]
+        for o in (crop.poses.observations, found)
+    ]
+    assert_allclose(rays[0], rays[1], atol=1e-5)
+
+
 def test_of_penn_action_s_people_the_annotated_one_is_kept(tmp_path):
     source = tmp_path / "source"
     one, other = walker(60), walker(60, (500, 300))

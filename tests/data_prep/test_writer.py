@@ -13,6 +13,7 @@ from pose3d_jax import skeleton
 from pose3d_jax.cameras import Camera
 from pose3d_jax.data import records
 from pose3d_jax.schema import Clip, Identity, Labels, Observations, Record, SchemaError
+from tests import scenes
 
 
 def make_record(clip="a", split="train", frames=5, views=2, joint_skeleton="h36m17", **changes):
@@ -82,6 +83,19 @@ def test_what_is_read_is_what_was_written(tmp_path):
     info = tfds.builder_from_directory(str(tmp_path / "new" / "set")).info
     assert (info.name, info.citation) == ("tiny", "Someone")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["set"]
+
+
+def test_features_of_images_are_in_all_clips_or_in_none(tmp_path):
+    record = scenes.pictured(make_record())
+    write(tmp_path / "set", record, scenes.pictured(make_record(clip="b", frames=2)))
+    found = read(tmp_path / "set")
+    assert_same_arrays(record, found[0])
+    assert found[0].clip.observations.images.features.shape == (5, 2, 7)
+    bare = make_record(clip="bare")
+    for one, other in ((record, bare), (bare, record), (record, scenes.pictured(bare, 8))):
+        with pytest.raises(SchemaError, match=r"images \(features\) are .*; write two datasets"):
+            write(tmp_path / "mixed", one, other)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 def test_a_set_without_labels_keeps_its_masks(tmp_path):
