@@ -1,7 +1,7 @@
 """How good bodies, their motion, their past and their future are: what `dynamics.py` prints.
 
-Frames of a view that shows fewer than `FEWEST` keypoints are left out, as published. Lengths are
-printed, so they are millimetres here.
+Frames of a view that shows fewer than `FEWEST` keypoints are left out, as published, and so is what
+has no label. Lengths are printed, so they are millimetres here.
 """
 
 from typing import Any
@@ -17,6 +17,7 @@ from pose3d_jax import cameras as cam
 from pose3d_jax import metrics
 from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
+from pose3d_jax.errors import UserError
 from pose3d_jax.geometry import axis_angle_to_matrix
 from pose3d_jax.meshes import Bodies
 
@@ -45,10 +46,13 @@ _aligned = jax.jit(jax.vmap(metrics.p_mpjpe))
 
 
 def pa_mpjpe(
-    predicted: Float[np.ndarray, "frames joints 3"], truth: Float[np.ndarray, "frames joints 3"]
+    predicted: Float[np.ndarray, "frames joints 3"],
+    truth: Float[np.ndarray, "frames joints 3"],
+    valid: Float[np.ndarray, "frames joints"],
 ) -> float:
-    """Mean over frames, mm."""
-    return MM * float(np.mean(_aligned(predicted, truth, np.ones(truth.shape[:2], np.float32))))
+    """Mean over the frames with any valid joint, mm."""
+    there = np.any(valid > 0, axis=-1)
+    return MM * float(np.mean(_aligned(predicted[there], truth[there], valid[there])))
 
 
 def one_frame(
@@ -58,18 +62,18 @@ def one_frame(
 
     `bodies_` are said of each frame by itself; `learnt` is the training split.
     """
-    said = bodies_.joints
-    truth = np.asarray(data.poses.labels.joints)
+    said, labels = bodies_.joints, data.poses.labels
+    truth, valid = (np.asarray(x) for x in (labels.joints, labels.joints_valid))
     now, before, after = beside(data, step)
     found: dict[str, dict[str, float]] = {"hallucinator": {}, "constant": {}, "nearest": {}}
     nearest = nearest_of(data, learnt, now, step)
     frame, view = np.nonzero(enough(data)[now])
     for number, (name, then) in enumerate((("now", now), ("past", before), ("future", after))):
-        wanted = truth[then[frame]]
+        wanted = truth[then[frame]], valid[then[frame]]
         of_now = said[0][now[frame], view]
-        found["hallucinator"][name] = pa_mpjpe(said[number][now[frame], view], wanted)
-        found["constant"][name] = pa_mpjpe(of_now, wanted)
-        found["nearest"][name] = pa_mpjpe(nearest[name][frame], wanted)
+        found["hallucinator"][name] = pa_mpjpe(said[number][now[frame], view], *wanted)
+        found["constant"][name] = pa_mpjpe(of_now, *wanted)
+        found["nearest"][name] = pa_mpjpe(nearest[name][frame], *wanted)
     return found
 
 
@@ -106,7 +110,8 @@ def mesh_errors(whole: bodies.Body, said: Bodies, data: PoseData) -> dict[str, f
     """Mean distance of vertices, mm, posed (about the root) and not, of every so many frames."""
     labels = data.poses.labels.body
     assert labels is not None
-    frame, view = np.nonzero(enough(data)[::STRIDE])
+    known = enough(data) & (np.asarray(labels.valid) > 0)[:, None]
+    frame, view = np.nonzero(known[::STRIDE])
     frame = frame * STRIDE
     turn = jax.jit(axis_angle_to_matrix)(jnp.asarray(labels.rotations))
     # The truth's root as the crop has it: a posed mesh is compared in the camera's axes.
@@ -161,11 +166,11 @@ def smoothed(
     joints: Float[np.ndarray, "frames views joints 3"], data: PoseData, **settings: float
 ) -> Float[np.ndarray, "frames views joints 3"]:
     """Each clip of camera-frame poses about their root, filtered; the root is left out."""
-    root, fps = data.joint_skeleton.root, data.identities[0].fps
+    root = data.joint_skeleton.root
     about = joints - joints[..., root : root + 1, :]
     return np.concatenate(
         [
-            one_euro(about[clip.start : clip.stop], fps, **settings)
+            one_euro(about[clip.start : clip.stop], data.identities[clip.start].fps, **settings)
             for clip in windows.clips(data.poses)
         ]
     )
@@ -174,24 +179,27 @@ def smoothed(
 def now_of(joints: Float[np.ndarray, "frames views joints 3"], data: PoseData) -> dict[str, float]:
     """MPJPE, PA-MPJPE (mm) and acceleration error (m/s^2) of camera-frame poses."""
     labels, observations = data.poses.labels, data.poses.observations
-    root, fps = data.joint_skeleton.root, data.identities[0].fps
-    views = joints.shape[1]
+    root, views = data.joint_skeleton.root, joints.shape[1]
     world = jnp.repeat(jnp.asarray(labels.joints)[:, None], views, axis=1)
     truth = np.asarray(jax.jit(cam.batched(cam.to_camera))(observations.cameras, world))
     truth, about = (x - x[..., root : root + 1, :] for x in (truth, np.asarray(joints)))
-    counts = enough(data)
-    off = about - truth
+    valid = np.repeat(np.asarray(labels.joints_valid)[:, None], views, axis=1)
+    known = valid * valid[..., root : root + 1] * enough(data)[..., None]
+    off, counts = about - truth, known.any(axis=-1)
     return {
-        "p1": MM * float(np.linalg.norm(off, axis=-1)[counts].mean()),
-        "p2": pa_mpjpe(about[counts], truth[counts]),
-        "acceleration": fps**2 * _bends(off, np.repeat(counts[..., None], off.shape[2], 2), data),
+        "p1": MM * float(np.linalg.norm(off, axis=-1)[known > 0].mean()),
+        "p2": pa_mpjpe(about[counts], truth[counts], known[counts]),
+        "acceleration": _bends(off, known > 0, data, per_second=True),
     }
 
 
-def in_2d(joints: Float[np.ndarray, "frames views joints 3"], data: PoseData) -> dict[str, float]:
+def in_2d(
+    joints: Float[np.ndarray, "frames views joints 3"], data: PoseData, exact: PoseData
+) -> dict[str, float]:
     """2D PCK@0.05, and the acceleration error in pixels per squared frame, of camera-frame poses.
 
-    Against the points of the true joints, and, of a set without 3D, against the keypoints.
+    Against the points of the true joints, and, of a set without 3D, against the keypoints of
+    `exact`: the split without the noise that `data` has. Raises `UserError` where nothing counts.
     """
 
     def pixels(camera: cam.Camera, point: Array) -> Array:
@@ -209,12 +217,15 @@ def in_2d(joints: Float[np.ndarray, "frames views joints 3"], data: PoseData) ->
     else:
         names = data.keypoint_skeleton.joints
         index = [names.index(name) for name in data.joint_skeleton.joints]
-        wanted = np.asarray(observations.keypoints)[:, :, index]
-        known = (np.asarray(observations.confidence) > 0)[:, :, index].astype(np.float32)
+        given = exact.poses.observations
+        wanted = np.asarray(given.keypoints)[:, :, index]
+        known = (np.asarray(given.confidence) > 0)[:, :, index].astype(np.float32)
     known = known * enough(data)[..., None]
     flat = lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:])  # noqa: E731
     share = jax.jit(jax.vmap(metrics.pck_2d))(flat(points), flat(wanted), flat(known))
     counts = known.reshape(len(share), -1).any(axis=1)
+    if not counts.any():
+        raise UserError(f"no frame of {data.identities[0].split} shows {FEWEST} keypoints")
     return {
         "pck_2d": float(np.asarray(share)[counts].mean()),
         "acceleration_px": _bends(points - wanted, known > 0, data),
@@ -225,12 +236,18 @@ def _bends(
     off: Float[np.ndarray, "frames views joints axes"],
     known: Bool[np.ndarray, "frames views joints"],
     data: PoseData,
+    *,
+    per_second: bool = False,
 ) -> float:
-    """Mean length of the second differences within clips, of what is known in all three frames."""
+    """Mean length of the second differences within clips, of what is known in all three frames.
+
+    Per squared frame, or per squared second of each clip's rate.
+    """
     total, count = 0.0, 0
     for clip in windows.clips(data.poses):
         own, there = off[clip.start : clip.stop], known[clip.start : clip.stop]
         all_three = there[2:] & there[1:-1] & there[:-2]
-        total += np.linalg.norm(np.diff(own, n=2, axis=0), axis=-1)[all_three].sum()
+        rate = data.identities[clip.start].fps ** 2 if per_second else 1.0
+        total += rate * np.linalg.norm(np.diff(own, n=2, axis=0), axis=-1)[all_three].sum()
         count += all_three.sum()
     return float(total / max(count, 1))

@@ -39,6 +39,7 @@ from benchmarks.body_measures import in_2d, mesh_errors, now_of, one_frame, smoo
 from configs import body_cmu
 from pose3d_jax import body as bodies
 from pose3d_jax import evaluate, meshes, train
+from pose3d_jax.errors import UserError
 from pose3d_jax.methods.dynamics import HMMR
 from pose3d_jax.noise import preset
 from pose3d_jax.streams import read
@@ -72,10 +73,12 @@ def trained(
         config.evaluation.test = tuple(args.splits)
         config.evaluation.noise = args.noise
     if base:
-        trained(base, args, seed)
+        if (base, seed) not in args.done:
+            trained(base, args, seed)
         config.init.workdir = str(workdir_of(base, args, seed))
     workdir = workdir_of(name, args, seed)
     found = train.run(config, workdir, other_code=args.other_code)
+    args.done.add((name, seed))
     return evaluate.restore(workdir), found
 
 
@@ -128,22 +131,25 @@ def measured(restored: evaluate.Restored, said: Mapping[str, Any]) -> dict[str, 
     assert isinstance(method, HMMR)
     learnt = read(config, config["streams"]["main"]["split"])
     settings = None if method.temporal else best_filter(restored)
-    window = config["streams"]["main"]["window"]
-    say = functools.partial(meshes.said_of, method, restored.variables, window=window)
+    say = functools.partial(meshes.said_of, method, restored.variables)
     whole = bodies.load(method.body)
     found = {}
     for split, data in restored.splits.items():
         joints = np.asarray(evaluate.predict(restored, data).joints)
-        own: dict[str, Any] = {"minutes": said["wall_s"] / 60, **in_2d(joints, data)}
+        own: dict[str, Any] = {
+            "minutes": said["wall_s"] / 60,
+            **in_2d(joints, data, read(config, split)),
+        }
         if np.any(data.poses.labels.joints_valid):
             own |= now_of(joints, data)
             if settings:
                 own["one_euro"] = settings | now_of(smoothed(joints, data, **settings), data)
             if method.temporal and method.around:
-                alone = say(data=data, alone=True)
+                alone = say(data, alone=True)
                 own["one_frame"] = one_frame(alone, data, learnt, method.step)
-        if data.poses.labels.body is not None:
-            own["mesh"] = mesh_errors(whole, say(data=data), data)
+        body = data.poses.labels.body
+        if body is not None and np.any(body.valid):
+            own["mesh"] = mesh_errors(whole, say(data), data)
         found[split] = own
     return found
 
@@ -167,10 +173,10 @@ def table(rows: Mapping[str, Any]) -> str:
             lines.append(
                 line("  One-Euro filter of it", *(own[k] for k in ("p1", "p2", "acceleration")))
             )
-    for row in rows.values():
-        for name, errors in row.get("one_frame", {}).items():
+    for name, row in rows.items():
+        for how, errors in row.get("one_frame", {}).items():
             said = ", ".join(f"{when} {errors[when]:.1f}" for when in ("past", "now", "future"))
-            lines.append(f"one frame, {name:<14} {said}")
+            lines.append(f"{name}, one frame: {how:<14} {said}")
     return "\n".join(lines)
 
 
@@ -180,7 +186,7 @@ def main() -> None:
     parser.add_argument("--data", default="data/body_cmu_v1", help="Body-CMU v1, prepared")
     parser.add_argument("--body", default="data/open_body.npz")
     parser.add_argument("--out", type=Path, default=Path("runs/dynamics"))
-    parser.add_argument("--rows", nargs="+", default=list(ROWS))
+    parser.add_argument("--rows", nargs="+", help="by default all; with --quick two")
     parser.add_argument("--splits", nargs="+", default=["test_seen", "test_unseen"])
     parser.add_argument("--noise", default="typical")
     parser.add_argument("--seeds", type=int, default=1)
@@ -190,10 +196,17 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="a few steps of small networks")
     args = parser.parse_args()
+    args.done = set()  # rows and seeds that are trained
+    args.rows = args.rows or ([SINGLE, "temporal"] if args.quick else list(ROWS))
     unknown = sorted(set(args.rows) - set(ROWS))
     if unknown:
         parser.error(f"no row is named {', '.join(unknown)}; there are {', '.join(ROWS)}")
-    found = run(args)
+    if args.quick:
+        args.out = args.out / "quick"
+    try:
+        found = run(args)
+    except UserError as error:
+        parser.exit(1, f"error: {error}\n")
     for split, rows in found.items():
         print(f"\n{split}\n{table(rows)}")
     print(json.dumps({"dynamics": found}))

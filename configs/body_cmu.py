@@ -22,9 +22,9 @@ keypoints, of data that `data_prep.features` has been over; nothing is filmed an
 from ml_collections import ConfigDict
 
 from configs import cmu_mv
-from pose3d_jax.config import arguments
+from pose3d_jax.config import ConfigError, arguments
 
-SINGLE_STEPS, STEPS = 5000, 1500
+STEPS = {"single": 5000, "on": 3000, "temporal": 1000}
 # Published: 60 for keypoints, joints and parameters, 1 for the others; of means over coordinates,
 # of half the squares, and of opinions summed over the critics, where our terms are sums over x, y
 # (and z), whole squares, and means over the 25 critics.
@@ -51,8 +51,11 @@ def get_config(argument: str = "") -> ConfigDict:
         front=("keypoints", "features"),
         tiny=False,
     )
+    if given.on and not given.single:
+        raise ConfigError("configs/body_cmu.py: `on` is for `single`; without it, leave it out")
     tiny, published = given.tiny, given.variant == "published"
     first = given.single and not given.on
+    kind = "temporal" if not given.single else "single" if first else "on"
     pictured = given.front == "features"
     config = cmu_mv.get_config("tiny" if tiny else "")
     config.name = "body_cmu_published" if published else "body_cmu"
@@ -89,10 +92,14 @@ def get_config(argument: str = "") -> ConfigDict:
             "dropout": 0.5 if published else 0.1 if first else 0.0,
         }
     )
+    if not (published or given.single):
+        config.method.spread = 3.0
     if pictured:
         config.method.update(front="features", jitter=0.0)
     # A run of `single` to begin with: a temporal network then says what that one said.
     config.init = ConfigDict({"workdir": "", "part": "", "into": ""})
+    if not given.single:
+        config.init.fresh = "dynamics/encoder"
     # As many frames a step, of more clips: those of one clip are much alike.
     window, batch = (20, 4) if published else (4, 20) if given.single else (10, 8)
     if tiny:
@@ -106,13 +113,13 @@ def get_config(argument: str = "") -> ConfigDict:
             **{"split": "train_pseudo", "clips": share, **tier},
             "batch_size": batch // 2,
         }
-    rate = {"kind": "cosine", "start": 5e-4 if first else 3e-4, "stop": 0.0}
+    rate = {"kind": "cosine", "start": 5e-4 if first else 2e-4, "stop": 0.0}
     if not first:
         # Adam's first steps are as large as its later ones, and would undo what is there.
-        rate["warmup_steps"] = 150
+        rate["warmup_steps"] = 100
     config.phases = (
         {
-            "length_steps": 3 if tiny else SINGLE_STEPS if given.single else STEPS,
+            "length_steps": 3 if tiny else STEPS[kind],
             "weights": weights,
             "optimizer": {"name": "adamw", "weight_decay": 1e-4},
             "dropout": True,

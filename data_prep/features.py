@@ -6,9 +6,10 @@
 DATA is what another module prepared. FRAMES holds its images (`.jpg` or `.png`), in a folder for
 each clip, which has one for each frame of the clip and no others; or in one for each recording, of
 which a clip's frames are those that have the numbers from its `start` on. An image's number is the
-last one in its name, and is what they are in order of. Of clips with several views these folders
-hold one for each camera, by its name. Images have the size and the pixels that the clip's keypoints
-are in.
+last one in its name, and is what they are in order of; recordings are numbered as the clips'
+`start` counts, those of OpenPose's files from 0 (`ffmpeg -start_number 0`). Of clips with several
+views these folders hold one for each camera, by its name. Images have the size and the pixels that
+the clip's keypoints are in.
 
 RESNET.npz has the weights of a ResNet-50 v2, as `models/resnet.py` reads them. For the published
 features take those of HMR: 2048 for each frame.
@@ -46,6 +47,7 @@ from pose3d_jax.schema import Identity, Images, Record
 from pose3d_jax.sources import SourceError
 
 ENDINGS = (".jpg", ".jpeg", ".png")
+_DEPTH_8 = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # Pillow's modes
 # What damaged files make Pillow raise.
 _DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -85,6 +87,10 @@ def read_image(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "height w
     """An image's RGB. Raises `SourceError` for one that is damaged or not of (width, height)."""
     try:
         with Image.open(path) as image:
+            if image.mode not in _DEPTH_8:
+                raise SourceError(
+                    f"{path}: is an image of the kind {image.mode}; save it with 8 bits a colour"
+                )
             found = np.asarray(image.convert("RGB"))
     except _DAMAGED as error:
         raise SourceError(
@@ -141,7 +147,8 @@ def _numbered(folder: Path) -> dict[int, Path]:
         raise SourceError(f"{folder}: is no folder; give the frames of each view in one")
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in ENDINGS:
+        # Names with a dot before them are what file systems leave beside others.
+        if path.suffix.lower() not in ENDINGS or path.name.startswith("."):
             continue
         numbers = re.findall(r"\d+", path.stem)
         if not numbers:

@@ -14,9 +14,10 @@ With `--body`, a file of SMPL, clips have bodies (`Labels.body`) and 25 joints (
 3D, as those of Body-CMU: 3D ones of the mesh, 2D ones as far as the set has them (no feet). The
 set's shapes are meant for SMPL's files of each gender: give those of men and women, in this order.
 One file is taken for everybody, and people are then a little off their size; the proof says how far
-the body's joints are from the set's. `--common`: of the 3D only shoulders, elbows, wrists, hips,
-knees, ankles, neck and the middle of the hips are labelled. Published numbers are of 14 joints:
-these, with the top of the head in place of the middle of the hips.
+the body's joints are from the set's. `--common`: only shoulders, elbows, wrists, hips, knees,
+ankles, neck and the middle of the hips are labelled (and with `--keypoints projected` seen).
+Published numbers are of 14 joints: these, with the top of the head in place of the middle of the
+hips.
 """
 
 import argparse

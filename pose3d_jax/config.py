@@ -197,6 +197,7 @@ INIT: Keys = {
     "workdir": (TEXT, ""),  # of the other run; "" = nothing
     "part": (TEXT, "lifter"),
     "into": (TEXT, "lifter"),
+    "fresh": (PATHS, ""),  # what of it begins anew all the same
 }
 SCHEDULE: Keys = {
     "kind": (TEXT, REQUIRED),

@@ -6,6 +6,7 @@ Every evaluation leaves `metrics.json` (the tables), `clips.json` (the same erro
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,7 +34,14 @@ from pose3d_jax import (
 from pose3d_jax import config as configs
 from pose3d_jax.data import poses, windows
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.methods.base import Info, Method, Variables, context_of, view_seen
+from pose3d_jax.methods.base import (
+    Info,
+    Method,
+    Variables,
+    context_of,
+    needs_images_of,
+    view_seen,
+)
 from pose3d_jax.phases import phase_before, phases_of
 from pose3d_jax.runs import read_runs, sealed
 from pose3d_jax.schema import Clip, Prediction
@@ -56,7 +64,7 @@ class Restored:
     variables: Variables
     splits: Mapping[str, PoseData]  # in windows of one frame
     mean: Float[Array, "joints 3"] | None  # of the training split, where the data has it
-    fingerprint: str  # of the training split
+    fingerprint: str  # of the training split; without one, of those that are evaluated
     body: fitting.Body | None = None  # of the training split, where predictions are to be fitted
 
 
@@ -92,13 +100,18 @@ def restore(
     method = methods.create(trained["method"], info)
 
     noisy = noise.preset(config["evaluation"]["noise"])
-    load = functools.partial(read, config, recordings=info.recordings)
+    pictured = needs_images_of(method)
+    load = functools.partial(read, config, recordings=info.recordings, images=pictured)
     splits = {split: load(split, noise=noisy) for split in config["evaluation"]["test"]}
     demanded = given is None or config["evaluation"]["fit"]["on"]
     train = _training_split(config, trained["streams"]["main"], load, demanded=demanded)
     for data in (*([] if train is None else [train]), *splits.values()):
         check_fits(directory, metadata, data, config["data"]["keypoint_source"])
-    fingerprint = metadata["fingerprint"] if train is None else train.fingerprint
+    # Without a training split, tables are of the same data where the evaluated splits are.
+    marks = [data.fingerprint for data in splits.values()]
+    fingerprint = (
+        hashlib.sha256("".join(marks).encode()).hexdigest() if train is None else train.fingerprint
+    )
     if given is None and fingerprint != metadata["fingerprint"]:
         raise checkpoint.CheckpointError(
             f"{config['data']['path']} is not what {directory} was trained on: its fingerprint is "

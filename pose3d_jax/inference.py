@@ -17,7 +17,7 @@ from pose3d_jax.methods.lifting import normalised_points
 from pose3d_jax.schema import Observations, Prediction
 
 # Frames at once where a method sees each frame's context and nothing else.
-_PIECE = 256
+PIECE = 256
 
 
 class Settings(NamedTuple):
@@ -80,7 +80,7 @@ def _at_own_rate(
     context = context_of(method)
     length, overlap = settings.window, settings.overlap
     if any(context):
-        length, overlap = _PIECE, 0.0
+        length, overlap = PIECE, 0.0
     bounds = np.array(
         [
             (frames.start + first, frames.start, frames.stop)

@@ -5,20 +5,23 @@
 
 Clips come from a prepared data set, by default the run's own; keypoints of one's own videos become
 one by `data_prep.pseudo_truth`. Every clip leaves `CLIP.glb` or a folder `CLIP` of OBJ files, with
-`--preview` `CLIP.gif`, too: the body over the points, and from its left. Bones have one length
-through a clip, the mean of what its frames say.
+`--preview` `CLIP.gif`, too: the body under the points, and from the camera's left; at the frame
+rate that the run learnt. Bones have one length through a clip, the mean of what its frames say, and
+where a view shows nothing the body moves on evenly.
 """
 
 import argparse
 import dataclasses
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from absl import logging
+from jaxtyping import Array, Float, Int
+from scipy.spatial.transform import Rotation, Slerp
 
 from pose3d_jax import body as bodies
 from pose3d_jax import cameras as cam
@@ -27,14 +30,15 @@ from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.errors import UserError
 from pose3d_jax.formats import mesh
-from pose3d_jax.methods.base import Variables
+from pose3d_jax.inference import PIECE
+from pose3d_jax.methods.base import Variables, needs_images_of
 from pose3d_jax.methods.bodies import pick
 from pose3d_jax.methods.dynamics import HMMR
 from pose3d_jax.methods.monocular import to_views
 from pose3d_jax.streams import read
 from pose3d_jax.viewer import render
 
-_WINDOWS = 16  # at once
+_PIECES = 4  # at once
 FORMATS = ("glb", "obj")
 
 
@@ -61,18 +65,15 @@ class Motion:
     translation: Float[np.ndarray, "time 3"]
 
 
-def said_of(
-    method: HMMR, variables: Variables, data: PoseData, window: int, *, alone: bool = False
-) -> Bodies:
-    """What a method says of all frames of a split.
+def said_of(method: HMMR, variables: Variables, data: PoseData, *, alone: bool = False) -> Bodies:
+    """What a method says of all frames of a split, in the pieces that evaluations have.
 
     Args:
       method, variables: of a run.
-      data: the split, in whatever windows.
-      window: frames that the method learnt from at once.
+      data: the split, in whatever windows, at the run's frame rate.
       alone: from the hallucinator, of each frame by itself.
     """
-    cut = windows.cut(data, window, window, method.context).poses
+    cut = windows.cut(data, PIECE, PIECE, method.context).poses
     views = data.poses.observations.confidence.shape[1]
     from_frame = alone and method.temporal
 
@@ -97,38 +98,116 @@ def said_of(
 
     starts, stops = np.asarray(cut.start), np.asarray(cut.stop)
     parts: list[list[np.ndarray]] = [[] for _ in range(5)]
-    for first in range(0, len(starts), _WINDOWS):
-        chosen = np.arange(first, min(first + _WINDOWS, len(starts)))
-        padded = np.pad(chosen, (0, _WINDOWS - len(chosen)), mode="edge")
+    for first in range(0, len(starts), _PIECES):
+        chosen = np.arange(first, min(first + _PIECES, len(starts)))
+        padded = np.pad(chosen, (0, _PIECES - len(chosen)), mode="edge")
         found = [np.asarray(x) for x in say(jnp.asarray(padded))]
         for number, place in enumerate(chosen):
-            frames = min(window, int(stops[place] - starts[place]))
+            frames = min(PIECE, int(stops[place] - starts[place]))
             for part, x in zip(parts, found, strict=True):
                 part.append(x[number, :frames])
-    # Windows are in the order of the frames.
+    # Pieces are in the order of the frames.
     joints, *others = (np.concatenate(part) for part in parts)
     return Bodies(np.moveaxis(joints, 1, 0), *others)
 
 
 def motion_of(method: HMMR, said: Bodies, data: PoseData, clip: range, view: int) -> Motion:
-    """One clip's body in the world, as a view says it."""
+    """One clip's body in the world, as a view says it.
+
+    In frames in which the view shows nothing it moves evenly from the one before to the one after.
+    Raises `UserError` where there is none that shows anything.
+    """
     frames = slice(clip.start, clip.stop)
-    cameras = jax.tree.map(lambda x: x[frames, view], data.poses.observations.cameras)
+    observations = jax.tree.map(lambda x: x[frames, view], data.poses.observations)
+    seen = np.flatnonzero((np.asarray(observations.confidence) > 0).any(axis=-1))
+    if not len(seen):
+        raise UserError("the view shows nothing of it")
+    cameras = observations.cameras
     rotations = np.array(said.rotations[frames, view])
     to_world = np.einsum("tji,tkj->tik", np.asarray(cameras.rotation), said.turn[frames, view])
     rotations[:, 0] = to_world @ rotations[:, 0]
-    shape = said.shape[frames, view].mean(axis=0)
-    figure = method.figure
+    place = np.asarray(_to_world(cameras, jnp.asarray(said.root[frames, view])))
+    rotations, place = _bridged(rotations, place, seen)
+    shape = said.shape[frames, view][seen].mean(axis=0)
     same = jnp.broadcast_to(jnp.asarray(shape), (len(rotations), len(shape)))
-    joints = jax.jit(figure.pose)(rotations, same)
-    place = jax.jit(jax.vmap(cam.to_world))(cameras, jnp.asarray(said.root[frames, view]))
-    away = place - joints[:, method.info.joint_skeleton.root]
-    return Motion(rotations, shape, np.asarray(away))
+    joints = jax.jit(method.figure.pose)(rotations, same)
+    away = place - np.asarray(joints[:, method.info.joint_skeleton.root])
+    return Motion(rotations, shape, away)
 
 
-def run(args: argparse.Namespace) -> list[Path]:
-    """Writes what the arguments ask for; the files."""
-    directory = Path(args.workdir)
+_to_world = jax.jit(jax.vmap(cam.to_world))
+
+
+def _bridged(
+    rotations: Float[np.ndarray, "time parts 3 3"],
+    place: Float[np.ndarray, "time 3"],
+    seen: Int[np.ndarray, "frames"],
+) -> tuple[Float[np.ndarray, "time parts 3 3"], Float[np.ndarray, "time 3"]]:
+    """The motion between and beyond the frames that are seen from them alone."""
+    times = np.arange(len(place))
+    inside = np.clip(times, seen[0], seen[-1])
+    place = np.stack([np.interp(inside, seen, x[seen]) for x in place.T], axis=-1)
+    if len(seen) == 1:
+        return np.repeat(rotations[seen], len(times), axis=0), place.astype(np.float32)
+    turned = [
+        Slerp(seen, Rotation.from_matrix(part[seen]))(inside).as_matrix()
+        for part in rotations.swapaxes(0, 1)
+    ]
+    return np.stack(turned, axis=1).astype(np.float32), place.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is to be written of each clip."""
+
+    output: Path
+    view: int = 0
+    format: str = "glb"
+    preview: bool = False
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raises `UserError` where a library is missing, or files would take another's place."""
+        if self.format == "glb":
+            mesh.pygltflib()
+        if self.preview:
+            render.trimesh()
+        if self.output.exists() and not self.output.is_dir():
+            raise UserError(f"{self.output}: is a file; name a folder")
+        there: dict[Path, str] = {}
+        for name in names:
+            path = self.file(name, self.format)
+            if path in there:
+                raise UserError(f"{path}: would be of both {there[path]} and {name}; name one")
+            if self.format == "obj" and path.exists():
+                raise UserError(f"{path}: is there already; remove it, or give another --output")
+            there[path] = name
+
+    def file(self, clip: str, kind: str) -> Path:
+        """Where a clip's file of that kind goes."""
+        plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in clip)
+        return self.output / (plain if kind == "obj" else f"{plain}.{kind}")
+
+
+def run(
+    workdir: str | Path,
+    wanted: Wanted,
+    *,
+    data: str = "",
+    split: str = "",
+    clips: Sequence[str] = (),
+) -> list[Path]:
+    """Writes the bodies that a run says of clips; the files.
+
+    Args:
+      workdir: a run of the method dynamics.
+      wanted: what is written, and where.
+      data: a prepared data set; by default the run's own.
+      split: by default the first that the run is tested on.
+      clips: by name; by default all of them.
+
+    Raises `UserError`, before anything is written, for what does not fit.
+    """
+    directory = Path(workdir)
     metadata = checkpoint.read_metadata(directory)
     settings = config.complete(metadata["config"])
     metadata = {**metadata, "config": settings}
@@ -136,33 +215,48 @@ def run(args: argparse.Namespace) -> list[Path]:
     if not isinstance(method, HMMR):
         name = settings["method"]["name"]
         raise UserError(f"{directory}: is a run of {name}, which says nothing of bodies")
-    split = args.split or next(iter(settings["evaluation"]["test"]))
-    data = read(settings, split, path=args.data, recordings=method.info.recordings)
-    # Whoever names other data wants other keypoints.
-    evaluate.check_fits(directory, metadata, data, args.data or settings["data"]["keypoint_source"])
-    views = data.poses.observations.confidence.shape[1]
-    if not 0 <= args.view < views:
-        raise UserError(f"--view {args.view}: {split} has views 0 to {views - 1}")
-    chosen = _chosen(data, args.clip, split)
-    variables = evaluate.variables_of(directory, metadata, method, data)
-    said = said_of(method, variables, data, settings["streams"]["main"]["window"])
-    whole = bodies.load(method.body)
-    args.output.mkdir(parents=True, exist_ok=True)
-    found = []
+    if data:
+        # Of other data everything is wanted, whatever made its keypoints.
+        own = {"path": data, "keypoint_source": "", "views": (), "actions": ()}
+        settings = {**settings, "data": {**settings["data"], **own}}
+    split = split or next(iter(settings["evaluation"]["test"]))
+    pictured = needs_images_of(method)
+    found = read(settings, split, recordings=method.info.recordings, images=pictured)
+    source = data or settings["data"]["keypoint_source"]
+    evaluate.check_fits(directory, metadata, found, source)
+    if fps := metadata.get("fps", 0.0):
+        found = windows.at_rate(found, fps)
+    views = found.poses.observations.confidence.shape[1]
+    if not 0 <= wanted.view < views:
+        raise UserError(f"--view {wanted.view}: {split} has views 0 to {views - 1}")
+    chosen = _chosen(found, clips, split)
+    wanted.check(chosen)
+    variables = evaluate.variables_of(directory, metadata, method, found)
+    said = said_of(method, variables, found)
+    motions = {}
     for name, clip in chosen.items():
-        motion = motion_of(method, said, data, clip, args.view)
-        place = args.output / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-        found += write(place, whole, motion, data, clip, args)
-    return found
+        try:
+            motions[name] = motion_of(method, said, found, clip, wanted.view)
+        except UserError as error:
+            logging.warning("%s is left out: %s", name, error)
+    wanted.output.mkdir(parents=True, exist_ok=True)
+    whole = bodies.load(method.body)
+    return [
+        path
+        for name, motion in motions.items()
+        for path in write(wanted, name, whole, motion, found, chosen[name])
+    ]
 
 
-def _chosen(data: PoseData, names: list[str], split: str) -> dict[str, range]:
+def _chosen(data: PoseData, names: Sequence[str], split: str) -> dict[str, range]:
     """Clips by name; all of them where none is named."""
-    identities = windows.identities(data)
-    there = {
-        identity.clip: clip
-        for identity, clip in zip(identities, windows.clips(data.poses), strict=True)
-    }
+    there: dict[str, range] = {}
+    for identity, clip in zip(windows.identities(data), windows.clips(data.poses), strict=True):
+        # Of several sets, names may be the same.
+        name = (
+            identity.clip if identity.clip not in there else f"{identity.dataset}/{identity.clip}"
+        )
+        there[name] = clip
     unknown = [name for name in names if name not in there]
     if unknown:
         raise UserError(
@@ -173,31 +267,29 @@ def _chosen(data: PoseData, names: list[str], split: str) -> dict[str, range]:
 
 
 def write(
-    place: Path, whole: bodies.Body, motion: Motion, data: PoseData, clip: range, args: Any
+    wanted: Wanted, name: str, whole: bodies.Body, motion: Motion, data: PoseData, clip: range
 ) -> list[Path]:
-    """The files of one clip; `place` is their name without what tells their kind."""
-    fps = data.identities[0].fps
-    found = [place.with_name(place.name + ".glb") if args.format == "glb" else place]
-    if args.format == "glb":
+    """The files of one clip."""
+    fps = data.identities[clip.start].fps
+    found = [wanted.file(name, wanted.format)]
+    if wanted.format == "glb":
         mesh.write_gltf(found[0], whole, motion.rotations, motion.shape, motion.translation, fps)
-    if args.format == "glb" and not args.preview:
+    if wanted.format == "glb" and not wanted.preview:
         return found
     vertices = posed(whole, motion)
-    if args.format == "obj":
+    if wanted.format == "obj":
         mesh.write_obj(found[0], vertices, np.asarray(whole.faces))
-    if args.preview:
-        found.append(place.with_name(place.name + ".gif"))
+    if wanted.preview:
+        found.append(wanted.file(name, "gif"))
         frames = slice(clip.start, clip.stop)
-        observations = jax.tree.map(lambda x: x[frames, args.view], data.poses.observations)
-        points = jnp.concatenate(
-            [observations.keypoints, observations.confidence[..., None]], axis=-1
-        )
+        observations = jax.tree.map(lambda x: x[frames, wanted.view], data.poses.observations)
+        points = [observations.keypoints, observations.confidence[..., None]]
         cameras = observations.cameras
         render.preview(
             found[1],
-            np.asarray(jax.jit(cam.batched(cam.to_camera))(cameras, jnp.asarray(vertices))),
+            np.asarray(_to_cameras(cameras, jnp.asarray(vertices))),
             np.asarray(whole.faces),
-            np.asarray(points),
+            np.asarray(jnp.concatenate(points, axis=-1)),
             np.asarray(cameras.focal),
             np.asarray(cameras.center),
             fps,
@@ -205,12 +297,15 @@ def write(
     return found
 
 
+_to_cameras = jax.jit(cam.batched(cam.to_camera))
+_posed = jax.jit(lambda *body: bodies.pose(*body)[0])
+
+
 def posed(whole: bodies.Body, motion: Motion) -> Float[np.ndarray, "time vertices 3"]:
     """The mesh of every frame, in the world."""
     shape = jnp.asarray(motion.shape)
-    one = jax.jit(lambda turns, place: bodies.pose(whole, turns, shape, place)[0])
     pairs = zip(motion.rotations, motion.translation, strict=True)
-    return np.stack([np.asarray(one(turns, place)) for turns, place in pairs])
+    return np.stack([np.asarray(_posed(whole, turns, shape, place)) for turns, place in pairs])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -224,8 +319,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--view", type=int, default=0)
     parser.add_argument("--format", choices=FORMATS, default="glb")
     parser.add_argument("--preview", action="store_true", help="a GIF beside it")
+    given = parser.parse_args(arguments)
+    wanted = Wanted(given.output, given.view, given.format, given.preview)
     try:
-        print("\n".join(str(path) for path in run(parser.parse_args(arguments))))
+        found = run(given.workdir, wanted, data=given.data, split=given.split, clips=given.clip)
+        print("\n".join(str(path) for path in found))
     except UserError as error:
         sys.exit(f"error: {error}")
 

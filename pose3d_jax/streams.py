@@ -19,6 +19,7 @@ def read(
     path: str | Sequence[str] = "",
     recordings: tuple[str, ...] | None = None,
     noise: Noise | None = None,
+    images: bool = True,
 ) -> PoseData:
     """A split as `config.data` says, in windows of one frame; see `poses.load`.
 
@@ -36,6 +37,7 @@ def read(
         noise=noise,
         views=data["views"],
         actions=data["actions"],
+        images=images,
     )
 
 

@@ -33,7 +33,7 @@ from pose3d_jax.data.poses import PoseData
 from pose3d_jax.epoch import compile_epoch, draw_indices, replicate, unreplicate
 from pose3d_jax.errors import Interrupted, NonFiniteError
 from pose3d_jax.log import ScalarLog
-from pose3d_jax.methods.base import Info, Method, MethodError, covers
+from pose3d_jax.methods.base import Info, Method, MethodError, covers, needs_images_of
 from pose3d_jax.phases import phase_before, phases_of
 from pose3d_jax.signals import Signals
 from pose3d_jax.state import (
@@ -88,8 +88,9 @@ def run(
     settings = config["evaluation"]
     if settings["fit"]["on"]:
         fitting.check(main)
-    validation = read(config, settings["validation"]) if settings["validation"] else None
-    tests = {split: read(config, split) for split in settings["test"]}
+    load = functools.partial(read, config, images=needs_images_of(method))
+    validation = load(settings["validation"]) if settings["validation"] else None
+    tests = {split: load(split) for split in settings["test"]}
     epoch = streams["main"].poses.size // batch_sizes["main"]
     phases = phases_of(config, method, epoch, fps)
     total = sum(phase.steps for phase in phases)
@@ -99,7 +100,7 @@ def run(
     state = _initial_state(config, method, phases, phases[0], sets)
     if not checkpoint.exists(directory) and config["init"]["workdir"]:
         learnt = warmstart.learnt(config["init"], method, info, main)
-        state = warmstart.begin(state, learnt, config["init"]["into"])
+        state = warmstart.begin(state, learnt, config["init"])
     _check_phases(method, phases, state)
     loaded = {**streams, **({"validation": validation} if validation else {}), **tests}
     experiment = {

@@ -1,7 +1,7 @@
 """Training that goes on from what another run learnt."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pose3d_jax.methods.base import Info, Method, Variables, covers
 from pose3d_jax.state import TrainState
 
 # Settings of methods that change what the same weights say.
-_MEANING = ("root_depth", "reach", "centred")
+_MEANING = ("root_depth", "reach", "centred", "step")
 
 
 def learnt(settings: Mapping[str, Any], method: Method, info: Info, data: PoseData) -> Variables:
@@ -48,13 +48,16 @@ def learnt(settings: Mapping[str, Any], method: Method, info: Info, data: PoseDa
                 f"config.method.{name} is {here}, but {directory} was trained with {there}: its "
                 f"weights would mean another pose; set it to {there}"
             )
+    _check_bodies(directory, getattr(other, "body", ""), getattr(method, "body", ""))
     variables = evaluate.variables_of(directory, metadata, other, data)
-    part, into = settings["part"], _names(settings["into"])
+    part, into, fresh = settings["part"], _names(settings["into"]), paths(settings["fresh"])
     found: dict[tuple[str, ...], Any] = {}
     for path, leaf in flatten_dict(variables).items():
         name = "/".join(path[1:])
         if covers(part, name):
-            found[(path[0], *into, *path[1 + len(_names(part)) :])] = leaf
+            place = (*into, *path[1 + len(_names(part)) :])
+            if not any(covers(prefix, "/".join(place)) for prefix in fresh):
+                found[(path[0], *place)] = leaf
     if not found:
         there = sorted({path[1] for path in flatten_dict(variables)})
         raise ConfigError(
@@ -64,15 +67,47 @@ def learnt(settings: Mapping[str, Any], method: Method, info: Info, data: PoseDa
     return unflatten_dict(found)
 
 
+def paths(value: str | Sequence[str]) -> tuple[str, ...]:
+    """One path, several, or none."""
+    return ((value,) if value else ()) if isinstance(value, str) else tuple(value)
+
+
 def _names(path: str) -> list[str]:
     """Of a path; none of the top's, which is ""."""
     return path.split("/") if path else []
 
 
-def begin(state: TrainState, learnt: Variables, into: str) -> TrainState:
-    """The state with what was learnt in its place. Raises `ConfigError` where it does not fit."""
+def _check_bodies(directory: Path, there: str, here: str) -> None:
+    """Raises `ConfigError` where two methods' files of a body are not the same."""
+    if not (there and here) or there == here:
+        return
+    try:
+        same = Path(there).read_bytes() == Path(here).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"config.init: {directory} was trained with the body {there}; to see that {here} is "
+            f"the same, both are needed ({error.strerror}: {error.filename})"
+        ) from error
+    if not same:
+        raise ConfigError(
+            f"config.method.body is {here}, but {directory} was trained with {there}, another "
+            f"body: its weights would mean another pose; set it to that"
+        )
+
+
+def begin(state: TrainState, learnt: Variables, settings: Mapping[str, Any]) -> TrainState:
+    """The state with what was learnt in its place; `settings` is `config.init`.
+
+    Raises `ConfigError` where it does not fit.
+    """
     fresh, found = flatten_dict(state.variables), flatten_dict(learnt)
-    wanted = {path: leaf for path, leaf in fresh.items() if covers(into, "/".join(path[1:]))}
+    left = paths(settings["fresh"])
+    wanted = {
+        path: leaf
+        for path, leaf in fresh.items()
+        if covers(settings["into"], name := "/".join(path[1:]))
+        and not any(covers(prefix, name) for prefix in left)
+    }
     for path in sorted({*wanted, *found}):
         shapes = [np.shape(tree[path]) if path in tree else None for tree in (wanted, found)]
         if shapes[0] != shapes[1]:

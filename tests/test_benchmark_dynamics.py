@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 from benchmarks import body_measures
 from benchmarks import dynamics as benchmark
 from pose3d_jax.data import poses
+from pose3d_jax.errors import UserError
 from tests import bodies
 
 
@@ -66,19 +67,46 @@ def test_points_are_compared_with_those_of_the_truth_or_else_with_keypoints(fold
     cameras = data.poses.observations.cameras
     truth = np.einsum("tvij,tnj->tvni", cameras.rotation, data.poses.labels.joints)
     truth += np.asarray(cameras.translation)[:, :, None]
-    exact = body_measures.in_2d(truth, data)
+    exact = body_measures.in_2d(truth, data, data)
     assert exact["pck_2d"] == 1.0
     assert exact["acceleration_px"] < 0.05
     time = np.arange(len(truth))[:, None, None]
     moved = truth.copy()
     moved[..., 0] += 1.5 * time**2 * truth[..., 2] / np.asarray(cameras.focal)[..., :1]
-    found = body_measures.in_2d(moved, data)
+    found = body_measures.in_2d(moved, data, data)
     assert_allclose(found["acceleration_px"], 3.0, atol=0.05)
     assert found["pck_2d"] < 0.5
     labels = data.poses.labels
     blank = dataclasses.replace(labels, joints_valid=0 * labels.joints_valid)
     flat = dataclasses.replace(data, poses=dataclasses.replace(data.poses, labels=blank))
-    assert_allclose(body_measures.in_2d(moved, flat)["acceleration_px"], 3.0, atol=0.05)
+    shaken = dataclasses.replace(
+        flat.poses.observations, keypoints=0 * data.poses.observations.keypoints
+    )
+    shaken = dataclasses.replace(flat, poses=dataclasses.replace(flat.poses, observations=shaken))
+    found = body_measures.in_2d(moved, shaken, flat)
+    assert_allclose(found["acceleration_px"], 3.0, atol=0.05)
+    nothing = dataclasses.replace(
+        data.poses.observations, confidence=0 * data.poses.observations.confidence
+    )
+    nothing = dataclasses.replace(data, poses=dataclasses.replace(data.poses, observations=nothing))
+    with pytest.raises(UserError, match="no frame of validation shows 6 keypoints"):
+        body_measures.in_2d(moved, nothing, data)
+
+
+def test_what_has_no_label_does_not_count(folder):
+    data = poses.load([folder / "data"], "validation")
+    cameras, labels = data.poses.observations.cameras, data.poses.labels
+    truth = np.einsum("tvij,tnj->tvni", cameras.rotation, labels.joints)
+    wrong = truth.copy()
+    wrong[20:30, :, 5] += 1.0
+    wrong[5] += np.random.default_rng(0).normal(size=wrong[5].shape)
+    valid = labels.joints_valid.at[20:30, 5].set(0.0).at[5, data.joint_skeleton.root].set(0.0)
+    labels = dataclasses.replace(labels, joints_valid=valid)
+    less = dataclasses.replace(data, poses=dataclasses.replace(data.poses, labels=labels))
+    found = body_measures.now_of(wrong, less)
+    assert found["p1"] < 1e-2
+    assert found["p2"] < 1e-2
+    assert found["acceleration"] < 0.05
 
 
 def test_views_that_show_too_little_do_not_count(folder):

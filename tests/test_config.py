@@ -56,7 +56,14 @@ def test_every_config_is_whole_and_makes_its_method(path):
     own["cmu_root"] = (None, "tiny,noise=typical")
     own["cmu_multimodal"] = (None, "tiny,fusion=mixture", "explain=given,corruption=same")
     own["cmu_occluded"] = (None, "labels,tiny", "plain")
-    own["body_cmu"] = (None, "tiny", "single,pseudo=25", "still,loose", "variant=published")
+    own["body_cmu"] = (
+        None,
+        "tiny",
+        "single,on",
+        "single,pseudo=25",
+        "still,loose",
+        "variant=published",
+    )
     arguments = own.get(path.stem, (None, "tiny", "variant=report"))
     if path.stem.startswith(("h36m", "humaneva")):
         arguments += ("views=2,detections=cpn_ft_h36m_dbb",)

@@ -57,13 +57,39 @@ def test_training_goes_on_from_another_run_s_weights(data, lifter, tmp_path):
 def test_an_empty_path_is_all_of_it(lifter, data):
     workdir, _ = lifter
     restored = evaluate.restore(workdir)
-    settings = {"workdir": str(workdir), "part": "", "into": ""}
+    settings = {"workdir": str(workdir), "part": "", "into": "", "fresh": ""}
     split = restored.splits["test"]
     found = warmstart.learnt(settings, restored.method, restored.info, split)
     source = flatten_dict(restored.variables)
     assert flatten_dict(found).keys() == source.keys()
     moved = warmstart.learnt({**settings, "into": "a/b"}, restored.method, restored.info, split)
     assert {path[:3] for path in flatten_dict(moved)} == {(p[0], "a", "b") for p in source}
+
+
+def test_what_is_to_begin_anew_is_not_taken(lifter):
+    workdir, _ = lifter
+    restored = evaluate.restore(workdir)
+    source = flatten_dict(restored.variables)
+    _, *names, _ = min(path for path in source if path[0] == "params")
+    fresh = "/".join(names)
+    settings = {"workdir": str(workdir), "part": "", "into": "", "fresh": fresh}
+    split = restored.splits["test"]
+    found = warmstart.learnt(settings, restored.method, restored.info, split)
+    left = {path for path in source if "/".join(path[1:]).startswith(fresh + "/")}
+    assert flatten_dict(found).keys() == source.keys() - left
+    assert flatten_dict(found)
+
+
+def test_another_body_is_refused_and_a_copy_of_it_is_not(tmp_path):
+    for name, content in (("a", b"body"), ("b", b"body"), ("c", b"another")):
+        (tmp_path / name).write_bytes(content)
+    a, b, c, none = (str(tmp_path / name) for name in ("a", "b", "c", "none"))
+    warmstart._check_bodies(tmp_path, a, b)
+    warmstart._check_bodies(tmp_path, none, none)
+    with pytest.raises(ConfigError, match="another body: its weights would mean another pose"):
+        warmstart._check_bodies(tmp_path, a, c)
+    with pytest.raises(ConfigError, match="both are needed"):
+        warmstart._check_bodies(tmp_path, none, a)
 
 
 @pytest.mark.parametrize(

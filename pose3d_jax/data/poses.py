@@ -156,6 +156,7 @@ def load(
     noise: Noise | None = None,
     views: Sequence[int] = (),
     actions: Sequence[str] = (),
+    images: bool = True,
 ) -> PoseData:
     """The split of every data set, joined: views padded to the most there are, joints put in order.
 
@@ -173,6 +174,7 @@ def load(
         default nothing.
       views: indices of the cameras to use, in this order; by default all.
       actions: those to use; by default all.
+      images: whether features of images are of use; else they stay on disk.
 
     Raises `DataError` where the sets do not fit together, `SkeletonError` where they lack joints.
     """
@@ -219,7 +221,7 @@ def load(
             f"{source!r}, not {keypoint_source!r}; correct data.keypoint_source or data.path"
         )
     return PoseData(
-        poses=jax.device_put(poses),
+        poses=jax.device_put(poses if images else without_images(poses)),
         identities=tuple(identities[clip] for clip in clip_of_frame),
         keypoint_skeleton=skeleton.get(keypoints),
         joint_skeleton=skeleton.get(joints),

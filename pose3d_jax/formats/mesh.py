@@ -1,5 +1,6 @@
 """Moving meshes as 3D software reads them: animated glTF, or an OBJ file a frame."""
 
+import importlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -108,20 +109,24 @@ def _continuous(quaternions: Float[np.ndarray, "time joints 4"]) -> Float[np.nda
     return np.concatenate([quaternions[:1], quaternions[1:] * sign[..., None]])
 
 
+def pygltflib() -> Any:
+    """The library. Raises `UserError` without it."""
+    try:
+        return importlib.import_module("pygltflib")
+    except ImportError as error:
+        raise UserError(
+            "glTF needs pygltflib; install it with: pip install 'pose3d_jax[mesh]'"
+        ) from error
+
+
 class _Gltf:
     """A file as it grows: arrays go to the end of one buffer."""
 
     def __init__(self) -> None:
-        try:
-            import pygltflib
-        except ImportError as error:
-            raise UserError(
-                "glTF needs pygltflib; install it with: pip install 'pose3d_jax[mesh]'"
-            ) from error
-        self.lib: Any = pygltflib
-        self.gltf = pygltflib.GLTF2(asset=pygltflib.Asset(generator="pose3d_jax"))
+        self.lib = pygltflib()
+        self.gltf = self.lib.GLTF2(asset=self.lib.Asset(generator="pose3d_jax"))
         self.gltf.scene = 0
-        self.gltf.scenes.append(pygltflib.Scene(nodes=[]))
+        self.gltf.scenes.append(self.lib.Scene(nodes=[]))
         self.data = bytearray()
 
     def array(self, values: np.ndarray, kind: str, target: int | None = None) -> int:

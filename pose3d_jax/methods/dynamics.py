@@ -92,6 +92,7 @@ class HMMR:
     iterations: int = setting(3, least=1, below=10)  # of the feedback
     critic_width: int = setting(1024, least=1, below=100_000)
     dropout: float = setting(0.5, least=0, below=1)
+    spread: float = setting(0.0, least=0, below=100)  # frames: see TemporalEncoder
     smooth: float = setting(2.0, above=0)  # frames, of the crop about keypoints
     jitter: float = setting(0.1, least=0, below=1)  # of the crop's place and log size, at most
 
@@ -166,6 +167,7 @@ class HMMR:
             hidden=self.hidden,
             iterations=self.iterations,
             dropout=self.dropout,
+            spread=self.spread,
             dtype=self.dtype,
         )
         return dynamics, BodyCritic(self.critic_width, dtype=self.dtype)

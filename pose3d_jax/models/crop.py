@@ -88,6 +88,7 @@ def around(
       corners: on the same plane, in any order.
       there: 0 where there is no image.
     """
+    middle = jnp.where(there[..., None] > 0, middle, 0.0)
     out = rays.turned(rays.towards(middle), corners)
     # A corner is the root of two half sides away.
     squares = jnp.mean(jnp.sum(out**2, axis=-1), axis=-1) / 2

@@ -22,18 +22,22 @@ class TemporalEncoder(nn.Module):
 
     Three blocks of kernel 3 see 13 frames. Groups are normalised frame by frame, so that it is no
     more than these, and frames that are missing, or beyond the clip, are zeros to every layer. At
-    first a strip is its frame's features.
+    first a strip is its frame's features, or with `spread` their mean over the frames that it sees:
+    a block, whose layers have normalisations and ReLUs, learns no mean.
 
     Attributes:
       width: features, in and out.
       blocks: residual blocks.
       groups: of the normalisation.
+      spread: standard deviation, frames, of the mean's weights at the start; each feature learns
+        its own. 0: no mean, as published.
       dtype: what the network computes in.
     """
 
     width: int = 2048
     blocks: int = 3
     groups: int = 32
+    spread: float = 0.0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -52,10 +56,28 @@ class TemporalEncoder(nn.Module):
             near = jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=-1)
             return by_row(Dense(self.width, dtype=self.dtype, kernel_init=start), near)
 
-        x = features.astype(self.dtype)
+        own = x = features.astype(self.dtype)
         for _ in range(self.blocks):
             x = x + layer(layer(x, HE), _SMALL)
-        return x
+        return x - own + self._mean(own, there) if self.spread else x
+
+    def _mean(
+        self, x: Float[Array, "rows time width"], there: Float[Array, "rows time 1"]
+    ) -> Float[Array, "rows time width"]:
+        """Over the frames near each that are there, by weights that are learnt; else 0."""
+        reach = 2 * self.blocks
+        away = jnp.arange(-reach, reach + 1) / self.spread
+        start = jnp.broadcast_to(-0.5 * away[:, None] ** 2, (len(away), self.width))
+        weights = jnp.exp(self.param("near", lambda _: start)).astype(self.dtype)
+        time = x.shape[1]
+        around = ((0, 0), (reach, reach), (0, 0))
+        total, count = jnp.zeros_like(x), jnp.zeros_like(x)
+        shown, known = jnp.pad(x * there, around), jnp.pad(there, around)
+        for k in range(len(away)):
+            weight = jnp.broadcast_to(weights[k], x.shape)
+            total += weight * shown[:, k : k + time]
+            count += weight * known[:, k : k + time]
+        return total / jnp.maximum(count, 1e-6)
 
 
 class KeypointEncoder(nn.Module):
@@ -126,7 +148,7 @@ class Regressor(nn.Module):
         last = dense(self.outputs, kernel_init=_SMALL, name="last")
         again = dense(self.hidden, use_bias=False, name="first_said")
         drop = Dropout(self.dropout)
-        # The first layer's share that is the same in every iteration.
+        # The first layer's share that is the same in every iteration; each begins as a whole layer.
         of_features = by_row(dense(self.hidden, name="first"), features.astype(self.dtype))
         said = start
         for _ in range(self.iterations):
@@ -159,6 +181,7 @@ class Dynamics(nn.Module):
     hidden: int = 1024
     iterations: int = 3
     dropout: float = 0.5
+    spread: float = 0.0
     dtype: Any = jnp.float32
 
     def setup(self) -> None:  # noqa: D102
@@ -171,7 +194,9 @@ class Dynamics(nn.Module):
         # Of a small width fewer groups: one of a single feature would be 0.
         groups = min(32, self.width // 4)
         self.projection = Dense(self.width, dtype=self.dtype)
-        self.encoder = TemporalEncoder(self.width, groups=groups, dtype=self.dtype)
+        self.encoder = TemporalEncoder(
+            self.width, groups=groups, spread=self.spread, dtype=self.dtype
+        )
         self.hallucinator = Hallucinator(self.width, dtype=self.dtype)
         self.start = self.param("start", self._start)
         self.now = Regressor(self.size, **common)

@@ -1,5 +1,6 @@
 """Pictures of meshes, by rays (trimesh with Embree): no display, no GPU."""
 
+import importlib
 import math
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def mesh(
 
     Raises `UserError` without trimesh and Embree, which the extra `mesh` installs.
     """
-    scene = _scene(vertices, faces)
+    scene = trimesh().Trimesh(np.asarray(vertices), np.asarray(faces), process=False)
     width, height = size
     y, x = np.mgrid[:height, :width]
     across = np.stack([(x - center[0]) / focal[0], (y - center[1]) / focal[1]], axis=-1)
@@ -45,8 +46,6 @@ def mesh(
     number, found, places = scene.ray.intersects_id(
         np.zeros_like(rays), rays, multiple_hits=False, return_locations=True
     )
-    seen = places[:, 2] > 0
-    found, number, places = found[seen], number[seen], places[seen]
     corners = np.asarray(faces)[number]
     share = _barycentric(np.asarray(vertices)[corners], places)
     normal = np.einsum(
@@ -63,16 +62,16 @@ def mesh(
     return picture.reshape(height, width, 4)
 
 
-def _scene(vertices: np.ndarray, faces: np.ndarray) -> Any:
+def trimesh() -> Any:
+    """The library, with Embree. Raises `UserError` without either."""
     try:
-        import embreex  # noqa: F401
-        import trimesh
+        importlib.import_module("embreex")
+        return importlib.import_module("trimesh")
     except ImportError as error:
         raise UserError(
             "pictures of meshes need trimesh and embreex; install them with: "
             "pip install 'pose3d_jax[mesh]'"
         ) from error
-    return trimesh.Trimesh(np.asarray(vertices), np.asarray(faces), process=False)
 
 
 def _barycentric(
@@ -104,7 +103,7 @@ def preview(
     center: Float[np.ndarray, "time 2"],
     fps: float,
 ) -> None:
-    """A GIF: the mesh as the camera sees it, under the points that were given; and from its left.
+    """A GIF: the mesh as the camera sees it, under the points that were given; and from the left.
 
     Args:
       path: the file; whole or not at all.
@@ -130,6 +129,8 @@ def preview(
         middle = np.full(2, (_HEIGHT - 1) / 2)
         right = _on_paper(mesh(from_left, faces, lens, middle, (_HEIGHT, _HEIGHT)))
         pictures.append(Image.fromarray(np.concatenate([left, right], axis=1)))
+    # GIF counts hundredths of a second: what is cut off here is made good there.
+    ends = 10 * np.round(100 * step / fps * np.arange(len(shown) + 1))
     workdir.write(
         path,
         lambda name: pictures[0].save(
@@ -137,14 +138,14 @@ def preview(
             "GIF",
             save_all=True,
             append_images=pictures[1:],
-            duration=round(1000 * step / fps),
+            duration=np.diff(ends).astype(int).tolist(),
             loop=0,
         ),
     )
 
 
 def _window(keypoints: Float[np.ndarray, "time keypoints 3"]) -> tuple[np.ndarray, float]:
-    """Corner and scale of the square that shows all points, and a fifth of it around them."""
+    """Corner and scale of the square that shows nearly all points, and a fifth of it around."""
     seen = keypoints[keypoints[..., 2] > 0][:, :2]
     if not len(seen):
         raise UserError("no frame of the clip shows a keypoint; there is nothing to look at")

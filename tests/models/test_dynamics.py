@@ -49,6 +49,21 @@ def test_at_first_a_strip_is_its_frame_s_features(variables):
     assert_allclose(strips, clip, atol=0.1)
 
 
+def test_with_a_spread_a_strip_is_first_the_mean_of_its_neighbours(variables):
+    """Of those that are there, by a Gaussian's weights."""
+    encoder = dynamics.TemporalEncoder(WIDTH, spread=3.0)
+    clip, mask = noise(2, 20, WIDTH), jnp.ones((2, 20)).at[1, 9:12].set(0.0)
+    params = jax.jit(encoder.init)(jax.random.key(0), clip, mask)
+    strips = jax.jit(encoder.apply)(params, clip, mask)
+    for row, frame in ((0, 10), (1, 10), (1, 2), (1, 19)):
+        near = np.arange(max(frame - 6, 0), min(frame + 7, 20))
+        weight = np.exp(-0.5 * ((near - frame) / 3) ** 2) * np.asarray(mask)[row, near]
+        expected = np.average(np.asarray(clip)[row, near], axis=0, weights=weight)
+        assert_allclose(strips[row, frame], expected, atol=0.1)
+    nothing = jax.jit(encoder.apply)(params, clip, 0 * mask)
+    assert np.isfinite(nothing).all()
+
+
 def test_missing_frames_are_as_those_beyond_the_clip(variables):
     stirred_ = stirred(variables)
     run = jax.jit(lambda x, mask: SMALL.apply(stirred_, x, mask, method="strips"))

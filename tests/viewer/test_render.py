@@ -32,11 +32,6 @@ def test_a_ball_is_seen_where_rays_pass_nearer_to_it_than_its_radius():
     assert rows[: len(rows) // 3].mean() > 1.2 * rows[-len(rows) // 3 :].mean()
 
 
-def test_what_is_behind_the_camera_is_not_seen():
-    vertices, faces = ball()
-    assert not render.mesh(vertices - [0, 0, 8], faces, FOCAL, CENTER, SIZE)[..., 3].any()
-
-
 def test_a_preview_shows_the_mesh_under_the_points(tmp_path):
     """At half the rate: no more than 15 frames a second."""
     vertices, faces = ball()
@@ -56,8 +51,13 @@ def test_a_preview_shows_the_mesh_under_the_points(tmp_path):
     )
     with Image.open(path) as found:
         assert (found.n_frames, found.size) == (3, (512, 256))
-        assert found.info["duration"] in (60, 70)  # GIF counts hundredths of a second
         picture = np.asarray(found.convert("RGB")).astype(int)
+        lasts = []
+        for frame in range(3):
+            found.seek(frame)
+            lasts.append(found.info["duration"])
+    # Hundredths of a second, but no less in all than the five frames take.
+    assert lasts == [70, 60, 70]
     left, right = picture[:, :256], picture[:, 256:]
     dots = np.argwhere((left[..., 0] > 170) & (left[..., 1] < 110))
     surface = np.argwhere(left[..., 2] > left[..., 0] + 10)
