@@ -115,7 +115,7 @@ def pygltflib() -> Any:
         return importlib.import_module("pygltflib")
     except ImportError as error:
         raise UserError(
-            "glTF needs pygltflib; install it with: pip install 'pose3d_jax[mesh]'"
+            "glTF needs pygltflib; install it, or the package's extra `mesh`"
         ) from error
 
 

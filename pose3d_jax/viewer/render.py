@@ -69,8 +69,8 @@ def trimesh() -> Any:
         return importlib.import_module("trimesh")
     except ImportError as error:
         raise UserError(
-            "pictures of meshes need trimesh and embreex; install them with: "
-            "pip install 'pose3d_jax[mesh]'"
+            "pictures of meshes need trimesh and embreex; install them, or the package's extra "
+            "`mesh`"
         ) from error
 
 
