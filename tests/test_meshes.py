@@ -1,5 +1,8 @@
 """Bodies of clips in files: placed as the labels have them; a run's own, by the command."""
 
+import dataclasses
+import sys
+
 import jax
 import numpy as np
 import pygltflib
@@ -9,9 +12,12 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from configs import body_cmu
+from data_prep import body_cmu as prepare
+from data_prep import writer
 from pose3d_jax import body as bodies
 from pose3d_jax import cameras as cam
 from pose3d_jax import evaluate, meshes, skeleton, train
+from pose3d_jax import figure as figures
 from pose3d_jax.data import poses, windows
 from pose3d_jax.errors import UserError
 from pose3d_jax.geometry import axis_angle_to_matrix
@@ -166,6 +172,15 @@ def test_clips_of_another_rate_are_written_at_the_run_s(folder, run, tmp_path):
     clock = gltf.accessors[gltf.animations[0].samplers[0].input]
     assert clock.count == 39  # the same 19 / 15 seconds
     assert_allclose(clock.max, [38 / 30], rtol=1e-5)
+
+
+def test_missing_libraries_are_said_before_anything_is_done(tmp_path, monkeypatch):
+    for name in ("pygltflib", "embreex"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match="glTF needs pygltflib; install it"):
+        meshes.Wanted(tmp_path / "out").check(["a"])
+    with pytest.raises(UserError, match="need trimesh and embreex; install them"):
+        meshes.Wanted(tmp_path / "out", format="obj", preview=True).check(["a"])
 
 
 def test_two_clips_of_one_file_are_refused(tmp_path):
