@@ -13,13 +13,18 @@ from jaxtyping import Array, Float
 
 from pose3d_jax import cameras as cam
 from pose3d_jax import losses
+from pose3d_jax.body import Body
 from pose3d_jax.cameras import Leaf
 from pose3d_jax.geometry import HIGHEST, axis_angle_to_matrix, safe_norm, scale_and_shift
 from pose3d_jax.losses import Term
-from pose3d_jax.methods.lifting import normalised_points
+from pose3d_jax.methods.base import Batch, MethodError
+from pose3d_jax.methods.lifting import normalised_points, shown
 from pose3d_jax.methods.monocular import to_rows
 from pose3d_jax.models.crop import Crop
-from pose3d_jax.schema import BodyLabels, Clip
+from pose3d_jax.schema import BodyLabels, Clip, Observations
+
+# Streams to learn from: with 3D, annotated in 2D, and what a detector made of anything.
+TIERS = ("main", "annotated", "pseudo")
 
 
 @struct.dataclass
@@ -145,6 +150,38 @@ def distance(said: Said, target: Target) -> Term:
     """Mean distance of joints about the root, metres."""
     away = losses.distance(said.joints, target.joints)
     return losses.weighted_term(away, target.joints_valid)
+
+
+def present_tiers(batch: Batch) -> list[str]:
+    """The tiers that a batch has."""
+    return [name for name in TIERS if name in batch]
+
+
+def tiers(batch: Batch, body: Body, path: str) -> tuple[Observations, Clip]:
+    """What networks are shown of all tiers, and what it is compared with, clip after clip.
+
+    Each view is a clip of its own: tiers may have other numbers of them. Raises `MethodError` where
+    the stream `main` has no bodies, or others than `body`, which is of the file `path`.
+    """
+    labels = batch["main"].labels.body
+    if labels is None:
+        raise MethodError(
+            "method dynamics learns from bodies, and the data of the stream main has none; "
+            "prepare such as data_prep.body_cmu does"
+        )
+    parts, components = labels.rotations.shape[2], labels.shape.shape[2]
+    if (parts, components) != (body.size, body.components):
+        raise MethodError(
+            f"method dynamics: the data's bodies have {parts} parts and {components} shapes, "
+            f"{path} {body.size} and {body.components}; prepare the data with it"
+        )
+    clips = {name: with_body(batch[name], labels) for name in present_tiers(batch)}
+    seen = {**clips, "main": dataclasses.replace(clips["main"], observations=shown(batch))}
+    joined = lambda *parts: jnp.concatenate(parts)  # noqa: E731
+    shown_, clip = (
+        jax.tree.map(joined, *[single_views(clip) for clip in of.values()]) for of in (seen, clips)
+    )
+    return shown_.observations, clip
 
 
 def with_body(clip: Clip, like: BodyLabels) -> Clip:

@@ -21,21 +21,19 @@ from pose3d_jax.methods.bodies import (
     distance,
     jolted,
     pick,
-    single_views,
+    present_tiers,
     target_of,
+    tiers,
     unlike,
-    with_body,
 )
 from pose3d_jax.methods.fronts import ImageFront, KeypointFront
-from pose3d_jax.methods.lifting import need_one_joint_set, setting, shown
+from pose3d_jax.methods.lifting import need_one_joint_set, setting
 from pose3d_jax.methods.monocular import to_views
 from pose3d_jax.models.critic import BodyCritic
 from pose3d_jax.models.crop import Crop
 from pose3d_jax.models.dynamics import CAMERA, Dynamics
-from pose3d_jax.schema import Clip, Observations, Prediction
+from pose3d_jax.schema import Observations, Prediction
 
-# Streams that it learns from: with 3D, annotated in 2D, and what a detector made of anything.
-TIERS = ("main", "annotated", "pseudo")
 _FRONT = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # a person who faces the camera, upright
 _REST = {"vector": (0.0, 0.0, 0.0), "axes": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)}
 _LEAST_SCALE = 0.05  # of a camera: a person is at most so far away
@@ -177,7 +175,9 @@ class HMMR:
         dynamics, critic = self._nets
         keys = jax.random.split(key, 3)
         body = self.figure.body
-        given = jnp.zeros((1, 1, self._front.count({name: batch[name] for name in _there(batch)})))
+        given = jnp.zeros(
+            (1, 1, self._front.count({name: batch[name] for name in present_tiers(batch)}))
+        )
 
         def all_of_it(model: Dynamics) -> Array:
             strips = model.strips(model.project(given), jnp.ones((1, 1)))
@@ -326,7 +326,7 @@ class HMMR:
     ) -> tuple[dict[str, Term], Aux]:
         """See `Method.terms`. Raises `MethodError` where the stream `main` has no bodies."""
         crop_key, drop_key = jax.random.split(key)
-        seen, clip = self._tiers(batch)
+        seen, clip = tiers(batch, self.figure.body, self.body)
         root = self.info.joint_skeleton.root
         area = self.crop(seen, crop_key if mode.training else None)
         strips = self.strips(variables, seen, area)
@@ -378,33 +378,6 @@ class HMMR:
         diagnostics = {"mpjpe": distance(now, present)}
         return {name: found[name] for name in group.terms}, Aux({}, diagnostics)
 
-    def _tiers(self, batch: Batch) -> tuple[Observations, Clip]:
-        """What networks are shown of all tiers, and what it is compared with, clip after clip."""
-        there = _there(batch)
-        body = batch["main"].labels.body
-        if body is None:
-            raise MethodError(
-                "method dynamics learns from bodies, and the data of the stream main has none; "
-                "prepare such as data_prep.body_cmu does"
-            )
-        figure = self.figure.body
-        parts, components = body.rotations.shape[2], body.shape.shape[2]
-        if (parts, components) != (figure.size, figure.components):
-            raise MethodError(
-                f"method dynamics: the data's bodies have {parts} parts and {components} shapes, "
-                f"{self.body} {figure.size} and {figure.components}; prepare the data with it"
-            )
-        clips = {name: with_body(batch[name], body) for name in there}
-        seen = dict(clips)
-        seen["main"] = dataclasses.replace(clips["main"], observations=shown(batch))
-        joined = lambda *parts: jnp.concatenate(parts)  # noqa: E731
-        # Tiers may have other numbers of views: each view is a clip of its own.
-        shown_, clip = (
-            jax.tree.map(joined, *[single_views(clip) for clip in of.values()])
-            for of in (seen, clips)
-        )
-        return shown_.observations, clip
-
     def _opinions(
         self,
         variables: Variables,
@@ -430,8 +403,3 @@ class HMMR:
         judged = self._opinions(variables, target.rotations, target.shape)
         weight = jnp.broadcast_to(target.body_valid[..., None], judged.shape)
         return {"fake": fake, "real": losses.weighted_term((judged - 1.0) ** 2, weight)}
-
-
-def _there(batch: Batch) -> list[str]:
-    """The tiers that a batch has."""
-    return [name for name in TIERS if name in batch]
