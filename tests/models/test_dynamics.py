@@ -108,10 +108,12 @@ def test_error_feedback_is_the_same_layers_three_times():
     params = stirred(regressor.init(jax.random.key(0), features, start, deterministic=True))
     found = regressor.apply(params, features, start, deterministic=True)
     own, said = jax.tree.map(np.asarray, params["params"]), np.asarray(start, np.float64)
-    layer = lambda i, x: x @ own[f"Dense_{i}"]["kernel"] + own[f"Dense_{i}"]["bias"]  # noqa: E731
+    # Of features and what was said, the first layer has a kernel each.
+    kernel = np.concatenate([own["first"]["kernel"], own["first_said"]["kernel"]])
+    layer = lambda name, x: x @ own[name]["kernel"] + own[name]["bias"]  # noqa: E731
     for _ in range(3):
-        x = np.concatenate([features, said], axis=-1)
-        said = said + layer(2, np.maximum(layer(1, np.maximum(layer(0, x), 0)), 0))
+        x = np.concatenate([features, said], axis=-1) @ kernel + own["first"]["bias"]
+        said = said + layer("last", np.maximum(layer("second", np.maximum(x, 0)), 0))
     assert_allclose(found, said, rtol=1e-4, atol=1e-4)
 
 
