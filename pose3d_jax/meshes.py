@@ -217,7 +217,7 @@ def run(
         raise UserError(f"{directory}: is a run of {name}, which says nothing of bodies")
     if data:
         # Of other data everything is wanted, whatever made its keypoints.
-        own = {"path": data, "keypoint_source": "", "views": (), "actions": ()}
+        own = {"path": [data], "keypoint_source": "", "views": (), "actions": ()}
         settings = {**settings, "data": {**settings["data"], **own}}
     split = split or next(iter(settings["evaluation"]["test"]))
     pictured = needs_images_of(method)
