@@ -109,6 +109,20 @@ def regress(
     return jnp.einsum("pn,...ni->...pi", regressor, vertices, precision=HIGHEST)
 
 
+def normals(
+    vertices: Float[np.ndarray, "vertices 3"], faces: Int[np.ndarray, "faces 3"]
+) -> Float[np.ndarray, "vertices 3"]:
+    """Of unit length: the mean of a vertex' faces', by their areas; up where it has none."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    across = np.cross(b - a, c - a)
+    total = np.zeros_like(vertices)
+    for k in range(3):
+        np.add.at(total, faces[:, k], across)
+    length = np.linalg.norm(total, axis=-1, keepdims=True)
+    up = np.array([0.0, 0.0, 1.0], total.dtype)
+    return np.where(length > 0, total / np.where(length > 0, length, 1.0), up)
+
+
 def _changed(
     template: Float[Array, "n m"], *parts: tuple[Float[Array, "*batch _"], Array]
 ) -> Float[Array, "*batch n m"]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import trimesh
 from body_models.smpl.numpy import SMPL
 from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
@@ -187,3 +188,11 @@ def test_objects_of_other_libraries_need_their_values_in_the_file(tmp_path):
     damaged = {**arrays, "J_regressor": arrays["J_regressor"][:, :100]}
     with pytest.raises(BodyError, match=r"J_regressor: has shape \[24, 100\]"):
         bodies.load(save_pkl(tmp_path / "narrow.pkl", damaged))
+
+
+def test_normals_point_out_of_a_ball():
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    found = bodies.normals(np.asarray(ball.vertices), np.asarray(ball.faces))
+    assert_allclose(found, ball.vertices, atol=0.02)
+    alone = bodies.normals(np.zeros((4, 3)), np.array([[0, 1, 2]]))
+    assert_allclose(np.linalg.norm(alone, axis=-1), 1)

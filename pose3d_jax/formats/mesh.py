@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
+from pose3d_jax import body as bodies
 from pose3d_jax import workdir
 from pose3d_jax.body import Body
 from pose3d_jax.errors import UserError
@@ -183,7 +184,7 @@ class _Gltf:
     ) -> int:
         """A skinned mesh; every vertex follows as many joints as the one that follows most."""
         attributes = {"POSITION": self.array(rest, "f", self.lib.ARRAY_BUFFER)}
-        attributes["NORMAL"] = self.array(normals(rest, faces), "f", self.lib.ARRAY_BUFFER)
+        attributes["NORMAL"] = self.array(bodies.normals(rest, faces), "f", self.lib.ARRAY_BUFFER)
         most = int((weights > 0).sum(axis=1).max())
         order = np.argsort(-weights, axis=1, kind="stable")[:, : 4 * -(-most // 4)]
         order = np.pad(order, ((0, 0), (0, -order.shape[1] % 4)))
@@ -242,17 +243,3 @@ class _Gltf:
         self.gltf.buffers.append(self.lib.Buffer(byteLength=len(self.data)))
         self.gltf.set_binary_blob(bytes(self.data))
         return b"".join(self.gltf.save_to_bytes())
-
-
-def normals(
-    vertices: Float[np.ndarray, "vertices 3"], faces: Int[np.ndarray, "faces 3"]
-) -> Float[np.ndarray, "vertices 3"]:
-    """Of unit length: the mean of a vertex' faces', by their areas; up where it has none."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    across = np.cross(b - a, c - a)
-    total = np.zeros_like(vertices)
-    for k in range(3):
-        np.add.at(total, faces[:, k], across)
-    length = np.linalg.norm(total, axis=-1, keepdims=True)
-    up = np.array([0.0, 0.0, 1.0], total.dtype)
-    return np.where(length > 0, total / np.where(length > 0, length, 1.0), up)

@@ -4,6 +4,7 @@ What methods of bodies share; in the axes of the camera turned to the person (`m
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,12 +20,13 @@ from pose3d_jax.geometry import HIGHEST, axis_angle_to_matrix, safe_norm, scale_
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Batch, MethodError
 from pose3d_jax.methods.lifting import normalised_points, shown
-from pose3d_jax.methods.monocular import to_rows
+from pose3d_jax.methods.monocular import to_rows, to_views
 from pose3d_jax.models.crop import Crop
 from pose3d_jax.schema import BodyLabels, Clip, Observations
 
 # Streams to learn from: with 3D, annotated in 2D, and what a detector made of anything.
 TIERS = ("main", "annotated", "pseudo")
+_LEAST_SCALE = 0.05  # of a camera: a person is at most so far away
 
 
 @struct.dataclass
@@ -144,6 +146,44 @@ def jolted(said: Said, target: Target) -> Term:
     valid = target.joints_valid
     bend = off[:, 2:] - 2 * off[:, 1:-1] + off[:, :-2]
     return losses.weighted_term(safe_norm(bend), valid[:, 2:] * valid[:, 1:-1] * valid[:, :-2])
+
+
+Judge = Callable[[Array, Array], Array]  # rotations and shapes to a number a critic
+
+
+def fooled(judge: Judge, said: Said, there: Float[Array, "rows time"]) -> Term:
+    """How far critics are from taking what is said for a body of the labels: see `critic_terms`."""
+    judged = judge(said.rotations, said.shape)
+    return losses.weighted_term((judged - 1.0) ** 2, _for_each(judged, there))
+
+
+def critic_terms(judge: Judge, said: Said, target: Target) -> dict[str, Term]:
+    """Least squares (Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017):
+    1 for bodies of the labels, 0 for those that are said."""
+    said = jax.lax.stop_gradient(said)
+    fake = judge(said.rotations, said.shape)
+    real = judge(target.rotations, target.shape)
+    return {
+        "fake": losses.weighted_term(fake**2, _for_each(fake, target.there)),
+        "real": losses.weighted_term((real - 1.0) ** 2, _for_each(real, target.body_valid)),
+    }
+
+
+def _for_each(
+    judged: Float[Array, "*frames critics"], weight: Float[Array, "rows time"]
+) -> Float[Array, "*frames critics"]:
+    return jnp.broadcast_to(weight[..., None], judged.shape)
+
+
+def placed(said: Said, area: Crop) -> Float[Array, "batch time views joints 3"]:
+    """Camera-frame joints, metres, of what is said of the frames that a crop is of."""
+    views = area.turn.shape[2]
+    camera, joints = to_views(said.camera, views), to_views(said.joints, views)
+    scale = jnp.maximum(camera[..., :1], _LEAST_SCALE)
+    depth = 1.0 / (scale * area.spread)
+    root = jnp.concatenate([camera[..., 1:] * area.spread * depth, depth], axis=-1)
+    joints = joints + root[..., None, :]
+    return jnp.einsum("...ji,...nj->...ni", area.turn, joints, precision=HIGHEST)
 
 
 def distance(said: Said, target: Target) -> Term:

@@ -1,6 +1,7 @@
 """A body and its past and future from a clip, or from one frame: HMMR (Kanazawa et al. 2019)."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -15,12 +16,14 @@ from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Aux, Batch, Group, Info, MethodError, Mode, Variables
 from pose3d_jax.methods.bodies import (
     Said,
-    Target,
     compared,
     compared_around,
+    critic_terms,
     distance,
+    fooled,
     jolted,
     pick,
+    placed,
     present_tiers,
     target_of,
     tiers,
@@ -28,7 +31,6 @@ from pose3d_jax.methods.bodies import (
 )
 from pose3d_jax.methods.fronts import ImageFront, KeypointFront
 from pose3d_jax.methods.lifting import need_one_joint_set, setting
-from pose3d_jax.methods.monocular import to_views
 from pose3d_jax.models.critic import BodyCritic
 from pose3d_jax.models.crop import Crop
 from pose3d_jax.models.dynamics import CAMERA, Dynamics
@@ -36,7 +38,6 @@ from pose3d_jax.schema import Observations, Prediction
 
 _FRONT = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # a person who faces the camera, upright
 _REST = {"vector": (0.0, 0.0, 0.0), "axes": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)}
-_LEAST_SCALE = 0.05  # of a camera: a person is at most so far away
 _FRONTS = ("keypoints", "features")
 _TERMS = (
     *("keypoints", "joints", "parameters", "fool", "shape", "constant", "acceleration"),
@@ -303,14 +304,7 @@ class HMMR:
     def placed(self, said: Said, area: Crop) -> Float[Array, "batch time views joints 3"]:
         """Camera-frame joints, metres, of what is said of the frames that are predicted."""
         before, after = self.context
-        views = area.turn.shape[2]
-        area = jax.tree.map(lambda x: x[:, before : x.shape[1] - after], area)
-        camera, joints = to_views(said.camera, views), to_views(said.joints, views)
-        scale = jnp.maximum(camera[..., :1], _LEAST_SCALE)
-        depth = 1.0 / (scale * area.spread)
-        root = jnp.concatenate([camera[..., 1:] * area.spread * depth, depth], axis=-1)
-        joints = joints + root[..., None, :]
-        return jnp.einsum("...ji,...nj->...ni", area.turn, joints, precision=HIGHEST)
+        return placed(said, jax.tree.map(lambda x: x[:, before : x.shape[1] - after], area))
 
     # ------------------------------------------------------------------------------ what it costs
 
@@ -346,18 +340,19 @@ class HMMR:
         now, beside = pick(whole, 0), jax.tree.map(lambda x: x[1:], whole)
         present = target.at(before, frames)
         there = present.there
+        judge = functools.partial(self._opinions, variables)
         if group.name == "critic":
-            return self._critic_terms(variables, whole, present), Aux({}, {})
+            return critic_terms(judge, whole, present), Aux({}, {})
 
         found = compared(now, present)
-        found["fool"] = self._fooled(variables, now, there)
+        found["fool"] = fooled(judge, now, there)
         large = jnp.mean(now.shape**2, axis=-1)
         found["shape"] = losses.weighted_term(large, there)
         found["constant"] = losses.weighted_term(unlike(now.shape, there), there)
         found["acceleration"] = jolted(now, present)
         if around:
             found |= compared_around(beside, target, before, frames, steps)
-            found["fool_around"] = self._fooled(variables, beside, there)
+            found["fool_around"] = fooled(judge, beside, there)
         if len(sources) > 1:
             away = jnp.mean((sources[1] - jax.lax.stop_gradient(strips)) ** 2, axis=-1)
             found["hallucinate"] = losses.weighted_term(away, there)
@@ -387,19 +382,3 @@ class HMMR:
         own = {"params": variables["params"]["critic"]}
         found: Any = self._nets[1].apply(own, rotations, shape)
         return found
-
-    def _fooled(self, variables: Variables, said: Said, there: Float[Array, "rows time"]) -> Term:
-        judged = self._opinions(variables, said.rotations, said.shape)
-        weight = jnp.broadcast_to(there[..., None], judged.shape)
-        return losses.weighted_term((judged - 1.0) ** 2, weight)
-
-    def _critic_terms(self, variables: Variables, said: Said, target: Target) -> dict[str, Term]:
-        """Least squares (Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017):
-        1 for bodies of the labels, 0 for those that are said, now or around."""
-        said = jax.lax.stop_gradient(said)
-        judged = self._opinions(variables, said.rotations, said.shape)
-        there = jnp.broadcast_to(target.there[..., None], judged.shape)
-        fake = losses.weighted_term(judged**2, there)
-        judged = self._opinions(variables, target.rotations, target.shape)
-        weight = jnp.broadcast_to(target.body_valid[..., None], judged.shape)
-        return {"fake": fake, "real": losses.weighted_term((judged - 1.0) ** 2, weight)}

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from pose3d_jax import workdir
+from pose3d_jax.body import normals
 from pose3d_jax.errors import UserError
-from pose3d_jax.formats.mesh import normals
 
 COLOUR = (0.62, 0.71, 0.82)
 _LIGHT = np.array([-0.4, -0.6, -0.7])  # towards it, in the camera's axes: above, left, behind it

@@ -147,11 +147,3 @@ def test_trimesh_reads_both(tmp_path, moving):
 def test_a_folder_that_is_there_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="is there already; remove it, or give another name"):
         mesh.write_obj(tmp_path, np.zeros((1, 3, 3)), np.array([[0, 1, 2]]))
-
-
-def test_normals_point_out_of_a_ball():
-    ball = trimesh.creation.icosphere(subdivisions=3)
-    found = mesh.normals(np.asarray(ball.vertices), np.asarray(ball.faces))
-    assert_allclose(found, ball.vertices, atol=0.02)
-    alone = mesh.normals(np.zeros((4, 3)), np.array([[0, 1, 2]]))
-    assert_allclose(np.linalg.norm(alone, axis=-1), 1)
