@@ -109,7 +109,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 
 # The one in C cannot look at the states of arrays before they are set.
-class _PlainUnpickler(pickle._Unpickler):
+class PlainUnpickler(pickle._Unpickler):
     """Admits NumPy arrays, numbers and plain Python values only."""
 
     dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
@@ -123,6 +123,9 @@ class _PlainUnpickler(pickle._Unpickler):
         if isinstance(made, Inert):
             made.state = self.stack.pop()  # type: ignore[attr-defined]
             return
+        if type(made) is OrderedDict:  # whose attributes nobody asks for
+            self.stack.pop()  # type: ignore[attr-defined]
+            return
         if not isinstance(made, np.ndarray) and not (
             isinstance(made, np.dtype) and _changes_little(made, state)
         ):
@@ -132,6 +135,7 @@ class _PlainUnpickler(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = _load_build  # type: ignore[assignment]
 
     def find_class(self, module: str, name: str) -> Any:
+        """What stands for a class; raises `Refused`."""
         if module in _NUMPY_MODULES and name in _NUMPY:
             return _NUMPY[name]
         if module in ("builtins", "__builtin__"):
@@ -150,10 +154,10 @@ class _PlainUnpickler(pickle._Unpickler):
                 return _OBJECT
             if module.partition(".")[0] in self._inert:
                 return type(name, (Inert,), {"__module__": module})
-        raise _Refused(f"{module}.{name}")
+        raise Refused(f"{module}.{name}")
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """A class that is neither NumPy's nor plain Python's."""
 
 
@@ -164,7 +168,7 @@ def load_pickle(path: str | Path, encoding: str = "latin1", inert: tuple[str, ..
     libraries named in `inert` come as `Inert`, with their state and without their code. Raises
     `SourceError` for a file that is missing or damaged, or that holds any other class.
     """
-    with _opened(path) as stream:
+    with opened(path) as stream:
         return _unpickle(stream, str(path), encoding, inert)
 
 
@@ -175,7 +179,7 @@ def load_npz(path: str | Path, *keys: str) -> dict[str, Any]:
     held to what `load_pickle` admits. Raises `SourceError` as it does.
     """
     members: dict[str, Any] = {}
-    with _opened(path) as stream:
+    with opened(path) as stream:
         try:
             archive = zipfile.ZipFile(stream)
             for name in archive.namelist():
@@ -190,7 +194,7 @@ def load_npz(path: str | Path, *keys: str) -> dict[str, Any]:
         # What damage makes of the zip, its compression, and the headers in it.
         except Exception as error:
             raise SourceError(
-                f"{path}: is not a readable npz file ({_short(error)}); {_REMEDY}"
+                f"{path}: is not a readable npz file ({short(error)}); {_REMEDY}"
             ) from error
     return members
 
@@ -202,19 +206,19 @@ def load_mat(path: str | Path, *keys: str) -> dict[str, Any]:
     # What damage makes of its header, its compression, and the types in it.
     except Exception as error:
         raise SourceError(
-            f"{path}: is not a readable MATLAB file ({_short(error)}); {_REMEDY}"
+            f"{path}: is not a readable MATLAB file ({short(error)}); {_REMEDY}"
         ) from error
     return {key: member(table, key, str(path)) for key in keys}
 
 
 def load_json(path: str | Path) -> Any:
     """What a JSON file holds; `SourceError` if it is missing or damaged."""
-    with _opened(path) as stream:
+    with opened(path) as stream:
         try:
             return json.load(stream)
         except (ValueError, RecursionError) as error:  # also text that is not UTF-8
             raise SourceError(
-                f"{path}: is not readable JSON ({_short(error)}); fetch or extract it again"
+                f"{path}: is not readable JSON ({short(error)}); fetch or extract it again"
             ) from error
 
 
@@ -236,25 +240,27 @@ def _read_member(stream: Any, where: str) -> Any:
 
 def _unpickle(stream: Any, where: str, encoding: str, inert: tuple[str, ...] = ()) -> Any:
     try:
-        return _PlainUnpickler(stream, encoding=encoding, inert=inert).load()
-    except _Refused as refused:
+        return PlainUnpickler(stream, encoding=encoding, inert=inert).load()
+    except Refused as refused:
         raise SourceError(
             f"{where}: holds {refused}, which is no array or plain value and is not loaded, since "
             f"a pickle can run code; save arrays, numbers, text, dicts and lists only"
         ) from refused
     # A damaged pickle fails in any way: opcodes build what they say from bytes that are anything.
     except Exception as error:
-        raise SourceError(f"{where}: is not a readable pickle ({_short(error)}); {_REMEDY}") from (
+        raise SourceError(f"{where}: is not a readable pickle ({short(error)}); {_REMEDY}") from (
             error
         )
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
+    """What an error says, in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:100]}" if text else type(error).__name__
 
 
-def _opened(path: str | Path) -> Any:
+def opened(path: str | Path) -> Any:
+    """A file's bytes, to be read; `SourceError` if they cannot be."""
     try:
         return Path(path).open("rb")
     except OSError as error:

@@ -4,6 +4,7 @@ They compute in the type of their input, but for batch statistics, which are alw
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -26,6 +27,31 @@ Dense = functools.partial(nn.Dense, precision=HIGHEST)
 def by_row(layer: nn.Dense, x: Float[Array, "*rows features"]) -> Float[Array, "*rows width"]:
     """A dense layer on one axis of rows: over several, its gradient's products copy first."""
     return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], layer.features)
+
+
+def conv(
+    width: int,
+    size: int,
+    stride: int,
+    name: str,
+    dtype: Any,
+    *,
+    bias: bool = False,
+    start: nn.initializers.Initializer = HE,
+) -> nn.Conv:
+    """A convolution of images, padded alike on both sides, whatever their size."""
+    around = [((size - 1) // 2, size // 2)] * 2
+    return nn.Conv(
+        width,
+        (size, size),
+        (stride, stride),
+        around,
+        use_bias=bias,
+        dtype=dtype,
+        precision=HIGHEST,
+        kernel_init=start,
+        name=name,
+    )
 
 
 class BatchNorm(nn.Module):

@@ -1,0 +1,1 @@
+"""What other programs said once: their numbers as files, and the scripts that asked them."""
