@@ -54,7 +54,7 @@ def write(
     """
     directory = Path(directory).absolute()
     _check_names(name, *records_by_split)
-    _check_target(directory, overwrite)
+    check_target(directory, overwrite)
     proof = proof or Proof()
     first, splits = _peek(records_by_split)
     schema.validate(first)  # the shape of all is taken from it
@@ -84,9 +84,9 @@ def write(
                 _check_consistent(name, split, first.identity, record)
                 if _optional(record) != optional:
                     raise schema.SchemaError(
-                        f"clip {name}/{record.identity.clip}: body (parts, components) and images "
-                        f"(features) are {_optional(record)}, the dataset's first clip has "
-                        f"{optional}; write two datasets"
+                        f"clip {name}/{record.identity.clip}: body (parts, components), images "
+                        f"(features) and pictures are {_optional(record)}, those of the dataset's "
+                        f"first clip {optional}; write two datasets"
                     )
                 proof.add(record)
                 shards.add_examples({split: [records.encode(record)]})
@@ -104,6 +104,7 @@ def _optional(record: schema.Record) -> dict[str, Any]:
     return {
         "body": None if body is None else (body.rotations.shape[1], body.shape.shape[1]),
         "images": None if images is None else images.features.shape[2],
+        "pictures": record.clip.observations.pictures is not None,
     }
 
 
@@ -117,7 +118,8 @@ def _check_names(*names: str) -> None:
             )
 
 
-def _check_target(directory: Path, overwrite: bool) -> None:
+def check_target(directory: Path, overwrite: bool) -> None:
+    """Raises `FileExistsError` where `write` would: what takes long asks beforehand."""
     if directory.exists() and not directory.is_dir():
         raise FileExistsError(f"{directory} is a file; give a directory")
     if not directory.exists() or not any(directory.iterdir()):

@@ -135,6 +135,11 @@ AUGMENTATION: Keys = {
     **dict.fromkeys(("orbit", "elevation", "tilt", "bend"), (ANGLE, 0.0)),
     **dict.fromkeys(("distance", "stature", "bones", "missing"), (FRACTION, 0.0)),
 }
+# See pictures.Change.
+PICTURES: Keys = {
+    **dict.fromkeys(("brightness", "contrast", "saturation"), (FRACTION, 0.0)),
+    "mirror": (FLAG, False),
+}
 # See disturb.Disturbance.
 DISTURBANCE: Keys = {
     "sigma_px": (AMOUNT, 0.0),
@@ -153,6 +158,7 @@ PHASE: Keys = {
     "rates": (RATES, {}),  # group -> factor on its learning rate; without one, 1
     "optimizer_state": (_one_of("keep", "reset"), "keep"),  # from the phase before
     "augmentation": (AUGMENTATION, {}),  # of the streams main and labelled
+    "pictures": (PICTURES, {}),  # what becomes of those of all streams
     "disturbance": (DISTURBANCE, {}),  # of what networks are shown of the main stream
     "average_decay": (FRACTION, 0.0),  # of the weight average that is evaluated; 0 = none
 }

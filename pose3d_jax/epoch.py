@@ -5,6 +5,7 @@ and takes its own part of the same global batch, so that the number of devices c
 nothing else (except for the draws of dropout, augmentation and what is hidden).
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,7 +18,7 @@ from jaxtyping import Array, Int, Key
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Method
 from pose3d_jax.models.layers import BATCH_AXIS
-from pose3d_jax.schema import Clip
+from pose3d_jax.schema import Clip, with_pixels
 from pose3d_jax.state import DRAW, Phase, TrainState, updates_per_step
 from pose3d_jax.step import add_up, own_device, train_step
 
@@ -42,8 +43,12 @@ def train_epoch(
     devices: int,
     state: TrainState,
     streams: Mapping[str, Stream],
+    pixels: Mapping[str, Array] | None = None,
 ) -> tuple[TrainState, dict[str, Term]]:
-    """`steps` steps as one scan. Batches are a function of the state's key and step alone."""
+    """`steps` steps as one scan. Batches are a function of the state's key and step alone.
+
+    `pixels`: of streams with pictures those of all these steps' batches, in turn.
+    """
     per_step = updates_per_step(method)
     indices = {
         name: draw_indices(
@@ -53,36 +58,58 @@ def train_epoch(
     }
     # Each device takes its part of the same global batch.
     device = own_device()
-    indices = {
-        name: jax.lax.dynamic_slice_in_dim(
-            drawn, device * (batch_sizes[name] // devices), batch_sizes[name] // devices, axis=2
-        )
-        for name, drawn in indices.items()
+
+    def part_of(drawn: Array, name: str) -> Array:
+        share = batch_sizes[name] // devices
+        return jax.lax.dynamic_slice_in_dim(drawn, device * share, share, axis=2)
+
+    indices = {name: part_of(drawn, name) for name, drawn in indices.items()}
+    shown = {
+        name: part_of(x.reshape(steps, per_step, *x.shape[1:]), name)
+        for name, x in (pixels or {}).items()
     }
 
-    def one_step(state: TrainState, drawn: dict[str, Array]) -> tuple[TrainState, dict[str, Term]]:
+    def one_step(
+        state: TrainState, drawn: tuple[dict[str, Array], dict[str, Array]]
+    ) -> tuple[TrainState, dict[str, Term]]:
+        indices, shown = drawn
         batches, first = {}, 0
         for group in method.groups:
             part = slice(first, first + group.updates)
-            batches[group.name] = {
-                name: jax.vmap(streams[name].take)(drawn[name][part]) for name in streams
+            own = {name: jax.vmap(streams[name].take)(indices[name][part]) for name in streams}
+            batches[group.name] = own | {
+                name: dataclasses.replace(
+                    own[name], observations=with_pixels(own[name].observations, x[part])
+                )
+                for name, x in shown.items()
             }
             first += group.updates
         return train_step(method, phase, state, batches)
 
-    state, per_step_metrics = jax.lax.scan(one_step, state, indices)
+    state, per_step_metrics = jax.lax.scan(one_step, state, (indices, shown))
     return state, add_up(per_step_metrics)
 
 
 def compile_epoch(
     method: Method, phase: Phase, batch_sizes: Mapping[str, int], devices: int, steps: int
-) -> Callable[[TrainState, Mapping[str, Stream]], tuple[TrainState, dict[str, Term]]]:
-    """`train_epoch` for states with a leading device axis, donated; streams have none."""
+) -> Callable[..., tuple[TrainState, dict[str, Term]]]:
+    """`train_epoch`, as a function of a state, streams and pixels.
 
-    def run(state: TrainState, streams: Mapping[str, Stream]):
-        return train_epoch(method, phase, batch_sizes, steps, devices, state, streams)
+    The state has a leading device axis, and is donated; the others have none.
+    """
 
-    return parallel(run, devices)
+    def run(state: TrainState, rest: tuple[Mapping[str, Stream], Mapping[str, Array]]):
+        return train_epoch(method, phase, batch_sizes, steps, devices, state, *rest)
+
+    compiled = parallel(run, devices)
+
+    def call(
+        state: TrainState, streams: Mapping[str, Stream], pixels: Mapping[str, Array] | None = None
+    ) -> tuple[TrainState, dict[str, Term]]:
+        made: tuple[TrainState, dict[str, Term]] = compiled(state, (streams, pixels or {}))
+        return made
+
+    return call
 
 
 def parallel(function: Callable, devices: int) -> Callable:
@@ -137,14 +164,25 @@ def draw_indices(
     the number of the pass; what does not fill a batch is left out of that pass.
     """
     size, batch = streams[name].size, batch_sizes[name]
-    key = jax.random.fold_in(jax.random.fold_in(key, DRAW), sorted(streams).index(name))
+    key = stream_key(key, streams, name)
     per_pass = size // batch
     passes = -(-count // per_pass) + 1
     first_pass = first // per_pass
 
     def one_pass(number: Int[Array, ""]) -> Int[Array, "batches batch"]:
-        order = jax.random.permutation(jax.random.fold_in(key, number), size)
-        return order[: per_pass * batch].reshape(per_pass, batch)
+        return pass_order(key, number, size)[: per_pass * batch].reshape(per_pass, batch)
 
     batches = jax.lax.map(one_pass, first_pass + jnp.arange(passes)).reshape(-1, batch)
     return jax.lax.dynamic_slice_in_dim(batches, first % per_pass, count)
+
+
+def stream_key(key: Key[Array, ""], streams: Mapping[str, Any], name: str) -> Key[Array, ""]:
+    """What a stream's passes are drawn with, of the state's key."""
+    return jax.random.fold_in(jax.random.fold_in(key, DRAW), sorted(streams).index(name))
+
+
+def pass_order(
+    key: Key[Array, ""], number: Int[Array, ""] | int, size: int
+) -> Int[Array, "examples"]:
+    """The order of a stream's examples in a pass, of the stream's key."""
+    return jax.random.permutation(jax.random.fold_in(key, number), size)

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from pose3d_jax.cameras import Camera
-from pose3d_jax.data import windows
+from pose3d_jax.data import images, windows
 from pose3d_jax.data.poses import PoseData, PoseSet
-from pose3d_jax.methods.base import Info, Method, Variables, context_of
+from pose3d_jax.methods.base import Info, Method, Variables, context_of, picture_cells_of
 from pose3d_jax.methods.lifting import normalised_points
-from pose3d_jax.schema import Observations, Prediction
+from pose3d_jax.schema import Observations, Prediction, with_pixels
 
 # Frames at once where a method sees each frame's context and nothing else.
 PIECE = 256
@@ -52,7 +53,9 @@ def predict_split(
     their own, on the line between the two nearest frames; after the last of them nothing moves.
     `chosen` are the numbers of the clips to lift, by default all; the frames of others are 0.
     """
-    lift = functools.partial(_at_own_rate, method, info, variables, settings, chosen)
+    lift = functools.partial(
+        _at_own_rate, method, info, variables, settings, chosen, pictures=data.pictures
+    )
     if not settings.fps or all(i.fps == settings.fps for i in windows.identities(data)):
         return lift(data.poses)
     known = windows.at_rate(data, settings.fps)
@@ -75,8 +78,11 @@ def _at_own_rate(
     settings: Settings,
     chosen: Sequence[int] | None,
     poses: PoseSet,
+    *,
+    pictures: np.ndarray | None,
 ) -> Prediction:
     found = windows.clips(poses)
+    cells = picture_cells_of(method)
     context = context_of(method)
     length, overlap = settings.window, settings.overlap
     if any(context):
@@ -99,7 +105,10 @@ def _at_own_rate(
             poses, start=start, begin=begin, stop=stop, recording=jnp.zeros_like(start),
             window=length, context=context,
         )  # fmt: skip
-        lifted = _lift(method, info, settings.flip, variables, cut)
+        shown = None
+        if cells and pictures is not None:
+            shown = images.pixels(pictures, batch[:, :1] + np.arange(length), cells)
+        lifted = _lift(method, info, settings.flip, variables, cut, shown)
         if first == 0:
             shape = len(poses.observations.confidence), *lifted.joints.shape[2:]
             total, weights = np.zeros(shape, np.float32), np.zeros((shape[0], 1, 1, 1), np.float32)
@@ -121,10 +130,17 @@ def _firsts(frames: int, window: int, overlap: float) -> list[int]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _lift(
-    method: Method, info: Info, flip: bool, variables: Variables, poses: PoseSet
+    method: Method,
+    info: Info,
+    flip: bool,
+    variables: Variables,
+    poses: PoseSet,
+    pixels: Array | None,
 ) -> Prediction:
     """All windows of the set at once."""
     observations = poses.take(jnp.arange(poses.size)).observations
+    if pixels is not None:
+        observations = with_pixels(observations, pixels)
     key = jax.random.key(0)
     prediction = method.predict(variables, observations, key)
     if not flip:

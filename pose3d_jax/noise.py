@@ -138,6 +138,7 @@ def corrupt(
         confidence=np.where(seen, before * given, 0.0).astype(np.float32),
         cameras=observations.cameras,
         images=jax.tree.map(lambda x: np.where(kept, x, np.float32(0)), observations.images),
+        pictures=observations.pictures,
     )
 
 

@@ -11,7 +11,8 @@ import optax
 from pose3d_jax.augment import Augmentation, augment
 from pose3d_jax.config import AMOUNT, PHASE, RATE, SCHEDULE, ConfigError, check, choice, fill
 from pose3d_jax.disturb import Disturbance, disturb
-from pose3d_jax.methods.base import Method, Mode, needs_images_of
+from pose3d_jax.methods.base import Method, Mode, needs_images_of, picture_cells_of
+from pose3d_jax.pictures import Change, changed
 from pose3d_jax.state import Augment, Phase, Schedule
 
 _MAX_STEPS = 2**31 - 1
@@ -93,6 +94,7 @@ def _phase(
         average_decay=float(settings["average_decay"]),
         rates={group: float(factor) for group, factor in settings["rates"].items()},
         augment=_augmentation(settings["augmentation"], method, f"{where}.augmentation"),
+        picture=_picture(settings["pictures"], method, f"{where}.pictures"),
         disturb=_disturbance(settings["disturbance"], method, fps, f"{where}.disturbance"),
     )
 
@@ -114,11 +116,21 @@ def _augmentation(settings: Mapping[str, Any], method: Any, where: str) -> Augme
 
 def _check_images(method: Any, where: str) -> None:
     """Raises `ConfigError` for a method to which what becomes of keypoints does not show."""
-    if needs_images_of(method):
+    if needs_images_of(method) or picture_cells_of(method):
         raise ConfigError(
-            f"{where}: changes keypoints and cameras, but the method looks at features of images, "
-            f"which stay as they are; leave it empty"
+            f"{where}: changes keypoints and cameras, but the method looks at images, which stay "
+            f"as they are; leave it empty"
         )
+
+
+def _picture(settings: Mapping[str, Any], method: Any, where: str) -> Augment | None:
+    """What becomes of pictures; None where nothing is on."""
+    change = Change(**settings)
+    if change == Change():
+        return None
+    if not picture_cells_of(method):
+        raise ConfigError(f"{where}: the method looks at no pictures; leave it empty")
+    return functools.partial(changed, change, method.info.keypoint_skeleton)
 
 
 def _disturbance(

@@ -28,6 +28,19 @@ class Images:
 
 
 @struct.dataclass
+class Pictures:
+    """What cameras saw of a square around the person.
+
+    Encoded (JPEG or PNG) in shards and on the host, `[*time, views]` of bytes, empty where there is
+    none; numbers for networks. A set of poses on the device leaves them out: they are read as they
+    are needed (`data/images.py`).
+    """
+
+    square: Leaf  # [*time, views, 3] its middle x, y and its side, raw pixels; side 0 = no picture
+    pixels: Leaf = None  # [*time, views, height, width, 3] RGB, 0 to 255
+
+
+@struct.dataclass
 class Observations:
     """What a method may see when it predicts."""
 
@@ -35,6 +48,14 @@ class Observations:
     confidence: Leaf  # [*time, views, keypoints] in [0, 1]; 0 = missing
     cameras: Camera  # leading axes [*time, views]
     images: Images | None = None  # where a set has such
+    pictures: Pictures | None = None  # where a set has such
+
+
+def with_pixels(observations: Observations, pixels: Leaf) -> Observations:
+    """Observations with what their pictures show, of which they know the squares."""
+    assert observations.pictures is not None
+    pictures = dataclasses.replace(observations.pictures, pixels=pixels)
+    return dataclasses.replace(observations, pictures=pictures)
 
 
 @struct.dataclass
@@ -147,12 +168,16 @@ def validate(record: Record) -> None:
     if observations.images is not None:
         images = observations.images
         given |= {f"images.{field.name}": getattr(images, field.name) for field in _IMAGES}
+    if observations.pictures is not None:
+        given["pictures.square"] = observations.pictures.square
     arrays = {field: _single_precision(name, field, array) for field, array in given.items()}
     _check_shapes(name, identity, arrays)
     if labels.body is not None:
         _check_body(name, arrays)
     if observations.images is not None:
         _check_images(name, arrays)
+    if observations.pictures is not None:
+        _check_pictures(name, observations.pictures, arrays)
     for field, array in arrays.items():
         _check_finite(name, field, array)
     confidence = arrays["confidence"]
@@ -285,6 +310,27 @@ def _check_images(name: str, arrays: Mapping[str, np.ndarray]) -> None:
         raise SchemaError(
             f"{name}: images.square has a side of {square[..., 2].min()}; give pixels, or 0 where "
             f"there is no image"
+        )
+
+
+def _check_pictures(name: str, pictures: Pictures, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises `SchemaError` where pictures are no bytes of each frame and view, or lack a square."""
+    expected = arrays["keypoints"].shape[:2]
+    pixels, square = np.asarray(pictures.pixels), arrays["pictures.square"]
+    if pixels.shape != expected or not all(isinstance(x, bytes) for x in pixels.reshape(-1)):
+        raise SchemaError(
+            f"{name}: pictures.pixels has shape {pixels.shape} of {pixels.dtype}; give the bytes "
+            f"of an image file for each of {expected} frames and views, none where there is none"
+        )
+    if square.shape != (*expected, 3):
+        raise SchemaError(
+            f"{name}: pictures.square has shape {square.shape}, expected {(*expected, 3)}"
+        )
+    there = np.array([len(x) > 0 for x in pixels.reshape(-1)]).reshape(expected)
+    if ((square[..., 2] > 0) != there).any():
+        raise SchemaError(
+            f"{name}: pictures.square has a side of 0 where there is a picture, or another where "
+            f"there is none; give the side in pixels, 0 without a picture"
         )
 
 

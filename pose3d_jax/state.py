@@ -16,7 +16,7 @@ from pose3d_jax.methods.base import Method, Mode, Variables, covers
 from pose3d_jax.schema import Clip
 
 # What the state's key is folded with first, so that no two uses share a key.
-INIT, DRAW, UPDATE, AUGMENT, DISTURB = range(5)
+INIT, DRAW, UPDATE, AUGMENT, DISTURB, PICTURE = range(6)
 
 # The streams whose clips a phase's augmentation changes.
 AUGMENTED = ("main", "labelled")
@@ -41,6 +41,7 @@ class Phase:
     learning_rate: Schedule
     reset_optimizer: bool = False
     augment: Augment | None = None  # what becomes of the batches of the streams AUGMENTED
+    picture: Augment | None = None  # what becomes of all streams' pictures
     disturb: Augment | None = None  # what networks are shown of them, as the stream `shown`
     average_decay: float = 0.0  # of the exponential moving average of the variables; 0 = none
     rates: Mapping[str, float] = dataclasses.field(default_factory=dict)  # group -> factor on it

@@ -22,6 +22,7 @@ from pose3d_jax.state import (
     AUGMENT,
     AUGMENTED,
     DISTURB,
+    PICTURE,
     UPDATE,
     Phase,
     TrainState,
@@ -60,6 +61,10 @@ def update(
             augment_key = own_key(AUGMENT)
             augment_key = jax.random.fold_in(augment_key, number) if number else augment_key
             batch = {**batch, name: phase.augment(batch[name], augment_key)}
+    if phase.picture is not None:
+        for number, name in enumerate(sorted(batch)):
+            picture_key = jax.random.fold_in(own_key(PICTURE), number)
+            batch = {**batch, name: phase.picture(batch[name], picture_key)}
     if phase.disturb is not None:
         batch = {**batch, "shown": phase.disturb(batch["main"], own_key(DISTURB))}
     phase_step = state.step - phase.first_step

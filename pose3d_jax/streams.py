@@ -8,7 +8,13 @@ from pose3d_jax import references
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses, windows
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.methods.base import Method, context_of, needs_images_of, needs_labels_of
+from pose3d_jax.methods.base import (
+    Method,
+    context_of,
+    needs_images_of,
+    needs_labels_of,
+    picture_cells_of,
+)
 from pose3d_jax.noise import Noise
 
 
@@ -82,11 +88,11 @@ def examples(
     devices cannot share, for streams without the labels that the method learns from, and for mirror
     images where it looks at features.
     """
-    pictured = needs_images_of(method)
-    if pictured and config["evaluation"]["flip"]:
+    pictured, cells = needs_images_of(method), picture_cells_of(method)
+    if (pictured or cells) and config["evaluation"]["flip"]:
         raise ConfigError(
-            "config.evaluation.flip: the method looks at features of images, and there are none of "
-            "mirror images; switch it off"
+            "config.evaluation.flip: the method looks at images, and is not shown mirror images of "
+            "them; switch it off"
         )
     for name in needs_labels_of(method):
         _check_labelled(config["method"]["name"], name, splits)
@@ -95,6 +101,8 @@ def examples(
     found = {}
     for name, data in splits.items():
         stream = config["streams"][name]
+        if cells:
+            _check_pictured(name, stream, data)
         if not pictured:
             data = dataclasses.replace(data, poses=poses.without_images(data.poses))
         if several:
@@ -118,6 +126,19 @@ def examples(
                 f"config.streams.{name}.batch_size is {size}, which {devices} devices cannot share"
             )
     return found, fps
+
+
+def _check_pictured(name: str, stream: Mapping[str, Any], data: PoseData) -> None:
+    if data.pictures is None:
+        raise ConfigError(
+            f"config.streams.{name}: the method looks at pictures, and the data has none; prepare "
+            f"such as data_prep.rendered_cmu does"
+        )
+    if stream["window"] > 1:
+        raise ConfigError(
+            f"config.streams.{name}.window is {stream['window']}; pictures are looked at one by "
+            f"one, set it to 1"
+        )
 
 
 def _check_labelled(method: str, name: str, splits: Mapping[str, PoseData]) -> None:

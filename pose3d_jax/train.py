@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
+from jaxtyping import Array
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -29,11 +30,26 @@ from pose3d_jax import (
 )
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
+from pose3d_jax.data import images
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.epoch import compile_epoch, draw_indices, replicate, unreplicate
+from pose3d_jax.epoch import (
+    compile_epoch,
+    draw_indices,
+    pass_order,
+    replicate,
+    stream_key,
+    unreplicate,
+)
 from pose3d_jax.errors import Interrupted, NonFiniteError
 from pose3d_jax.log import ScalarLog
-from pose3d_jax.methods.base import Info, Method, MethodError, covers, needs_images_of
+from pose3d_jax.methods.base import (
+    Info,
+    Method,
+    MethodError,
+    covers,
+    needs_images_of,
+    picture_cells_of,
+)
 from pose3d_jax.phases import phase_before, phases_of
 from pose3d_jax.signals import Signals
 from pose3d_jax.state import (
@@ -119,6 +135,8 @@ def run(
         state = checkpoint.read_state(directory, like)
         earlier = saved["wall_s"]
     done = int(state.step)
+    per_call = config["steps_per_call"] or epoch
+    feeds = _feeds(method, state, streams, batch_sizes, done, total, per_call)
     state = replicate(state, devices)
 
     # ------------------------------------------------------------------ phases
@@ -141,11 +159,12 @@ def run(
             compiled = functools.cache(
                 functools.partial(compile_epoch, method, phase, batch_sizes, devices)
             )
-            per_call = config["steps_per_call"] or epoch
             while done < last:
                 # A run that was cut anywhere comes back to the calls of one that was not.
                 call = min(per_call - (done - phase.first_step) % per_call, last - done)
-                state, metrics = compiled(call)(state, sets)
+                draws = call * updates_per_step(method)
+                pixels = {name: feed.take(draws) for name, feed in feeds.items()}
+                state, metrics = compiled(call)(state, sets, pixels)
                 _check_finite(method, state, streams, batch_sizes)
                 before, done = done, done + call
                 bar.update(call)
@@ -174,7 +193,9 @@ def run(
                         f"the same command goes on from there"
                     )
                 if profile:
-                    _profile(compiled(PROFILED_STEPS), state, sets, directory / "profile")
+                    draws = PROFILED_STEPS * updates_per_step(method)
+                    some = {name: np.resize(x, (draws, *x.shape[1:])) for name, x in pixels.items()}
+                    _profile(compiled(PROFILED_STEPS), state, sets, some, directory / "profile")
                     profile = False
     metrics = evaluate.run(directory)
     hosts.wait("evaluated")
@@ -193,6 +214,42 @@ def _initial_state(
     average = any(phase.average_decay for phase in phases)
     init = functools.partial(init_state, method, phase, batch, average=average)
     return jax.jit(init)(jax.random.key(config["seed"]))
+
+
+def _feeds(
+    method: Method,
+    state: TrainState,
+    streams: Mapping[str, PoseData],
+    batch_sizes: Mapping[str, int],
+    done: int,
+    total: int,
+    per_call: int,
+) -> dict[str, images.Feed]:
+    """The pictures of the streams' batches, where the method looks at such."""
+    cells = picture_cells_of(method)
+    if not cells:
+        return {}
+    found = {}
+    per_step = updates_per_step(method)
+    for name, data in streams.items():
+        key, size = stream_key(state.key, streams, name), data.poses.size
+        assert data.pictures is not None  # see `streams.examples`
+        order = jax.jit(functools.partial(pass_order, size=size))
+        found[name] = images.Feed(
+            data.pictures,
+            np.asarray(data.poses.start),
+            functools.partial(_order, order, key),
+            batch=batch_sizes[name],
+            first=done * per_step,
+            stop=total * per_step,
+            cells=cells,
+            ahead=per_call * per_step,
+        )
+    return found
+
+
+def _order(order: Callable, key: Array, number: int) -> np.ndarray:
+    return np.asarray(order(key, number))
 
 
 def _check_phases(method: Method, phases: list[Phase], state: TrainState) -> None:
@@ -285,11 +342,17 @@ def _metadata(config: Mapping[str, Any], data: PoseData) -> dict[str, Any]:
     }
 
 
-def _profile(compiled: Callable, state: TrainState, sets: Mapping[str, Any], out: Path) -> None:
+def _profile(
+    compiled: Callable,
+    state: TrainState,
+    sets: Mapping[str, Any],
+    pixels: Mapping[str, np.ndarray],
+    out: Path,
+) -> None:
     """A trace of one compiled call, on a copy of the state: the run goes on as if it had not been.
 
     TensorBoard's profile plugin, XProf and Perfetto read it.
     """
-    once = compiled(jax.tree.map(jnp.copy, state), sets)  # compiles
+    once = compiled(jax.tree.map(jnp.copy, state), sets, pixels)  # compiles
     with jax.profiler.trace(str(out)):
-        jax.block_until_ready(compiled(once[0], sets))
+        jax.block_until_ready(compiled(once[0], sets, pixels))

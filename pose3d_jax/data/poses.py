@@ -60,6 +60,7 @@ class PoseSet:
             confidence=jnp.where(observed, observations.confidence, 0.0),
             keypoints=jnp.where(observed[..., None], observations.keypoints, 0.0),
             images=jax.tree.map(lambda x: jnp.where(observed, x, 0.0), observations.images),
+            pictures=jax.tree.map(lambda x: jnp.where(observed, x, 0.0), observations.pictures),
         )
         labels = dataclasses.replace(
             labels,
@@ -90,6 +91,8 @@ class PoseData:
     keypoint_source: str
     recordings: tuple[str, ...]  # the table that `PoseSet.recording` points into
     fingerprint: str  # of the clips' arrays and identities
+    # Of each frame and view, encoded, where the set has such: see `schema.Pictures`.
+    pictures: np.ndarray | None = None
 
 
 def read_split(directory: str | Path, split: str) -> list[Record]:
@@ -190,6 +193,8 @@ def load(
     joints = joining.common(identities, "joint_skeleton", joint_skeleton)
     fingerprint = _fingerprint(found)
     joining.check_alike(found)
+    pictures = _encoded(found)
+    found = [_without_pixels(record) for record in found]
     most = max(len(identity.camera_names) for identity in identities)
     clips = [
         joining.padded(
@@ -231,7 +236,33 @@ def load(
         keypoint_source=source,
         recordings=recordings,
         fingerprint=fingerprint,
+        pictures=pictures,
     )
+
+
+def _encoded(found: Sequence[Record]) -> np.ndarray | None:
+    """The pictures of all clips, end to end, views padded with none; None where there are none."""
+    parts = [record.clip.observations.pictures for record in found]
+    if parts[0] is None:
+        return None
+    most = max(len(record.identity.camera_names) for record in found)
+    return np.concatenate(
+        [
+            np.pad(p.pixels, ((0, 0), (0, most - p.pixels.shape[1])), constant_values=b"")
+            for p in parts
+            if p is not None
+        ]
+    )
+
+
+def _without_pixels(record: Record) -> Record:
+    pictures = record.clip.observations.pictures
+    if pictures is None:
+        return record
+    observations = dataclasses.replace(
+        record.clip.observations, pictures=dataclasses.replace(pictures, pixels=None)
+    )
+    return record._replace(clip=dataclasses.replace(record.clip, observations=observations))
 
 
 def _fingerprint(found: Iterable[Record]) -> str:
@@ -240,5 +271,7 @@ def _fingerprint(found: Iterable[Record]) -> str:
     for record in found:
         digest.update(repr(dataclasses.astuple(record.identity)).encode())
         for leaf in jax.tree.leaves(record.clip):
+            if leaf.dtype == object:  # pictures
+                leaf = np.frombuffer(b"".join(leaf.reshape(-1)), np.uint8)
             digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()[:16]

@@ -8,7 +8,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pose3d_jax.cameras import Camera
-from pose3d_jax.schema import BodyLabels, Clip, Identity, Images, Labels, Observations, Record
+from pose3d_jax.schema import (
+    BodyLabels,
+    Clip,
+    Identity,
+    Images,
+    Labels,
+    Observations,
+    Pictures,
+    Record,
+)
 
 # Trailing axes of a camera's fields, as in `cameras.Camera`.
 _CAMERA_AXES = {
@@ -31,11 +40,13 @@ def features(
     joints: int,
     body: tuple[int, int] | None = None,
     images: int | None = None,
+    pictures: bool = False,
 ) -> tfds.features.FeaturesDict:
     """What one example holds: the clip's arrays over any number of frames, and its identity.
 
     `views`, `keypoints`, `joints`, of labels of a `body` its parts and components, and how many
     features of `images` there are, are fixed for a dataset, so that its clips can be stacked.
+    `pictures`: whether there are such.
     """
     arrays = {
         "keypoints": (views, keypoints, 2),
@@ -49,6 +60,8 @@ def features(
         arrays |= {"body_rotations": (parts, 3), "body_shape": (components,), "body_valid": ()}
     if images is not None:
         arrays |= {"images_features": (views, images), "images_square": (views, 3)}
+    if pictures:
+        arrays["pictures_square"] = (views, 3)
     # `dict[str, Any]`: the library's feature classes have no common public type.
     spec: dict[str, Any] = {
         name: tfds.features.Tensor(shape=(None, *axes), dtype=np.float32)
@@ -56,6 +69,8 @@ def features(
     }
     for field in dataclasses.fields(Identity):
         spec[field.name] = tfds.features.Text()
+    if pictures:  # of each frame's views in turn
+        spec["pictures_pixels"] = tfds.features.Sequence(tfds.features.Text())
     spec["camera_names"] = tfds.features.Sequence(tfds.features.Text())
     spec["start"] = tfds.features.Scalar(np.int64)
     spec["fps"] = tfds.features.Scalar(np.float32)
@@ -79,9 +94,12 @@ def encode(record: Record) -> dict[str, Any]:
         arrays |= {f"body_{name}": getattr(labels.body, name) for name in _BODY}
     if observations.images is not None:
         arrays |= {f"images_{name}": getattr(observations.images, name) for name in _IMAGES}
-    identity = dataclasses.asdict(record.identity)
-    identity["camera_names"] = list(record.identity.camera_names)
-    return {name: np.asarray(array, np.float32) for name, array in arrays.items()} | identity
+    rest: dict[str, Any] = dataclasses.asdict(record.identity)
+    rest["camera_names"] = list(record.identity.camera_names)
+    if observations.pictures is not None:
+        arrays["pictures_square"] = observations.pictures.square
+        rest["pictures_pixels"] = list(observations.pictures.pixels.reshape(-1))
+    return {name: np.asarray(array, np.float32) for name, array in arrays.items()} | rest
 
 
 def decode(example: Mapping[str, Any]) -> Record:
@@ -93,7 +111,15 @@ def decode(example: Mapping[str, Any]) -> Record:
     images = None
     if "images_features" in example:
         images = Images(**{name: example[f"images_{name}"] for name in _IMAGES})
-    observations = Observations(example["keypoints"], example["confidence"], cameras, images)
+    pictures = None
+    if "pictures_square" in example:
+        square = example["pictures_square"]
+        pixels = np.empty(square.shape[0] * square.shape[1], object)
+        pixels[:] = list(example["pictures_pixels"])
+        pictures = Pictures(square, pixels.reshape(square.shape[:2]))
+    observations = Observations(
+        example["keypoints"], example["confidence"], cameras, images, pictures
+    )
     body = None
     if "body_rotations" in example:
         body = BodyLabels(**{name: example[f"body_{name}"] for name in _BODY})

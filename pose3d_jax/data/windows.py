@@ -177,6 +177,7 @@ def _between(
             confidence=mixed(confidence[..., None], confidence)[..., 0],
             cameras=cameras,
             images=jax.tree.map(lambda x: x[nearer], observations.images),
+            pictures=jax.tree.map(lambda x: x[nearer], observations.pictures),
         ),
         Labels(
             joints=mixed(labels.joints, labels.joints_valid),

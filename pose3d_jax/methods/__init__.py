@@ -13,6 +13,7 @@ from pose3d_jax.methods.chen import Chen
 from pose3d_jax.methods.distilled import DeepNRSfM, Distilled
 from pose3d_jax.methods.dynamics import HMMR
 from pose3d_jax.methods.fused import Fused
+from pose3d_jax.methods.image import ImageTo3D
 from pose3d_jax.methods.multimodal import Multimodal
 from pose3d_jax.methods.multiview import MultiView
 from pose3d_jax.methods.nrsfm import C3DPO
@@ -32,6 +33,7 @@ METHODS: dict[str, type] = {
     "deep_nrsfm": DeepNRSfM,
     "distilled": Distilled,
     "dynamics": HMMR,
+    "image": ImageTo3D,
     "kudo": Kudo,
     "multimodal": Multimodal,
     "repnet": RepNet,

@@ -116,6 +116,14 @@ def needs_images_of(method: Method) -> bool:
     return getattr(method, "needs_images", False)
 
 
+def picture_cells_of(method: Method) -> int:
+    """Pixels, to a side, of the pictures that a method looks at; 0 for one that does not.
+
+    Its attribute `picture_cells`. It predicts each frame by itself.
+    """
+    return getattr(method, "picture_cells", 0)
+
+
 def covers(prefix: str, path: str) -> bool:
     """Whether `path` is `prefix` or lies below it; paths are names joined by `/`, "" is the top."""
     return not prefix or path == prefix or path.startswith(prefix + "/")

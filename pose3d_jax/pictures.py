@@ -1,0 +1,101 @@
+"""What becomes of pictures in training: another light, other colours, mirror images."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from pose3d_jax.schema import Clip
+from pose3d_jax.skeleton import Skeleton
+
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """How far each picture may be changed. Numbers are how far a factor may be from 1; 0 is off."""
+
+    brightness: float = 0.0
+    contrast: float = 0.0  # about the picture's mean grey
+    saturation: float = 0.0
+    mirror: bool = False  # every second picture; its 3D then counts as not labelled
+
+
+def changed(settings: Change, skeleton: Skeleton, clip: Clip, key: Key[Array, ""]) -> Clip:
+    """Clips `[B, T, ...]` with their pictures changed, each by its own draw.
+
+    `skeleton`: of the keypoints, whose left and right a mirror exchanges.
+    """
+    pictures = clip.observations.pictures
+    assert pictures is not None  # see `streams.examples`
+    colour, mirror = jax.random.split(key)
+    pixels = recoloured(settings, pictures.pixels, colour)
+    clip = dataclasses.replace(
+        clip,
+        observations=dataclasses.replace(
+            clip.observations, pictures=dataclasses.replace(pictures, pixels=pixels)
+        ),
+    )
+    if not settings.mirror:
+        return clip
+    each = jax.random.bernoulli(mirror, shape=clip.recording.shape)
+
+    def pick(a: Array, b: Array) -> Array:
+        return jnp.where(each.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(pick, mirrored(skeleton, clip), clip)
+
+
+def recoloured(
+    settings: Change, pixels: Float[Array, "batch *views height width 3"], key: Key[Array, ""]
+) -> Float[Array, "batch *views height width 3"]:
+    """Pictures, RGB of 0 to 255, in another light.
+
+    Brightness, contrast and saturation are multiplied in this order, each by a factor of its own
+    clip's; what leaves 0 to 255 is cut.
+    """
+    keys = jax.random.split(key, 3)
+    over = tuple(range(pixels.ndim - 3, pixels.ndim - 1))  # height and width
+
+    def factor(key: Key[Array, ""], most: float) -> Array:
+        drawn = jax.random.uniform(key, pixels.shape[:1], minval=1 - most, maxval=1 + most)
+        return drawn.reshape(-1, *[1] * (pixels.ndim - 1))
+
+    def grey(x: Array) -> Array:
+        return jnp.sum(x * _GREY.reshape(*[1] * (x.ndim - 1), 3), axis=-1, keepdims=True)
+
+    x = pixels.astype(jnp.float32)
+    if settings.brightness:
+        x = x * factor(keys[0], settings.brightness)
+    if settings.contrast:
+        mean = jnp.mean(grey(x), axis=over, keepdims=True)
+        x = mean + (x - mean) * factor(keys[1], settings.contrast)
+    if settings.saturation:
+        own = grey(x)
+        x = own + (x - own) * factor(keys[2], settings.saturation)
+    return jnp.clip(x, 0.0, 255.0)
+
+
+def mirrored(skeleton: Skeleton, clip: Clip) -> Clip:
+    """The clip's pictures and keypoints in a mirror; nothing in 3D is labelled any more."""
+    observations = clip.observations
+    pictures = observations.pictures
+    assert pictures is not None
+    order = np.array(skeleton.mirrored)
+    points, seen = observations.keypoints[..., order, :], observations.confidence[..., order]
+    across = 2 * pictures.square[..., None, 0] - points[..., 0]
+    points = points.at[..., 0].set(jnp.where(seen > 0, across, 0.0))
+    return dataclasses.replace(
+        clip,
+        observations=dataclasses.replace(
+            observations,
+            keypoints=points,
+            confidence=seen,
+            pictures=dataclasses.replace(pictures, pixels=pictures.pixels[..., ::-1, :]),
+        ),
+        labels=dataclasses.replace(
+            clip.labels, joints_valid=jnp.zeros_like(clip.labels.joints_valid)
+        ),
+    )
