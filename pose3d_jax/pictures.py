@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Real
 
 from pose3d_jax.schema import Clip
 from pose3d_jax.skeleton import Skeleton
@@ -49,7 +49,7 @@ def changed(settings: Change, skeleton: Skeleton, clip: Clip, key: Key[Array, ""
 
 
 def recoloured(
-    settings: Change, pixels: Float[Array, "batch *views height width 3"], key: Key[Array, ""]
+    settings: Change, pixels: Real[Array, "batch *views height width 3"], key: Key[Array, ""]
 ) -> Float[Array, "batch *views height width 3"]:
     """Pictures, RGB of 0 to 255, in another light.
 

@@ -93,7 +93,7 @@ for name, place in {
 
 
 def person(path: Path) -> Path:
-    """A body of a person's measure, six vertices about each joint, with `regressor_body25`."""
+    """A body of a person's measure, six vertices about each joint, with its regressors."""
     rng = np.random.default_rng(0)
     corners = 0.04 * np.concatenate([np.eye(3), -np.eye(3)])
     vertices = (REST[:, None] + corners).reshape(-1, 3)
@@ -114,7 +114,13 @@ def person(path: Path) -> Path:
             side = name.partition("_")[0]
             near = f"{side}_foot" if "toe" in name or "heel" in name else "head_base"
             regressor[number, 6 * SMPL.joints.index(near) + number % 6] = 1.0
+    near = {
+        "pelvis": "pelvis", "spine": "spine2", "thorax": "spine3", "neck": "neck_base",
+        "head": "head_base", "head_top": "head_base", "nose": "head_base",
+    }  # fmt: skip
+    own = [near.get(name, name) for name in skeleton.get("h36m17").joints]
     arrays = {
+        "regressor_h36m17": np.stack([middle[SMPL.joints.index(name)] for name in own]),
         "v_template": vertices,
         "shapedirs": 0.03 * rng.normal(size=(24, 3, 10)).repeat(6, axis=0),
         "posedirs": np.zeros((len(vertices), 3, 207)),

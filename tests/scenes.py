@@ -1,15 +1,17 @@
 """Small exact scenes: people in front of a ring of cameras, as batches and as records."""
 
+import io
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from pose3d_jax import cameras as cam
 from pose3d_jax import skeleton
 from pose3d_jax.cameras import Camera
-from pose3d_jax.schema import Clip, Identity, Images, Labels, Observations, Record
+from pose3d_jax.schema import Clip, Identity, Images, Labels, Observations, Pictures, Record
 
 H36M = skeleton.get("h36m17")
 
@@ -111,3 +113,30 @@ def pictured(made: Record, features: int = 7) -> Record:
     images = Images(rng.uniform(0, 1, (*lead, features)).astype(np.float32), f32(square))
     host = jax.tree.map(np.asarray, images)
     return Record(clip.replace(observations=observations.replace(images=host)), identity)
+
+
+def photographed(made: Record, cells: int = 64) -> Record:
+    """The record with pictures of squares about the points: black, every joint a dot of its hue."""
+    clip, identity = made
+    points = np.asarray(clip.observations.keypoints, float)
+    low, high = points.min(axis=2), points.max(axis=2)
+    side = 1.2 * (high - low).max(axis=-1, keepdims=True)
+    square = np.concatenate([(low + high) / 2, side], axis=-1)
+    row, column = np.mgrid[:cells, :cells]
+    encoded = np.empty(points.shape[:2], object)
+    for at in np.ndindex(encoded.shape):
+        image = np.zeros((cells, cells, 3), np.uint8)
+        places = (points[at] - square[at][:2]) / square[at][2] * cells + (cells - 1) / 2
+        for number, (x, y) in enumerate(places):
+            hue = np.array([80 + 10 * number, 255 - 10 * number, 40 + 60 * (number % 4)])
+            image[np.hypot(column - x, row - y) < 1.5] = hue
+        encoded[at] = png(image)
+    pictures = Pictures(square.astype(np.float32), encoded)
+    return Record(clip.replace(observations=clip.observations.replace(pictures=pictures)), identity)
+
+
+def png(image: np.ndarray) -> bytes:
+    """An image's file."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()

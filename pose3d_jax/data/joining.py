@@ -74,8 +74,8 @@ def check_alike(found: Iterable[Record]) -> None:
         if body is not None:
             kind = f"bodies of {body.rotations.shape[1]} parts, {body.shape.shape[1]} components"
         count = "no" if images is None else images.features.shape[2]
-        shown = "no" if clip.observations.pictures is None else "with"
-        kinds.setdefault(f"{kind}, {count} features of images, {shown} pictures", identity.dataset)
+        shown = "" if clip.observations.pictures is None else ", pictures"
+        kinds.setdefault(f"{kind}, {count} features of images{shown}", identity.dataset)
     if len(kinds) > 1:
         which = ", ".join(f"{name} has {kind}" for kind, name in kinds.items())
         raise DataError(f"{which}; such sets cannot be joined, correct data.path")

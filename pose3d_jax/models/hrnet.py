@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from pose3d_jax import sources, tensors
-from pose3d_jax.models.layers import BatchNorm, conv
+from pose3d_jax.models.layers import BatchNorm, Conv
 
 STRIDE = 4  # pixels of the image to one of a heatmap
 COARSEST = 32  # pixels to a cell of the coarsest resolution: sides are multiples of it
@@ -44,7 +44,7 @@ class Size:
 SIZES = {
     "w32": Size(32),
     "w48": Size(48),
-    "tiny": Size(16, stem=32, first=1, modules=(1, 1, 1), units=1),
+    "tiny": Size(16, stem=16, first=1, modules=(1, 1, 1), units=1),
 }
 
 
@@ -67,7 +67,7 @@ class _How:
         relu: bool = True,
     ) -> Float[Array, "batch h w out"]:
         """A convolution and its normalisation, inside of a module."""
-        x = conv(width, size, stride, names[0], self.dtype)(x)
+        x = Conv(width, size, stride, dtype=self.dtype, name=names[0])(x)
         mask = jnp.broadcast_to(self.there[:, None, None], x.shape[:3])
         x = BatchNorm(name=names[1])(x, mask, self.update)
         return nn.relu(x) if relu else x
@@ -198,7 +198,10 @@ class HRNet(nn.Module):
                 )
         x = branches[0]
         if self.joints:
-            x = conv(self.joints, 1, 1, "final_layer", self.dtype, bias=True, start=_HEATMAPS)(x)
+            head = Conv(
+                self.joints, 1, bias=True, dtype=self.dtype, start=_HEATMAPS, name="final_layer"
+            )
+            x = head(x)
         return x
 
     def _more(self, branches: tuple[Array, ...], number: int, how: _How) -> tuple[Array, ...]:
