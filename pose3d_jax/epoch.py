@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jaxtyping import Array, Int, Key
 
+from pose3d_jax.cameras import Leaf
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Method
 from pose3d_jax.models.layers import BATCH_AXIS
@@ -43,7 +44,7 @@ def train_epoch(
     devices: int,
     state: TrainState,
     streams: Mapping[str, Stream],
-    pixels: Mapping[str, Array] | None = None,
+    pixels: Mapping[str, Leaf] | None = None,
 ) -> tuple[TrainState, dict[str, Term]]:
     """`steps` steps as one scan. Batches are a function of the state's key and step alone.
 
@@ -98,16 +99,15 @@ def compile_epoch(
     The state has a leading device axis, and is donated; the others have none.
     """
 
-    def run(state: TrainState, rest: tuple[Mapping[str, Stream], Mapping[str, Array]]):
+    def run(state: TrainState, rest: tuple[Mapping[str, Stream], Mapping[str, Leaf]]):
         return train_epoch(method, phase, batch_sizes, steps, devices, state, *rest)
 
     compiled = parallel(run, devices)
 
     def call(
-        state: TrainState, streams: Mapping[str, Stream], pixels: Mapping[str, Array] | None = None
-    ) -> tuple[TrainState, dict[str, Term]]:
-        made: tuple[TrainState, dict[str, Term]] = compiled(state, (streams, pixels or {}))
-        return made
+        state: TrainState, streams: Mapping[str, Stream], pixels: Mapping[str, Leaf] | None = None
+    ) -> Any:
+        return compiled(state, (streams, pixels or {}))
 
     return call
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from pose3d_jax import cameras as cam
@@ -35,7 +36,7 @@ _POINTS = ("expected", "flattened")
 _TERMS = ("heatmap", "encoder", "root", "decoder", "bones")
 
 
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Seen:
     """What is made of pictures, row by row; a row is a view of a clip's frame."""
 

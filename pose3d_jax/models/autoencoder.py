@@ -39,7 +39,7 @@ class Decoder(nn.Module):
         """Points of joints; rows of `there` 0 have no part in the batch's statistics."""
         rows = len(joints)
 
-        def layer(x: Float[Array, "rows features"]) -> Float[Array, "rows features"]:
+        def layer(x: Array) -> Array:
             x = Dense(self.width, dtype=self.dtype, kernel_init=HE)(x)
             x = nn.relu(BatchNorm()(x, there, update_statistics))
             return Dropout(self.dropout)(x, deterministic=not dropout)

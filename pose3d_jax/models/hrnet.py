@@ -37,7 +37,7 @@ class Size:
     width: int  # of the finest resolution
     stem: int = 64
     first: int = 4  # units of the first stage
-    modules: tuple[int, int, int] = (1, 4, 3)  # exchanges of the stages with 2, 3, 4 resolutions
+    modules: tuple[int, ...] = (1, 4, 3)  # exchanges of the stages with 2, 3, 4 resolutions
     units: int = 4  # residual units at each resolution between two exchanges
 
 

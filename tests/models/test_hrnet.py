@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from jax.extend.core import jaxprs_in_params
+from jax import lax
 from numpy.testing import assert_allclose
 
-from pose3d_jax.models import hrnet
+from pose3d_jax.models import hrnet, layers
 from pose3d_jax.models.hrnet import SIZES, HRNet
 from pose3d_jax.sources import SourceError
 from tests.oracles import timm_hrnet
@@ -48,23 +49,19 @@ def shapes(size, joints=17, sides=(256, 192)):
     return network, jax.eval_shape(init, jax.random.key(0), images, there), images, there
 
 
-def multiply_adds(network, variables, images, there):
-    """Of its convolutions, as its compiled program has them."""
-    closed = jax.make_jaxpr(lambda *x: network.apply(*x, update_statistics=False))(
-        variables, images, there
-    )
+def multiply_adds(network, variables, *given):
+    """Of its convolutions."""
+    found = []
 
-    def count(jaxpr):
-        total = 0
-        for equation in jaxpr.eqns:
-            if equation.primitive.name == "conv_general_dilated":
-                height, width, inputs, _ = equation.invars[1].aval.shape
-                total += height * width * inputs * equation.outvars[0].aval.size
-            for inner in jaxprs_in_params(equation.params):
-                total += count(inner)
-        return total
+    def count(call, arguments, settings, context):
+        made = call(*arguments, **settings)
+        if isinstance(context.module, layers.Conv):
+            found.append(context.module.size**2 * arguments[0].shape[-1] * made.size)
+        return made
 
-    return count(closed.jaxpr)
+    with nn.intercept_methods(count):
+        jax.eval_shape(lambda *x: network.apply(*x, update_statistics=False), variables, *given)
+    return sum(found)
 
 
 @pytest.mark.parametrize(("size", "parameters", "work"), [("w32", 28.5, 7.1), ("w48", 63.6, 14.6)])
@@ -128,3 +125,15 @@ def test_a_head_for_other_joints_is_refused_unless_none_is_wanted():
     assert "final_layer" in hrnet.convert(given, HRNet(17), "weights.pth")["params"]
     with pytest.raises(SourceError, match=r"final_layer.*: has shape \[17"):
         hrnet.convert(given, HRNet(16), "weights.pth")
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
+def test_a_convolution_as_a_product_is_that_of_jax(size, stride):
+    rng = np.random.default_rng(size)
+    x = jnp.asarray(rng.normal(size=(2, 12, 16, 5)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(size, size, 5, 4)), jnp.float32)
+    found = layers._neighbourhoods(x, kernel, stride)
+    wanted = lax.conv(x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1), (stride,) * 2, "SAME")
+    if stride == 1 or size == 1:
+        assert_allclose(found, wanted.transpose(0, 2, 3, 1), atol=1e-4)
+    assert_allclose(found, layers._convolved(x, kernel, stride), atol=1e-4)

@@ -1,0 +1,216 @@
+"""From pictures to 3D: what is made of what, what is compared, what is refused, and a run."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from configs import rendered_cmu
+from data_prep import writer
+from pose3d_jax import cameras as cam
+from pose3d_jax import evaluate, train
+from pose3d_jax.config import ConfigError
+from pose3d_jax.data import images, poses
+from pose3d_jax.methods.base import EVALUATION, Info, MethodError
+from pose3d_jax.methods.image import ImageTo3D
+from pose3d_jax.models import hrnet
+from pose3d_jax.schema import with_pixels
+from tests import scenes
+
+INFO = Info(scenes.H36M, scenes.H36M)
+CELLS = 64
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _toy():
+    """A network of two resolutions, which is compiled quickly."""
+    with pytest.MonkeyPatch.context() as patch:
+        small = hrnet.Size(8, stem=8, first=1, modules=(1,), units=1)
+        patch.setitem(hrnet.SIZES, "toy", small)
+        yield
+
+
+def method(**settings):
+    return ImageTo3D(INFO, network="toy", cells=CELLS, width=16, dropout=0.0, **settings)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Twelve pictures to train, four for the others, each a clip of one frame and view."""
+    path = tmp_path_factory.mktemp("pictures") / "data"
+    counts = {"train": 12, "validation": 4, "test": 4}
+    made = {
+        split: [
+            scenes.photographed(
+                scenes.record(f"{split}{n}", split=split, frames=1, views=1, seed=7 * n), CELLS
+            )
+            for n in range(count)
+        ]
+        for split, count in counts.items()
+    }
+    writer.write(path, "scene", made, description="small")
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(folder):
+    data = poses.load([folder], "train")
+    found = data.poses.take(jnp.arange(4))
+    pixels = images.pixels(data.pictures, np.arange(4)[:, None], CELLS)
+    return found.replace(observations=with_pixels(found.observations, pixels))
+
+
+@pytest.fixture(scope="module")
+def variables(clip):
+    return jax.jit(method().init)(jax.random.key(0), {"main": clip})
+
+
+@pytest.fixture(scope="module")
+def seen(clip, variables):
+    see = jax.jit(lambda v, o: method().see(v, o, jax.random.key(0), EVALUATION)[0])
+    return see(variables, clip.observations)
+
+
+@pytest.fixture(scope="module")
+def terms():
+    """Terms of all kinds, under the axis that a step has; compiled once for each method."""
+
+    def found(variables, clip, **settings):
+        tested = method(**settings)
+
+        def run(variables, clip):
+            return tested.terms(
+                variables, {"main": clip}, jax.random.key(0), jnp.int32(0),
+                group=tested.groups[0], mode=EVALUATION,
+            )[0]  # fmt: skip
+
+        return jax.jit(run)(variables, clip)
+
+    return found
+
+
+def test_the_root_is_seen_where_its_heatmap_has_it(clip, seen):
+    """Through the square, the lens and the ray, and back."""
+    root = scenes.H36M.root
+    cameras = jax.tree.map(lambda x: x[:, 0, 0], clip.observations.cameras)
+    shown = jax.jit(jax.vmap(lambda camera, x: cam.to_pixels(camera, cam.perspective(x))))
+    back = shown(cameras, seen.joints[:, root])
+    square = np.asarray(clip.observations.pictures.square)[:, 0, 0]
+    wanted = square[:, :2] + np.asarray(seen.points)[:, root] * square[:, 2:] / 2
+    assert_allclose(back, wanted, atol=0.05)
+
+
+def test_a_picture_that_is_not_there_says_nothing(clip, variables, terms):
+    """It and its labels count for nothing, whatever they are."""
+    observations = clip.observations
+    square = observations.pictures.square.at[1].set(0.0)
+    pictures = observations.pictures.replace(square=square)
+    lacking = clip.replace(observations=observations.replace(pictures=pictures))
+    keep = jnp.array([0, 2, 3])
+    some = jax.tree.map(lambda x: x[keep], clip)
+    found, wanted = terms(variables, lacking), terms(variables, some)
+    for name in wanted:
+        assert_allclose(found[name], wanted[name], rtol=1e-4, err_msg=name)
+
+
+def test_points_outside_of_the_square_and_missing_ones_count_for_nothing(clip, variables, terms):
+    observations = clip.observations
+    moved = observations.keypoints.at[0, 0, 0, 3].add(5000.0)
+    outside = clip.replace(observations=observations.replace(keypoints=moved))
+    gone = observations.confidence.at[0, 0, 0, 3].set(0.0)
+    missing = clip.replace(observations=observations.replace(confidence=gone))
+    a, b = terms(variables, outside), terms(variables, missing)
+    for name in ("heatmap", "decoder"):
+        assert a[name][1] == 4 * 17 - 1
+        assert_allclose(a[name], b[name], rtol=1e-6)
+
+
+def zero_decoder(variables):
+    own = jax.tree.map(jnp.zeros_like, variables["params"]["decoder"])
+    return {**variables, "params": {**variables["params"], "decoder": own}}
+
+
+def test_the_reports_cycle_is_best_with_a_decoder_of_zeros(clip, variables, terms):
+    """With the skip its target is what it is given; ours, where the joints are, is not."""
+    nothing = zero_decoder(variables)
+    total, count = terms(nothing, clip, cycle="report")["decoder"]
+    assert count == 4 * 17
+    assert total == 0
+    truth, _ = terms(nothing, clip)["decoder"]
+    assert truth > 1
+    without, _ = terms(nothing, clip, cycle="report", skip=False)["decoder"]
+    assert without > 0
+
+
+def test_the_encoder_is_compared_about_the_root(clip, seen, variables, terms):
+    found = terms(variables, clip)
+    labels = np.asarray(clip.labels.joints)[:, 0]
+    cameras = clip.observations.cameras
+    rotation = np.asarray(cameras.rotation)[:, 0, 0]
+    about = np.einsum("bij,bnj->bni", rotation, labels - labels[:, :1])
+    joints = np.asarray(seen.joints)
+    off = ((joints - joints[:, :1] - about) ** 2).sum(axis=-1)[:, 1:]
+    assert_allclose(found["encoder"][0] / found["encoder"][1], off.mean(), rtol=1e-4)
+    places = np.einsum("bij,bj->bi", rotation, labels[:, 0]) + cameras.translation[:, 0, 0]
+    away = np.linalg.norm(joints[:, 0] - places, axis=-1)
+    assert_allclose(found["root"][0] / found["root"][1], away.mean(), rtol=1e-4)
+
+
+def test_bones_are_as_unlike_as_their_lengths(clip, seen, variables, terms):
+    joints, names = np.asarray(seen.joints), scenes.H36M.joints
+    pairs = [("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist")]
+    chains = [(f"{{}}_{a}", f"{{}}_{b}") for a, b in pairs]
+    chains += [("pelvis", "{}_hip"), ("thorax", "{}_shoulder")]
+
+    def length(a, b, side):
+        a, b = (names.index(x.format(side)) for x in (a, b))
+        return np.linalg.norm(joints[:, a] - joints[:, b], axis=-1)
+
+    off = [(length(a, b, "left") - length(a, b, "right")) ** 2 for a, b in chains]
+    total, count = terms(variables, clip)["bones"]
+    assert_allclose(total / count, np.mean(off), rtol=1e-3)
+
+
+def test_settings_that_do_not_fit_are_refused():
+    for wrong in ({"network": "w33"}, {"target": "x"}, {"points": "x"}, {"cycle": "x"}):
+        with pytest.raises(MethodError, match="there are"):
+            dataclasses.replace(method(), **wrong)
+    with pytest.raises(MethodError, match="multiple of 32"):
+        dataclasses.replace(method(), cells=100)
+
+
+def config(folder, argument="tiny"):
+    made = rendered_cmu.get_config(argument)
+    made.data.path = str(folder)
+    made.method.update(width=8, network="toy")
+    return made
+
+
+def test_both_phases_run_and_what_they_learn_is_restored(folder, tmp_path):
+    found = train.run(config(folder), tmp_path / "run")
+    assert np.isfinite(found["splits"]["test"]["rows"]["image"]["p1"]["frames"])
+    restored = evaluate.restore(tmp_path / "run")
+    again = evaluate.predict(restored, restored.splits["test"])
+    assert again.joints.shape == (4, 1, 17, 3)
+
+
+def test_data_without_pictures_and_what_changes_keypoints_are_refused(folder, tmp_path):
+    plain = tmp_path / "plain"
+    made = {
+        split: [scenes.record(split, split=split, views=1)]
+        for split in ("train", "validation", "test")
+    }
+    writer.write(plain, "scene", made, description="small")
+    with pytest.raises(ConfigError, match=r"streams.main: the method looks at pictures"):
+        train.run(config(plain), tmp_path / "a")
+    wrong = config(folder)
+    wrong.phases[0]["augmentation"] = {"turn": 180.0}
+    with pytest.raises(ConfigError, match="which stay as they are"):
+        train.run(wrong, tmp_path / "b")
+    wrong = config(folder)
+    wrong.evaluation.flip = True
+    with pytest.raises(ConfigError, match="mirror images"):
+        train.run(wrong, tmp_path / "c")
