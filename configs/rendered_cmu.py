@@ -28,8 +28,8 @@ ROWS = {
     "both": (("encoder", "heatmap", "decoder", "bones"), False),
     "skip": (("encoder", "heatmap", "decoder", "bones"), True),
 }
-WEIGHTS = {"heatmap": 1.0, "encoder": 10.0, "decoder": 1.0, "bones": 10.0}
-ROOT = 0.1  # of the root's distance: where the person is, which the report does not ask
+WEIGHTS = {"heatmap": 1.0, "encoder": 1.0, "decoder": 0.1, "bones": 1.0}
+ROOT = 0.05  # of the root's distance: where the person is, which the report does not ask
 COLOURS = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3}
 
 
@@ -53,7 +53,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "network": "tiny" if small else "w32",
             "cells": 64 if tiny else 128 if small else 256,
             "skip": skip,
-            "width": 32 if tiny else 1024,
+            "width": 32 if tiny else 256 if small else 1024,
             "dropout": 0.0,
         }
     )
