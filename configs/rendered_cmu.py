@@ -10,7 +10,7 @@ images; then all of it together. The default is HRNet-W32 at 256 x 256, which wa
 Arguments, behind a colon and apart by commas: `small` (the smallest HRNet at 128 x 128, for a
 processor), `frozen` (in the second phase the heatmaps' network rests), `loss=` one of the rows of
 the report's ablation (`encoder`, `3d`, `decoder`, `bones`, `both`, `skip`; the last is the
-default), `report` (its heatmaps and decoder as printed), `tiny` (a few steps, for tests).
+default), `variant=report` (its heatmaps and decoder as printed), `tiny` (a few steps, for tests).
 """
 
 from ml_collections import ConfigDict
@@ -39,9 +39,10 @@ def get_config(argument: str = "") -> ConfigDict:
         small=False,
         frozen=False,
         loss=("skip", "encoder", "3d", "decoder", "bones", "both"),
-        report=False,
+        variant=("tuned", "report"),
         tiny=False,
     )
+    report = given.variant == "report"
     tiny, small = given.tiny, given.small or given.tiny
     terms, skip = ROWS[given.loss]
     config = cmu_mv.get_config("tiny" if tiny else "")
@@ -57,12 +58,12 @@ def get_config(argument: str = "") -> ConfigDict:
             "dropout": 0.0,
         }
     )
-    if given.report:
+    if report:
         config.method.update(target="report", temperature=100.0, cycle="report", dropout=0.5)
     config.streams.main.update({"batch_size": 4 if tiny else 32, "joints": "labels"})
     common = {
         "optimizer": {"name": "adam"},
-        "dropout": given.report,
+        "dropout": report,
         "statistics": "batch",
     }
 
@@ -82,7 +83,7 @@ def get_config(argument: str = "") -> ConfigDict:
         **length(EPOCHS[1] + (EPOCHS[0] if given.loss == "encoder" else 0)),
         "weights": {**weights, "heatmap": 0.0} if given.frozen else weights,
         "frozen": ("hrnet",) if given.frozen else (),
-        "learning_rate": 1e-3 if given.report else {"kind": "cosine", "start": 1e-3, "stop": 0.0},
+        "learning_rate": 1e-3 if report else {"kind": "cosine", "start": 1e-3, "stop": 0.0},
         "pictures": dict(COLOURS),
     }
     # Without heatmaps there is nothing to learn first.

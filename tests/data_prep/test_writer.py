@@ -93,7 +93,7 @@ def test_features_of_images_are_in_all_clips_or_in_none(tmp_path):
     assert found[0].clip.observations.images.features.shape == (5, 2, 7)
     bare = make_record(clip="bare")
     for one, other in ((record, bare), (bare, record), (record, scenes.pictured(bare, 8))):
-        with pytest.raises(SchemaError, match=r"images \(features\) are .*; write two datasets"):
+        with pytest.raises(SchemaError, match=r"images \(features\) and .*; write two datasets"):
             write(tmp_path / "mixed", one, other)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
