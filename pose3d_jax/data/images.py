@@ -1,6 +1,7 @@
 """Pictures as networks take them: decoded while the device works, in the order of its draws."""
 
 import io
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -13,7 +14,7 @@ from PIL import Image
 
 from pose3d_jax.data.integrity import DataError
 
-_THREADS = 16  # Pillow decodes outside of Python's lock
+_THREADS = min(16, 2 * (os.cpu_count() or 1))  # Pillow decodes outside of Python's lock
 # What damaged files make Pillow raise.
 DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -105,7 +106,8 @@ class Feed:
         """
         per_pass = len(frame_of) // batch * batch
         source = _Examples(encoded, frame_of, order, per_pass, stop * batch, cells)
-        options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=ahead * batch)
+        buffer = ahead * batch
+        options = grain.ReadOptions(num_threads=min(_THREADS, buffer), prefetch_buffer_size=buffer)
         examples = grain.MapDataset.source(source)[first * batch :]
         self._batches = iter(examples.to_iter_dataset(options).batch(batch))
 
