@@ -33,7 +33,7 @@ from pose3d_jax.schema import Clip, Observations, Pictures, Prediction
 STREAMS = ("main", "annotated")
 _TARGETS = ("gaussian", "report")
 _POINTS = ("expected", "flattened")
-_TERMS = ("heatmap", "encoder", "root", "decoder", "bones")
+_TERMS = ("heatmap", "encoder", "decoder", "bones", "root", "points")
 
 
 @struct.dataclass
@@ -58,8 +58,9 @@ class ImageTo3D:
 
     Terms, in the report's notation: `heatmap` (L2D, equation 1: squares, summed over the cells),
     `encoder` (Lenc, equation 6: squares of joints about the root, metres), `decoder` (Ldec,
-    equation 7: squares of points on the square), `bones` (LboneSym, equation 8). `root`: distance
-    of the root, metres, which the report has not, since it knows no camera.
+    equation 7: squares of points on the square), `bones` (LboneSym, equation 8). Ours: `root`,
+    distance of the root, metres (the report knows no camera), and `points`, distance on the square
+    of what the soft-argmax finds (as Sun et al., "Integral Human Pose Regression", ECCV 2018).
 
     `decoder` compares with where the joints are (`cycle="truth"`), or as the report prints it with
     where the heatmaps have them (`cycle="report"`): with the skip, a decoder of zeros then is best.
@@ -255,6 +256,7 @@ class ImageTo3D:
             ),
             "decoder": losses.weighted_term(back, shown),
             "bones": self._bones(seen.joints, seen.there),
+            "points": losses.weighted_term(losses.distance(seen.points, points), shown),
         }
         diagnostics = {
             "mpjpe": losses.weighted_term(losses.distance(about, aimed), pose_valid),

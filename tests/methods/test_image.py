@@ -214,3 +214,13 @@ def test_data_without_pictures_and_what_changes_keypoints_are_refused(folder, tm
     wrong.evaluation.flip = True
     with pytest.raises(ConfigError, match="mirror images"):
         train.run(wrong, tmp_path / "c")
+
+
+def test_points_are_compared_on_the_square(clip, seen, variables, terms):
+    """Half sides: a point at the edge is 1 from the middle."""
+    square = np.asarray(clip.observations.pictures.square)[:, 0, 0]
+    keypoints = np.asarray(clip.observations.keypoints)[:, 0, 0]
+    places = 2 * (keypoints - square[:, None, :2]) / square[:, None, 2:]
+    away = np.linalg.norm(np.asarray(seen.points) - places, axis=-1)
+    total, count = terms(variables, clip)["points"]
+    assert_allclose(total / count, away.mean(), rtol=1e-4)
