@@ -16,6 +16,7 @@ Ends with one line of JSON; `loader_over_step` is above 1 where the loader is th
 import argparse
 import functools
 import json
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -34,7 +35,6 @@ from pose3d_jax.data import images
 from pose3d_jax.epoch import compile_epoch, pass_order, replicate, stream_key
 from pose3d_jax.errors import UserError
 from pose3d_jax.methods.base import Info, picture_cells_of
-from pose3d_jax.models.layers import Conv
 from pose3d_jax.phases import phases_of
 
 THREE_PASSES, OPERATIONS = 3, 2  # forward, and backward to inputs and weights; a multiply-add
@@ -96,8 +96,9 @@ class Trained:
 
         def count(call: Any, arguments: Any, settings: Any, context: Any) -> Any:
             made = call(*arguments, **settings)
-            if isinstance(context.module, Conv):
-                found.append(context.module.size**2 * arguments[0].shape[-1] * made.size)
+            if isinstance(context.module, nn.Conv):
+                patch = math.prod(context.module.kernel_size) * arguments[0].shape[-1]
+                found.append(patch * made.size)
             return made
 
         network = self.method._nets[0]
@@ -178,12 +179,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.images")
     parser.add_argument("--data", default="data/rendered_cmu_v1", help="with pictures, prepared")
     parser.add_argument("--variant", default="small", help="arguments of configs/rendered_cmu.py")
-    parser.add_argument("--steps", type=int, default=20, help="in a compiled call")
+    parser.add_argument("--steps", type=int, default=1, help="in a compiled call")
     parser.add_argument("--peak", type=float, default=0.0, help="of the accelerator, TFLOP/s")
     parser.add_argument("--quick", action="store_true", help="a few pictures of a small network")
     args = parser.parse_args()
     if args.quick:
-        args.variant, args.steps = "tiny", 2
+        args.variant = "tiny"
     try:
         found = measure(args)
     except UserError as error:

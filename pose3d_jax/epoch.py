@@ -21,7 +21,7 @@ from pose3d_jax.methods.base import Method
 from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.schema import Clip, with_pixels
 from pose3d_jax.state import DRAW, Phase, TrainState, updates_per_step
-from pose3d_jax.step import add_up, own_device, train_step
+from pose3d_jax.step import add_up, own_device, repeat, train_step
 
 
 @runtime_checkable
@@ -87,7 +87,7 @@ def train_epoch(
             first += group.updates
         return train_step(method, phase, state, batches)
 
-    state, per_step_metrics = jax.lax.scan(one_step, state, (indices, shown))
+    state, per_step_metrics = repeat(one_step, state, (indices, shown))
     return state, add_up(per_step_metrics)
 
 

@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from pose3d_jax import sources, tensors
-from pose3d_jax.models.layers import BatchNorm, Conv
+from pose3d_jax.models.layers import BatchNorm, conv
 
 STRIDE = 4  # pixels of the image to one of a heatmap
 COARSEST = 32  # pixels to a cell of the coarsest resolution: sides are multiples of it
@@ -67,7 +67,7 @@ class _How:
         relu: bool = True,
     ) -> Float[Array, "batch h w out"]:
         """A convolution and its normalisation, inside of a module."""
-        x = Conv(width, size, stride, dtype=self.dtype, name=names[0])(x)
+        x = conv(width, size, stride, names[0], self.dtype)(x)
         mask = jnp.broadcast_to(self.there[:, None, None], x.shape[:3])
         x = BatchNorm(name=names[1])(x, mask, self.update)
         return nn.relu(x) if relu else x
@@ -198,9 +198,7 @@ class HRNet(nn.Module):
                 )
         x = branches[0]
         if self.joints:
-            head = Conv(
-                self.joints, 1, bias=True, dtype=self.dtype, start=_HEATMAPS, name="final_layer"
-            )
+            head = conv(self.joints, 1, 1, "final_layer", self.dtype, bias=True, start=_HEATMAPS)
             x = head(x)
         return x
 

@@ -29,75 +29,27 @@ def by_row(layer: nn.Dense, x: Float[Array, "*rows features"]) -> Float[Array, "
     return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], layer.features)
 
 
-class Conv(nn.Module):
-    """A convolution of images, padded alike on both sides; its parameters are those of flax's.
-
-    On a processor it is a product of each pixel's neighbourhood: there, inside of a loop as a
-    training step is, XLA's own convolutions run on one thread, by naive code (30 times as long).
-    """
-
-    width: int
-    size: int
-    stride: int = 1
-    bias: bool = False
-    dtype: Any = jnp.float32
-    start: nn.initializers.Initializer = HE
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch height width channels"]
-    ) -> Float[Array, "batch h w out"]:
-        """See the class."""
-        shape = (self.size, self.size, x.shape[-1], self.width)
-        kernel = self.param("kernel", self.start, shape).astype(self.dtype)
-        x = x.astype(self.dtype)
-        if self.size == 1:
-            found = _neighbourhoods(x, kernel, self.stride)
-        else:
-            found = jax.lax.platform_dependent(
-                x,
-                kernel,
-                cpu=functools.partial(_neighbourhoods, stride=self.stride),
-                default=functools.partial(_convolved, stride=self.stride),
-            )
-        if self.bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.width,)).astype(self.dtype)
-            found = found + bias.reshape(1, 1, 1, -1)
-        return found
-
-
-def _neighbourhoods(
-    x: Float[Array, "batch height width channels"],
-    kernel: Float[Array, "size size channels out"],
+def conv(
+    width: int,
+    size: int,
     stride: int,
-) -> Float[Array, "batch h w out"]:
-    size, batch, (height, width) = len(kernel), len(x), x.shape[1:3]
-    around = ((size - 1) // 2, size // 2)
-    padded = jnp.pad(x, ((0, 0), around, around, (0, 0)))
-    parts = [
-        padded[:, i : i + height : stride, j : j + width : stride]
-        for i in range(size)
-        for j in range(size)
-    ]
-    near = jnp.concatenate(parts, axis=-1)
-    flat = near.reshape(-1, near.shape[-1])
-    found = jnp.matmul(flat, kernel.reshape(flat.shape[-1], -1), precision=HIGHEST)
-    return found.reshape(batch, *near.shape[1:3], -1)
-
-
-def _convolved(
-    x: Float[Array, "batch height width channels"],
-    kernel: Float[Array, "size size channels out"],
-    stride: int,
-) -> Float[Array, "batch h w out"]:
-    size = len(kernel)
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
+    name: str,
+    dtype: Any,
+    *,
+    bias: bool = False,
+    start: nn.initializers.Initializer = HE,
+) -> nn.Conv:
+    """A convolution of images, padded alike on both sides, whatever their size."""
+    return nn.Conv(
+        width,
+        (size, size),
         (stride, stride),
         [((size - 1) // 2, size // 2)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        use_bias=bias,
+        dtype=dtype,
         precision=HIGHEST,
+        kernel_init=start,
+        name=name,
     )
 
 

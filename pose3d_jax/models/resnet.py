@@ -17,7 +17,7 @@ from flax.traverse_util import unflatten_dict
 from jaxtyping import Array, Float
 
 from pose3d_jax import sources
-from pose3d_jax.geometry import HIGHEST
+from pose3d_jax.models.layers import conv
 
 FEATURES = 2048
 UNITS = (3, 4, 6, 3)
@@ -57,12 +57,10 @@ class Unit(nn.Module):
         if x.shape[-1] == 4 * self.width:
             kept = x[:, :: self.stride, :: self.stride]
         else:
-            kept = _conv(4 * self.width, 1, self.stride, "shortcut", x.dtype, bias=True)(ready)
-        y = _conv(self.width, 1, 1, "conv1", x.dtype)(ready)
-        y = _conv(self.width, 3, self.stride, "conv2", x.dtype)(Norm(name="conv1_BatchNorm")(y))
-        y = _conv(4 * self.width, 1, 1, "conv3", x.dtype, bias=True)(
-            Norm(name="conv2_BatchNorm")(y)
-        )
+            kept = conv(4 * self.width, 1, self.stride, "shortcut", x.dtype, bias=True)(ready)
+        y = conv(self.width, 1, 1, "conv1", x.dtype)(ready)
+        y = conv(self.width, 3, self.stride, "conv2", x.dtype)(Norm(name="conv1_BatchNorm")(y))
+        y = conv(4 * self.width, 1, 1, "conv3", x.dtype, bias=True)(Norm(name="conv2_BatchNorm")(y))
         return kept + y
 
 
@@ -79,7 +77,7 @@ class ResNet50(nn.Module):
 
         `images`: RGB in [-1, 1], people as in a crop of 224 pixels.
         """
-        x = _conv(64, 7, 2, "conv1", self.dtype, bias=True)(images.astype(self.dtype))
+        x = conv(64, 7, 2, "conv1", self.dtype, bias=True)(images.astype(self.dtype))
         x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
         for group, units in enumerate(UNITS):
             for unit in range(units):
@@ -87,23 +85,6 @@ class ResNet50(nn.Module):
                 name = f"block{group + 1}_unit_{unit + 1}"
                 x = Unit(64 * 2**group, 2 if last else 1, name=name)(x)
         return jnp.mean(Norm(name="postnorm")(x).astype(jnp.float32), axis=(1, 2))
-
-
-def _conv(
-    width: int, size: int, stride: int, name: str, dtype: Any, *, bias: bool = False
-) -> nn.Conv:
-    """A convolution whose padding is the same on both sides, whatever the image's size."""
-    around = [((size - 1) // 2, size // 2)] * 2
-    return nn.Conv(
-        width,
-        (size, size),
-        (stride, stride),
-        around,
-        use_bias=bias,
-        dtype=dtype,
-        precision=HIGHEST,
-        name=name,
-    )
 
 
 def load(path: str | Path) -> dict[str, Any]:
