@@ -270,10 +270,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             split: poses_of([spec for spec in specs if spec["split"] in own], there, rest)
             for split, (_, own) in SPLITS.items()
         }
-        # Pictures of another body or of other dice are others.
-        digest = hashlib.sha256(f"{CELLS} {_QUALITY}".encode())
-        digest.update(args.body.read_bytes())
-        digest.update(args.positions.read_bytes())
+        # Pictures of another body, motion or program are others.
+        digest = hashlib.sha256()
+        for path in (args.body, args.positions, Path(scenes.__file__), Path(__file__)):
+            digest.update(path.read_bytes())
         studio = Studio(str(args.body), poses, folder / digest.hexdigest()[:12])
         studio.folder.mkdir(parents=True, exist_ok=True)
         proof = writer.write(

@@ -21,6 +21,7 @@ _PARTS = (
     *("shoes", "shoes", "skin", "top", "top", "skin", "top", "top", "sleeve", "sleeve"),
     *("skin", "skin", "skin", "skin"),
 )
+_HEAD = 15
 _INSIDE = 0.2  # metres that a joint may be behind the skin in front of it
 _SKINS = np.array([[0.95, 0.80, 0.70], [0.87, 0.67, 0.53], [0.70, 0.48, 0.34], [0.36, 0.23, 0.16]])
 _HAIRS = np.array([[0.08, 0.06, 0.05], [0.30, 0.18, 0.10], [0.75, 0.60, 0.35], [0.55, 0.55, 0.55]])
@@ -40,11 +41,11 @@ def mesh_of(body: bodies.Body) -> Mesh:
     faces, rest = np.asarray(body.faces), np.asarray(body.template).T
     joint = np.asarray(body.weights).argmax(axis=0)[faces[:, 0]]
     middle = rest[faces].mean(axis=1)
-    head = np.asarray(body.joint_template)[15]
-    # Above and behind the joint that turns the head.
-    above = middle[:, 1] - head[1] - 0.05 - 0.8 * np.maximum(middle[:, 2] - head[2] - 0.02, 0)
     parts = np.array(_PARTS)[joint]
-    parts[(joint == 15) & (above > 0.05)] = "hair"
+    head = joint == _HEAD
+    low, high = middle[head].min(axis=0), middle[head].max(axis=0)
+    share = (middle - low) / (high - low)  # of the head: up, and from its back to its nose
+    parts[head & ((share[:, 1] > 0.85) | ((share[:, 2] < 0.5) & (share[:, 1] > 0.3)))] = "hair"
     return Mesh(faces, rest, tuple(parts))
 
 
@@ -207,6 +208,8 @@ def _clothes(
     hair = _mixed(_HAIRS, rng)
     colours["hair"] = lambda p: np.broadcast_to(hair, p.shape)
     colours |= {part: _cloth(rng) for part in ("top", "trousers", "shoes")}
+    if rng.random() < 0.5:
+        colours["top"] = _printed(colours["top"], mesh, rng)
     parts = np.array([covers[part] for part in mesh.parts])[number]
     found = np.zeros((len(number), 3))
     for part, colour in colours.items():
@@ -237,6 +240,21 @@ def _cloth(rng: np.random.Generator) -> Any:
         else:
             mix = np.zeros(len(place), bool)
         return np.where(mix[:, None], second, first)
+
+    return colour
+
+
+def _printed(cloth: Any, mesh: Mesh, rng: np.random.Generator) -> Any:
+    """The cloth with a patch on the chest."""
+    top = mesh.rest[mesh.faces[np.array(mesh.parts) == "top"]].reshape(-1, 3)
+    low, high = top.min(axis=0), top.max(axis=0)
+    middle = low[1] + rng.uniform(0.5, 0.8) * (high[1] - low[1])
+    size, ink = rng.uniform(0.06, 0.16, 2), rng.uniform(0.03, 0.95, 3)
+
+    def colour(place: Float[np.ndarray, "hits 3"]) -> Float[np.ndarray, "hits 3"]:
+        near = (place[:, 0] / size[0]) ** 2 + ((place[:, 1] - middle) / size[1]) ** 2 < 1
+        front = place[:, 2] > (low[2] + high[2]) / 2
+        return np.where((near & front)[:, None], ink, cloth(place))
 
     return colour
 
