@@ -128,6 +128,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """The figures of the JSON line."""
     run = Trained(args)
     calls, per_call = max(1, run.epoch // args.steps), min(args.steps, run.epoch)
+    calls = min(calls, 5) if args.quick else calls
     total = calls * per_call * run.batch
     feed = run.feed(calls * per_call, per_call)
     loader = rate((feed.take(per_call) for _ in range(calls)), total)

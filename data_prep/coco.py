@@ -47,6 +47,14 @@ TERMS = "Of the images as their owners state them; see the data set's own page."
 HIDDEN = 0.5  # confidence of a joint that is labelled and not seen
 _SETS = {17: "coco17", 16: "mpii16"}
 _FPS = 1.0  # photographs have none
+# Names that converters of MPII give its joints.
+_OTHER_NAMES = {
+    "mpii16": (
+        *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"),
+        *("pelvis", "thorax", "upper_neck", "head_top", "right_wrist", "right_elbow"),
+        *("right_shoulder", "left_shoulder", "left_elbow", "left_wrist"),
+    )
+}
 
 
 def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
@@ -62,14 +70,17 @@ def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
     if args.joints not in skeleton.SKELETONS:
         raise UserError(f"--joints is {args.joints}; there are {', '.join(skeleton.SKELETONS)}")
     wanted = skeleton.get(args.joints)
-    there = {path.name: path for path in sorted(args.images.rglob("*")) if path.is_file()}
+    there: dict[str, list[Path]] = {}
+    for image in sorted(args.images.rglob("*")):
+        if image.is_file():
+            there.setdefault(image.name, []).append(image)
     by_split: dict[str, list[Path]] = {}
     for path in files:
         by_split.setdefault(_split(path), []).append(path)
 
     def records(split: str) -> Iterator[Record]:
         for path in by_split[split]:
-            yield from people(path, split, there, wanted, proof)
+            yield from people(path, split, args.images, there, wanted, proof)
 
     return prepare.Dataset(
         NAME,
@@ -86,29 +97,32 @@ def _split(path: Path) -> str:
 
 
 def people(
-    path: Path, split: str, there: Mapping[str, Path], wanted: Skeleton, proof: Proof
+    path: Path,
+    split: str,
+    folder: Path,
+    there: Mapping[str, Sequence[Path]],
+    wanted: Skeleton,
+    proof: Proof,
 ) -> Iterator[Record]:
-    """The people of a file, image by image."""
+    """The people of a file, image by image; `there` has the images of `folder` by their names."""
     table = load_json(path)
-    images = {member(x, "id", f"{path}, images"): x for x in member(table, "images", str(path))}
+    images = {str(member(x, "id", f"{path}, images")): x for x in _list(table, "images", path)}
     annotations = sorted(
-        member(table, "annotations", str(path)), key=lambda x: (x.get("image_id"), x.get("id"))
+        _list(table, "annotations", path), key=lambda x: (str(x.get("image_id")), str(x.get("id")))
     )
     own = _joints(table, path)
     open_image: tuple[Any, Image.Image | None] = (None, None)
     for entry in tqdm(annotations, desc=path.stem, unit="person"):
         where = f"{path.name}, annotation {entry.get('id')}"
-        image_id = member(entry, "image_id", where)
+        image_id = str(member(entry, "image_id", where))
         try:
             points, confidence, box = _person(entry, own, where)
             if image_id not in images:
                 raise SourceError(f"there is no image {image_id}")
-            name = Path(str(member(images[image_id], "file_name", where))).name
-            if name not in there:
-                raise SourceError(f"image {name} is not there")
+            name = str(member(images[image_id], "file_name", where))
             if open_image[0] != image_id:
                 open_image = (image_id, None)
-                open_image = (image_id, crops.open_rgb(there[name]))
+                open_image = (image_id, _image(images[image_id], name, folder, there))
             image = open_image[1]
             if image is None:
                 raise SourceError(f"image {name} cannot be read")
@@ -146,15 +160,52 @@ def people(
         yield Record(Clip(observations, made.clip.labels, made.clip.recording), identity)
 
 
+def _list(table: Any, key: str, path: Path) -> list[Any]:
+    """A list of tables in a file."""
+    found = member(table, key, str(path))
+    if not isinstance(found, list) or not all(isinstance(x, dict) for x in found):
+        raise SourceError(f"{path}, {key}: is no list of entries; give a file of COCO's layout")
+    return found
+
+
+def _image(
+    entry: Mapping[str, Any], name: str, folder: Path, there: Mapping[str, Sequence[Path]]
+) -> Image.Image:
+    """An image by its name, of the size that the file says; `SourceError` says why not."""
+    own = Path(name).name
+    paths = [p for p in there.get(own, ()) if p == folder / name] or there.get(own, ())
+    if not paths:
+        raise SourceError(f"image {name} is not there")
+    if len(paths) > 1:
+        raise SourceError(f"there are {len(paths)} images {own}, none of them at {name}")
+    image = crops.open_rgb(paths[0])
+    said = (entry.get("width", image.width), entry.get("height", image.height))
+    if image.size != said:
+        raise SourceError(
+            f"image {name} has {image.width} x {image.height} pixels, its joints are in "
+            f"{said[0]} x {said[1]}"
+        )
+    return image
+
+
 def _joints(table: Any, path: Path) -> Skeleton:
     """The joint set of a file's keypoints: by the category's names, else by their number."""
-    categories = table.get("categories") or [{}]
-    names = tuple(categories[0].get("keypoints") or ())
-    for known in _SETS.values():
-        if names == skeleton.get(known).joints:
-            return skeleton.get(known)
-    annotations = table.get("annotations") or [{}]
-    count = len(names) or len(annotations[0].get("keypoints", ())) // 3
+    categories = [x for x in table.get("categories") or () if isinstance(x, dict)]
+    several = {tuple(x["keypoints"]) for x in categories if x.get("keypoints")}
+    if len(several) > 1:
+        raise SourceError(f"{path}: has categories of several joint sets; give one of them")
+    names = next(iter(several), ())
+    for known in skeleton.SKELETONS.values():
+        if names == known.joints or names == _OTHER_NAMES.get(known.name):
+            return known
+    if names:
+        raise SourceError(
+            f"{path}: its joints are {', '.join(map(str, names))}, which is no joint set that is "
+            f"known; put them in the order and the names of one of "
+            f"{', '.join(skeleton.SKELETONS)}"
+        )
+    counts = {len(x.get("keypoints") or ()) // 3 for x in _list(table, "annotations", path)}
+    count = max(counts, default=0)
     if count not in _SETS:
         raise SourceError(f"{path}: has {count} joints; COCO's files have 17, MPII's 16")
     return skeleton.get(_SETS[count])

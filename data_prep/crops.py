@@ -60,7 +60,10 @@ def cut(image: Image.Image, square: Float[np.ndarray, "3"], cells: int = CELLS) 
         raise SourceError("its box is outside of the image")
     first = np.floor([left, top]).astype(int)
     last = np.ceil([left + side, top + side]).astype(int)
-    part = image.crop((*first.tolist(), *last.tolist()))
+    try:
+        part = image.crop((*first.tolist(), *last.tolist()))
+    except DAMAGED as error:  # of squares that are far too large
+        raise SourceError(f"its box cannot be cut ({error})") from error
     box = (left - first[0], top - first[1], left - first[0] + side, top - first[1] + side)
     found = part.resize((cells, cells), Image.Resampling.BILINEAR, box=box)
     stream = io.BytesIO()

@@ -7,9 +7,9 @@ laid out as `data_prep.features` says: numbered, in a folder for each clip or re
 each camera there. Squares are a quarter larger than the keypoints that are seen; pictures are JPEGs
 of 256 x 256. Of each clip every so many frames are kept, as clips of one frame.
 
-An image that is missing or damaged, of another size than the keypoints are in, or that shows
-nothing of the square, and a frame in which nothing is seen are no pictures: they are counted and
-listed, and the others go on.
+An image that is damaged, of another size than the keypoints are in, or that shows nothing of the
+square, and a frame in which nothing is seen are no pictures: they are counted and listed, and the
+others go on. A folder or a number that is missing is an error.
 """
 
 import argparse

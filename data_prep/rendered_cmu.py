@@ -253,7 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--images is {args.images}; give 10 or more")
     if args.workers < 1:
         parser.error(f"--workers is {args.workers}; give 1 or more")
-    folder = args.output.with_name(f"{args.output.name}.pictures")
+    output = args.output.absolute()
+    folder = output.with_name(f"{output.name}.pictures")
     try:
         writer.check_target(args.output, args.overwrite)
         whole, *_ = _bodies(str(args.body))
@@ -287,7 +288,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except (UserError, FileExistsError) as error:
         parser.exit(1, f"error: {error}\n")
-    shutil.rmtree(folder)
+    shutil.rmtree(studio.folder)
+    if not any(folder.iterdir()):  # other pictures are another command's
+        folder.rmdir()
     print(proof.text(NAME, args.output))
 
 

@@ -28,7 +28,7 @@ from pose3d_jax.epoch import compile_epoch, replicate, train_epoch, unreplicate
 from pose3d_jax.errors import NonFiniteError
 from pose3d_jax.evaluate import Restored
 from pose3d_jax.log import ScalarLog
-from pose3d_jax.methods.base import Info, Method, Variables, context_of
+from pose3d_jax.methods.base import Info, Method, Variables, context_of, picture_cells_of
 from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.phases import adaptation_phase
 from pose3d_jax.schema import Identity, Prediction
@@ -71,6 +71,11 @@ def run(
         method = methods.create({**trained, "name": settings["method"]}, restored.info)
     except methods.MethodError as error:
         raise ConfigError(f"config.adaptation.method: {error}") from error
+    if picture_cells_of(method):
+        raise ConfigError(
+            "config.adaptation: the method looks at pictures, and what is adapted are keypoints; "
+            "there is nothing to adapt it with"
+        )
     variables = _start(restored, method)
     devices = hosts.devices(restored.config["devices"])
     if settings["batch_size"] % devices:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 
 from pose3d_jax import skeleton
 from pose3d_jax.errors import UserError
-from pose3d_jax.schema import Observations, Record
+from pose3d_jax.schema import Observations, Pictures, Record
 
 CORRELATION = 0.9  # of an error with that of the same joint and view 1/30 s later
 OUTLIER_PX = 100.0  # longest offset of an outlier
@@ -138,8 +138,16 @@ def corrupt(
         confidence=np.where(seen, before * given, 0.0).astype(np.float32),
         cameras=observations.cameras,
         images=jax.tree.map(lambda x: np.where(kept, x, np.float32(0)), observations.images),
-        pictures=observations.pictures,
+        pictures=_kept(observations.pictures, kept),
     )
+
+
+def _kept(pictures: Pictures | None, kept: Bool[np.ndarray, "1 views 1"]) -> Pictures | None:
+    """The pictures of the views that are not lost."""
+    if pictures is None:
+        return None
+    encoded = np.where(kept[..., 0], pictures.pixels, b"")
+    return Pictures(np.where(kept, pictures.square, np.float32(0)), encoded)
 
 
 def _correlated(

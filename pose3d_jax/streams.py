@@ -102,9 +102,16 @@ def examples(
     for name, data in splits.items():
         stream = config["streams"][name]
         if cells:
-            _check_pictured(name, stream, data)
+            check_pictured(f"config.streams.{name}", data)
+            if stream["window"] > 1:
+                raise ConfigError(
+                    f"config.streams.{name}.window is {stream['window']}; pictures are looked at "
+                    f"one by one, set it to 1"
+                )
         if not pictured:
             data = dataclasses.replace(data, poses=poses.without_images(data.poses))
+        if not cells:
+            data = dataclasses.replace(data, poses=poses.without_pictures(data.poses))
         if several:
             rates = sorted({identity.fps for identity in data.identities})
             if rates != [fps] and not config["data"]["fps"]:
@@ -128,16 +135,12 @@ def examples(
     return found, fps
 
 
-def _check_pictured(name: str, stream: Mapping[str, Any], data: PoseData) -> None:
+def check_pictured(where: str, data: PoseData) -> None:
+    """Raises `ConfigError`, naming `where`, for data without pictures."""
     if data.pictures is None:
         raise ConfigError(
-            f"config.streams.{name}: the method looks at pictures, and the data has none; prepare "
-            f"such as data_prep.rendered_cmu does"
-        )
-    if stream["window"] > 1:
-        raise ConfigError(
-            f"config.streams.{name}.window is {stream['window']}; pictures are looked at one by "
-            f"one, set it to 1"
+            f"{where}: the method looks at pictures, and the data has none; prepare such as "
+            f"data_prep.rendered_cmu does"
         )
 
 

@@ -83,6 +83,7 @@ class _TensorUnpickler(PlainUnpickler):
     def __init__(self, stream: Any, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(stream, encoding="utf-8")
         self._archive, self._root = archive, root
+        self._read: dict[Any, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _TYPES:
@@ -93,26 +94,46 @@ class _TensorUnpickler(PlainUnpickler):
             return _parameter
         return super().find_class(module, name)
 
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        """The numbers of a storage."""
+    def persistent_load(self, pid: Any) -> "_Storage":
+        """The numbers of a storage, each read once."""
         _, kind, key, _, count = pid
-        raw = self._archive.read(f"{self._root}data/{key}")
-        return np.frombuffer(raw, kind, int(count))
+        if kind not in _TYPES.values() or type(count) is not int:
+            raise ValueError("a storage that is none")
+        if key not in self._read:
+            info = self._archive.getinfo(f"{self._root}data/{key}")
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise ValueError("a storage that is compressed, as PyTorch writes none")
+            raw = self._archive.read(info)
+            self._read[key] = _Storage(np.frombuffer(raw, kind, len(raw) // kind.itemsize))
+        return self._read[key]
 
 
-def _tensor(storage: Any, offset: int, size: Any, stride: Any, *rest: Any) -> np.ndarray:
+class _Storage:
+    """Numbers that tensors are made of; not an array, which a pickle could make up."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self.numbers = numbers
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> np.ndarray:
     """What `torch._utils._rebuild_tensor_v2` makes, of numbers that are all in the storage."""
-    if not isinstance(storage, np.ndarray) or len(size) != len(stride):
+    if not isinstance(storage, _Storage) or len(size) != len(stride):
         raise ValueError("a tensor that is not of a storage")
+    # NumPy's integers would wrap in the sums below.
+    if any(type(x) is not int or x < 0 for x in (offset, *size, *stride)):
+        raise ValueError("a tensor whose size is no number")
+    numbers = storage.numbers
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     count = math.prod(size)
-    if min([offset, *size, *stride]) < 0 or (count and last >= len(storage)):
+    if count and last >= len(numbers):
         raise ValueError("a tensor that leaves its storage")
-    if count > len(storage):
+    if count > len(numbers):
         raise ValueError("a tensor larger than its storage")
-    steps = [s * storage.itemsize for s in stride]
-    view = np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
-    wide = np.float32 if storage.dtype == ml_dtypes.bfloat16 else None
+    if not count:
+        return np.zeros(size, numbers.dtype)
+    steps = [s * numbers.itemsize for s in stride]
+    view = np.lib.stride_tricks.as_strided(numbers[offset:], size, steps, writeable=False)
+    wide = np.float32 if numbers.dtype == ml_dtypes.bfloat16 else None
     return np.array(view, wide)
 
 

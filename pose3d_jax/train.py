@@ -60,9 +60,10 @@ from pose3d_jax.state import (
     term_names,
     updates_per_step,
 )
-from pose3d_jax.streams import examples, read, read_all
+from pose3d_jax.streams import check_pictured, examples, read, read_all
 
 PROFILED_STEPS = 10
+FED = 25  # steps of a call by default, where the host decodes pictures for all of them
 
 
 def run(
@@ -107,6 +108,9 @@ def run(
     load = functools.partial(read, config, images=needs_images_of(method))
     validation = load(settings["validation"]) if settings["validation"] else None
     tests = {split: load(split) for split in settings["test"]}
+    for split, data in {settings["validation"]: validation, **tests}.items():
+        if data is not None and picture_cells_of(method):
+            check_pictured(f"the split {split}", data)
     epoch = streams["main"].poses.size // batch_sizes["main"]
     phases = phases_of(config, method, epoch, fps)
     total = sum(phase.steps for phase in phases)
@@ -135,7 +139,7 @@ def run(
         state = checkpoint.read_state(directory, like)
         earlier = saved["wall_s"]
     done = int(state.step)
-    per_call = config["steps_per_call"] or epoch
+    per_call = config["steps_per_call"] or (min(epoch, FED) if picture_cells_of(method) else epoch)
     feeds = _feeds(method, state, streams, batch_sizes, done, total, per_call)
     state = replicate(state, devices)
 
@@ -234,6 +238,7 @@ def _feeds(
     for name, data in streams.items():
         key, size = stream_key(state.key, streams, name), data.poses.size
         assert data.pictures is not None  # see `streams.examples`
+        assert len(data.pictures) == len(data.poses.labels.joints)
         order = jax.jit(functools.partial(pass_order, size=size))
         found[name] = images.Feed(
             data.pictures,

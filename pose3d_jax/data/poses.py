@@ -80,6 +80,13 @@ def without_images(poses: PoseSet) -> PoseSet:
     )
 
 
+def without_pictures(poses: PoseSet) -> PoseSet:
+    """The set without the places of pictures, for who does not look at them."""
+    return dataclasses.replace(
+        poses, observations=dataclasses.replace(poses.observations, pictures=None)
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class PoseData:
     """A loaded split: arrays for the device, and what they are."""

@@ -98,6 +98,7 @@ def some(data: PoseData, low: float, high: float) -> PoseData:
         data,
         poses=jax.device_put(poses),
         identities=tuple(data.identities[window] for window in kept),
+        pictures=None if data.pictures is None else data.pictures[frames],
     )
 
 
@@ -131,8 +132,13 @@ def at_rate(data: PoseData, fps: float) -> PoseData:
         window=1,
     )
     renamed = [dataclasses.replace(identity, fps=fps) for identity in of_clips]
+    before_, share_ = np.concatenate(before), np.concatenate(share)
+    nearer = np.where(share_ < 0.5, before_, before_ + (share_ > 0))
     return dataclasses.replace(
-        data, poses=jax.device_put(poses), identities=tuple(renamed[clip] for clip in of_clip)
+        data,
+        poses=jax.device_put(poses),
+        identities=tuple(renamed[clip] for clip in of_clip),
+        pictures=None if data.pictures is None else data.pictures[nearer],
     )
 
 

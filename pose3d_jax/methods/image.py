@@ -22,6 +22,7 @@ from pose3d_jax.methods.base import (
     Mode,
     Variables,
 )
+from pose3d_jax.methods.bodies import single_views
 from pose3d_jax.methods.lifting import need_one_joint_set, setting
 from pose3d_jax.models import hrnet
 from pose3d_jax.models.autoencoder import Decoder
@@ -285,8 +286,19 @@ def pictures_of(observations: Observations) -> Pictures:
 
 
 def joined(clips: list[Clip]) -> Clip:
-    """The clips of several streams, one after the other."""
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *clips)
+    """The clips of several streams, one after the other, each view a clip of its own.
+
+    Of what only some sets have, pictures alone are kept.
+    """
+    bare = [
+        dataclasses.replace(
+            clip,
+            observations=dataclasses.replace(clip.observations, images=None),
+            labels=dataclasses.replace(clip.labels, body=None),
+        )
+        for clip in clips
+    ]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *map(single_views, bare))
 
 
 def _flat(x: Float[Array, "batch time views *rest"]) -> Float[Array, "rows *rest"]:
