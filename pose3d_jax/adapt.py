@@ -66,16 +66,16 @@ def run(
         raise ConfigError(
             "config.evaluation.fit: what was adapted is not fitted; switch fit.on off to adapt"
         )
+    if picture_cells_of(restored.method):
+        raise ConfigError(
+            "config.adaptation: the method looks at pictures, and an adaptation is to "
+            "keypoints that are given; there are none"
+        )
     trained = restored.metadata["config"]["method"]
     try:
         method = methods.create({**trained, "name": settings["method"]}, restored.info)
     except methods.MethodError as error:
         raise ConfigError(f"config.adaptation.method: {error}") from error
-    if picture_cells_of(method):
-        raise ConfigError(
-            "config.adaptation: the method looks at pictures, and what is adapted are keypoints; "
-            "there is nothing to adapt it with"
-        )
     variables = _start(restored, method)
     devices = hosts.devices(restored.config["devices"])
     if settings["batch_size"] % devices:

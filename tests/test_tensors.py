@@ -53,38 +53,77 @@ def test_code_is_refused_and_not_run(tmp_path, capsys):
     assert "code ran" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("size", [(25,), (2, 13), (2**40,)])
-def test_a_tensor_that_leaves_its_storage_is_refused(size, tmp_path):
-    class Storage:
-        def __init__(self, key):
-            self.key = key
+class Storage:
+    """Stands for the storage of a key."""
+
+    def __init__(self, key):
+        self.key = key
+
+
+def forged(path, storage, size, stride, *, compressed=False):
+    """A file with a tensor of such a storage, or of an array that stands for one."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+
+    class Kind:
+        pass
+
+    def rebuild(*_):
+        pass
+
+    class Tensor:
+        def __reduce__(self):
+            return (rebuild, (storage, 0, size, stride, False, None))
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, x):
             return ("storage", Kind, x.key, "cpu", 24) if isinstance(x, Storage) else None
 
-    class Kind:
-        pass
-
     Kind.__module__, Kind.__qualname__, Kind.__name__ = "torch", "FloatStorage", "FloatStorage"
-
-    class Tensor:
-        def __reduce__(self):
-            return (rebuild, (Storage("2"), 0, size, (0,) * (len(size) - 1) + (1,), False, None))
-
-    def rebuild(*_):
-        pass
-
     rebuild.__module__, rebuild.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     torch.FloatStorage, utils._rebuild_tensor_v2, torch._utils = Kind, rebuild, utils
+    stream = io.BytesIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "torch", torch)
         patch.setitem(sys.modules, "torch._utils", utils)
-        stream = io.BytesIO()
         Pickler(stream, 2).dump({"a": Tensor()})
-    path = rewritten(tmp_path / "large.pth", lambda _: stream.getvalue())
-    with pytest.raises(SourceError, match=r"larger than its storage|leaves its storage"):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", stream.getvalue())
+        kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+        archive.writestr("x/data/0", np.arange(24, dtype=np.float32).tobytes(), kind)
+    return path
+
+
+def test_a_forged_tensor_within_its_storage_is_read(tmp_path):
+    found = tensors.load(forged(tmp_path / "a.pth", Storage("0"), (2, 3), (3, 1)))
+    assert_array_equal(found["a"], np.arange(6).reshape(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("storage", "size", "stride"),
+    [
+        (Storage("0"), (25,), (1,)),
+        (Storage("0"), (2, 13), (0, 1)),
+        (Storage("0"), (2**40,), (0,)),
+        (Storage("0"), (-1,), (1,)),
+        (Storage("0"), (3,), (-1,)),
+        (Storage("0"), (3,), (1, 1)),
+        (Storage("0"), (5,), (np.int64(2**62),)),  # whose multiples wrap
+        (Storage("0"), (2.0,), (1,)),
+        (Storage("7"), (2,), (1,)),  # is not there
+        (np.zeros((1000, 0)), (50,), (1,)),  # no numbers, of which the first axis has many
+        (np.zeros((1000, 0), object), (50,), (1,)),
+        (np.zeros(100, np.uint8), (5,), (1,)),
+    ],
+)
+def test_a_tensor_that_is_not_in_its_storage_is_refused(storage, size, stride, tmp_path):
+    with pytest.raises(SourceError, match=r"a.pth: is not a readable file"):
+        tensors.load(forged(tmp_path / "a.pth", storage, size, stride))
+
+
+def test_a_storage_that_is_compressed_is_refused(tmp_path):
+    """A small file could hold any number of zeros."""
+    path = forged(tmp_path / "a.pth", Storage("0"), (2,), (1,), compressed=True)
+    with pytest.raises(SourceError, match="is compressed"):
         tensors.load(path)
 
 

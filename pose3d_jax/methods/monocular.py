@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from pose3d_jax import cameras as cam
 from pose3d_jax.cameras import MIN_DEPTH
@@ -134,7 +134,7 @@ def features(sight: rays.Sight) -> Seen:
     return Seen(to_rows(points), to_rows(sight.where), to_rows(sight.seen))
 
 
-def to_rows(x: Float[Array, "batch time views *rest"]) -> Float[Array, "rows time *rest"]:
+def to_rows(x: Real[Array, "batch time views *rest"]) -> Real[Array, "rows time *rest"]:
     """A row for each view of each clip."""
     batch, time, views, *rest = x.shape
     return jnp.moveaxis(x, 2, 1).reshape(batch * views, time, *rest)

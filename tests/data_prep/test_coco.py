@@ -144,3 +144,69 @@ def test_joints_of_one_set_are_those_of_another_by_name():
     found, sure = coco._as(COCO17, COCO17, points, confidence)
     assert_array_equal(found, points)
     assert_array_equal(sure, confidence)
+
+
+def written(folder, table, name="train.json"):
+    for path in folder.glob("*.json"):
+        path.unlink()
+    (folder / name).write_text(json.dumps(table))
+
+
+def table_of(*people, images=None, **more):
+    return {"images": images or [], "annotations": list(people), **more}
+
+
+def test_an_image_is_the_one_at_its_name_or_the_only_one_of_it(folder, capsys):
+    for number, name in enumerate(("a", "b")):
+        (folder / "images" / name).mkdir()
+        plain = np.full((80, 120, 3), 100 * (number + 1), np.uint8)
+        Image.fromarray(plain).save(folder / "images" / name / "0001.png")
+    images_ = [
+        {"id": n, "file_name": x} for n, x in enumerate(("a/0001.png", "b/0001.png", "c/0001.png"))
+    ]
+    written(folder, table_of(*(person(n, n) for n in range(3)), images=images_))
+    run(folder)
+    assert "there are 2 images 0001.png, none of them at c/0001.png" in capsys.readouterr().out
+    data = poses.load([folder / "out"], "train")
+    middle = [images.decode(x, 64)[32, 32, 0] for x in data.pictures[:, 0]]
+    assert_allclose(middle, [100, 200], atol=3)
+
+
+def test_an_image_of_another_size_than_its_joints_are_in_is_no_use(folder, capsys):
+    entry = {"id": 0, "file_name": "colour.png", "width": 240, "height": 160}
+    good = {"id": 1, "file_name": "grey.png", "width": 120, "height": 80}
+    written(folder, table_of(person(0, 0), person(1, 1), images=[entry, good]))
+    run(folder)
+    assert "has 120 x 80 pixels, its joints are in 240 x 160" in capsys.readouterr().out
+
+
+def test_joints_in_another_order_are_those_of_their_names_or_refused(folder, capsys):
+    names = list(H36M.joints)
+    entry = {"id": 0, "file_name": "colour.png"}
+    written(folder, table_of(person(0, 0), images=[entry], categories=[{"keypoints": names}]))
+    run(folder)
+    data = poses.load([folder / "out"], "train")
+    number = names.index("right_ankle")
+    wanted = [20 + 10 * (number % 5), 10 + 60 * number / 16]
+    assert_allclose(data.poses.observations.keypoints[0, 0, number], wanted, rtol=1e-6)
+    names[3], names[4] = names[4], names[3]
+    written(folder, table_of(person(0, 0), images=[entry], categories=[{"keypoints": names}]))
+    with pytest.raises(SystemExit):
+        run(folder, "--overwrite")
+    assert "which is no joint set that is known" in capsys.readouterr().err
+
+
+def test_a_box_that_is_far_too_large_is_counted(folder, capsys):
+    entry = {"id": 0, "file_name": "colour.png"}
+    huge = person(1, 0, box=(-20000.0, -20000.0, 40000.0, 40000.0))
+    written(folder, table_of(person(0, 0), huge, images=[entry]))
+    run(folder)
+    assert "its box cannot be cut" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["images", "annotations"])
+def test_a_file_whose_lists_are_none_is_refused(key, folder, capsys):
+    written(folder, {**table_of(), key: None})
+    with pytest.raises(SystemExit):
+        run(folder)
+    assert f"{key}: is no list of entries" in capsys.readouterr().err

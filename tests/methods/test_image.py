@@ -10,14 +10,14 @@ from numpy.testing import assert_allclose
 
 from configs import rendered_cmu
 from data_prep import writer
+from pose3d_jax import adapt, evaluate, train
 from pose3d_jax import cameras as cam
-from pose3d_jax import evaluate, train
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import images, poses
 from pose3d_jax.methods.base import EVALUATION, Info, MethodError
 from pose3d_jax.methods.image import ImageTo3D
 from pose3d_jax.models import hrnet
-from pose3d_jax.schema import with_pixels
+from pose3d_jax.schema import BodyLabels, with_pixels
 from tests import scenes
 
 INFO = Info(scenes.H36M, scenes.H36M)
@@ -189,12 +189,14 @@ def config(folder, argument="tiny"):
     return made
 
 
-def test_both_phases_run_and_what_they_learn_is_restored(folder, tmp_path):
+def test_both_phases_run_are_restored_and_not_adapted(folder, tmp_path):
     found = train.run(config(folder), tmp_path / "run")
     assert np.isfinite(found["splits"]["test"]["rows"]["image"]["p1"]["frames"])
     restored = evaluate.restore(tmp_path / "run")
     again = evaluate.predict(restored, restored.splits["test"])
     assert again.joints.shape == (4, 1, 17, 3)
+    with pytest.raises(ConfigError, match="the method looks at pictures"):
+        adapt.run(tmp_path / "run")
 
 
 def test_data_without_pictures_and_what_changes_keypoints_are_refused(folder, tmp_path):
@@ -224,3 +226,24 @@ def test_points_are_compared_on_the_square(clip, seen, variables, terms):
     away = np.linalg.norm(np.asarray(seen.points) - places, axis=-1)
     total, count = terms(variables, clip)["points"]
     assert_allclose(total / count, away.mean(), rtol=1e-4)
+
+
+def test_pictures_of_several_kinds_are_learnt_from_together(clip, variables, terms):
+    """Of four views beside one, with bodies beside none: each view is a picture like the others."""
+    views = jax.tree.map(lambda x: jnp.repeat(x, 4, axis=2), clip.observations)
+    body = BodyLabels(jnp.zeros((4, 1, 24, 3)), jnp.zeros((4, 1, 10)), jnp.ones((4, 1)))
+    several = clip.replace(observations=views, labels=clip.labels.replace(body=body))
+    tested = method()
+
+    @jax.jit
+    def found(variables, batch):
+        return tested.terms(
+            variables, batch, jax.random.key(0), jnp.int32(0),
+            group=tested.groups[0], mode=EVALUATION,
+        )[0]  # fmt: skip
+
+    both = found(variables, {"main": several, "annotated": clip})
+    alone = terms(variables, clip)
+    for name, (total, count) in alone.items():
+        assert_allclose(both[name][0], 5 * total, rtol=1e-3, err_msg=name)
+        assert_allclose(both[name][1], 5 * count, err_msg=name)
