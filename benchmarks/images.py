@@ -32,7 +32,7 @@ from configs import rendered_cmu
 from pose3d_jax import config as configs
 from pose3d_jax import methods, streams, train
 from pose3d_jax.data import images
-from pose3d_jax.epoch import compile_epoch, pass_order, replicate, stream_key
+from pose3d_jax.epoch import compile_epoch, replicate
 from pose3d_jax.errors import UserError
 from pose3d_jax.methods.base import Info, picture_cells_of
 from pose3d_jax.phases import phases_of
@@ -73,17 +73,10 @@ class Trained:
 
     def feed(self, stop: int, ahead: int) -> images.Feed:
         """Pictures of so many batches."""
-        own, size = stream_key(self.key, self.sets, "main"), self.data.poses.size
-        return images.Feed(
-            self.data.pictures,
-            np.asarray(self.data.poses.start),
-            lambda number: np.asarray(pass_order(own, number, size)),
-            batch=self.batch,
-            first=0,
-            stop=stop,
-            cells=self.cells,
-            ahead=ahead,
+        found = streams.feeds_of(
+            self.method, self.key, {"main": self.data}, {"main": self.batch}, 0, stop, ahead
         )
+        return found["main"]
 
     def step(self, pixels: np.ndarray) -> None:
         """As many steps as there are batches of pictures."""

@@ -1,13 +1,20 @@
 """What a config reads: splits from disk, and the streams of examples that training draws from."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
 from pose3d_jax import references
 from pose3d_jax.config import ConfigError
-from pose3d_jax.data import poses, windows
+from pose3d_jax.data import images, poses, windows
 from pose3d_jax.data.poses import PoseData
+from pose3d_jax.epoch import pass_order, stream_key
 from pose3d_jax.methods.base import (
     Method,
     context_of,
@@ -133,6 +140,47 @@ def examples(
                 f"config.streams.{name}.batch_size is {size}, which {devices} devices cannot share"
             )
     return found, fps
+
+
+def feeds_of(
+    method: Method,
+    key: Key[Array, ""],
+    streams: Mapping[str, PoseData],
+    batch_sizes: Mapping[str, int],
+    first: int,
+    stop: int,
+    ahead: int,
+) -> dict[str, images.Feed]:
+    """The pictures of the streams' batches `first` to `stop`, where the method looks at such.
+
+    Those that `epoch.train_epoch` draws, of a state with this key; `ahead`: batches decoded before
+    they are asked for.
+    """
+    cells = picture_cells_of(method)
+    if not cells:
+        return {}
+    found = {}
+    for name, data in streams.items():
+        assert data.pictures is not None  # see `examples`
+        assert len(data.pictures) == len(data.poses.labels.joints)
+        found[name] = images.Feed(
+            data.pictures,
+            np.asarray(data.poses.start),
+            functools.partial(_order, stream_key(key, streams, name), data.poses.size),
+            batch=batch_sizes[name],
+            first=first,
+            stop=stop,
+            cells=cells,
+            ahead=ahead,
+        )
+    return found
+
+
+_drawn = jax.jit(pass_order, static_argnums=2)
+
+
+def _order(key: Key[Array, ""], size: int, number: int) -> Int[np.ndarray, "examples"]:
+    return np.asarray(_drawn(key, jnp.int32(number), size))
 
 
 def check_pictured(where: str, data: PoseData) -> None:

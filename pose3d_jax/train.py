@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jaxtyping import Array
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -30,16 +29,8 @@ from pose3d_jax import (
 )
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
-from pose3d_jax.data import images
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.epoch import (
-    compile_epoch,
-    draw_indices,
-    pass_order,
-    replicate,
-    stream_key,
-    unreplicate,
-)
+from pose3d_jax.epoch import compile_epoch, draw_indices, replicate, unreplicate
 from pose3d_jax.errors import Interrupted, NonFiniteError
 from pose3d_jax.log import ScalarLog
 from pose3d_jax.methods.base import (
@@ -60,7 +51,7 @@ from pose3d_jax.state import (
     term_names,
     updates_per_step,
 )
-from pose3d_jax.streams import check_pictured, examples, read, read_all
+from pose3d_jax.streams import check_pictured, examples, feeds_of, read, read_all
 
 PROFILED_STEPS = 10
 FED = 25  # steps of a call by default, where the host decodes pictures for all of them
@@ -140,7 +131,10 @@ def run(
         earlier = saved["wall_s"]
     done = int(state.step)
     per_call = config["steps_per_call"] or (min(epoch, FED) if picture_cells_of(method) else epoch)
-    feeds = _feeds(method, state, streams, batch_sizes, done, total, per_call)
+    draws = updates_per_step(method)
+    feeds = feeds_of(
+        method, state.key, streams, batch_sizes, done * draws, total * draws, per_call * draws
+    )
     state = replicate(state, devices)
 
     # ------------------------------------------------------------------ phases
@@ -166,8 +160,7 @@ def run(
             while done < last:
                 # A run that was cut anywhere comes back to the calls of one that was not.
                 call = min(per_call - (done - phase.first_step) % per_call, last - done)
-                draws = call * updates_per_step(method)
-                pixels = {name: feed.take(draws) for name, feed in feeds.items()}
+                pixels = {name: feed.take(call * draws) for name, feed in feeds.items()}
                 state, metrics = compiled(call)(state, sets, pixels)
                 _check_finite(method, state, streams, batch_sizes)
                 before, done = done, done + call
@@ -197,8 +190,8 @@ def run(
                         f"the same command goes on from there"
                     )
                 if profile:
-                    draws = PROFILED_STEPS * updates_per_step(method)
-                    some = {name: np.resize(x, (draws, *x.shape[1:])) for name, x in pixels.items()}
+                    count = PROFILED_STEPS * draws
+                    some = {name: np.resize(x, (count, *x.shape[1:])) for name, x in pixels.items()}
                     _profile(compiled(PROFILED_STEPS), state, sets, some, directory / "profile")
                     profile = False
     metrics = evaluate.run(directory)
@@ -218,43 +211,6 @@ def _initial_state(
     average = any(phase.average_decay for phase in phases)
     init = functools.partial(init_state, method, phase, batch, average=average)
     return jax.jit(init)(jax.random.key(config["seed"]))
-
-
-def _feeds(
-    method: Method,
-    state: TrainState,
-    streams: Mapping[str, PoseData],
-    batch_sizes: Mapping[str, int],
-    done: int,
-    total: int,
-    per_call: int,
-) -> dict[str, images.Feed]:
-    """The pictures of the streams' batches, where the method looks at such."""
-    cells = picture_cells_of(method)
-    if not cells:
-        return {}
-    found = {}
-    per_step = updates_per_step(method)
-    for name, data in streams.items():
-        key, size = stream_key(state.key, streams, name), data.poses.size
-        assert data.pictures is not None  # see `streams.examples`
-        assert len(data.pictures) == len(data.poses.labels.joints)
-        order = jax.jit(functools.partial(pass_order, size=size))
-        found[name] = images.Feed(
-            data.pictures,
-            np.asarray(data.poses.start),
-            functools.partial(_order, order, key),
-            batch=batch_sizes[name],
-            first=done * per_step,
-            stop=total * per_step,
-            cells=cells,
-            ahead=per_call * per_step,
-        )
-    return found
-
-
-def _order(order: Callable, key: Array, number: int) -> np.ndarray:
-    return np.asarray(order(key, number))
 
 
 def _check_phases(method: Method, phases: list[Phase], state: TrainState) -> None:
