@@ -135,7 +135,7 @@ def _lift(
     flip: bool,
     variables: Variables,
     poses: PoseSet,
-    pixels: Array | None,
+    pixels: Array | None = None,
 ) -> Prediction:
     """All windows of the set at once."""
     observations = poses.take(jnp.arange(poses.size)).observations
