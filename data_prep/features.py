@@ -41,6 +41,7 @@ from data_prep.proof import Proof
 from data_prep.pseudo_truth import CROP, PERSON
 from pose3d_jax import tracking
 from pose3d_jax.data import poses
+from pose3d_jax.data.images import DAMAGED
 from pose3d_jax.errors import UserError
 from pose3d_jax.models import resnet
 from pose3d_jax.schema import Identity, Images, Record
@@ -48,8 +49,6 @@ from pose3d_jax.sources import SourceError
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 _DEPTH_8 = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # Pillow's modes
-# What damaged files make Pillow raise.
-_DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def squares(
@@ -92,7 +91,7 @@ def read_image(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "height w
                     f"{path}: is an image of the kind {image.mode}; save it with 8 bits a colour"
                 )
             found = np.asarray(image.convert("RGB"))
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise SourceError(
             f"{path}: cannot be read as an image ({error}); fetch or extract it again"
         ) from error
