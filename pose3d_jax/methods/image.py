@@ -242,10 +242,10 @@ class ImageTo3D:
         back = jnp.sum((seen.projected - aim) ** 2, axis=-1)
 
         root = self.info.joint_skeleton.root
-        views = observations.confidence.shape[2]
-        in_views = lambda x: jnp.repeat(x[:, :, None], views, axis=2)  # noqa: E731
-        truth = _flat(cam.batched(cam.to_camera)(observations.cameras, in_views(labels.joints)))
-        valid = _flat(in_views(labels.joints_valid)) * seen.there[:, None]
+        # Of the one view that each clip now has.
+        world, valid = labels.joints[:, :, None], labels.joints_valid[:, :, None]
+        truth = _flat(cam.batched(cam.to_camera)(observations.cameras, world))
+        valid = _flat(valid) * seen.there[:, None]
         root_valid = valid[:, root]
         about, aimed = (x - x[:, root : root + 1] for x in (seen.joints, truth))
         pose_valid = (valid * root_valid[:, None]).at[:, root].set(0.0)

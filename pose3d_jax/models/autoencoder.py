@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pose3d_jax.models.layers import HE, NEAR_ZERO, BatchNorm, Dense, Dropout
+from pose3d_jax.models.layers import NEAR_ZERO, Dense, residual
 
 
 class Decoder(nn.Module):
@@ -39,13 +39,12 @@ class Decoder(nn.Module):
         """Points of joints; rows of `there` 0 have no part in the batch's statistics."""
         rows = len(joints)
 
-        def layer(x: Array) -> Array:
-            x = Dense(self.width, dtype=self.dtype, kernel_init=HE)(x)
-            x = nn.relu(BatchNorm()(x, there, update_statistics))
-            return Dropout(self.dropout)(x, deterministic=not dropout)
-
-        x = layer(joints.reshape(rows, -1).astype(self.dtype))
-        for _ in range(self.blocks):
-            x = x + layer(layer(x))
+        x = residual(
+            joints.reshape(rows, -1),
+            there,
+            self,
+            dropout=dropout,
+            update_statistics=update_statistics,
+        )
         raw = Dense(2 * self.points, dtype=self.dtype, kernel_init=NEAR_ZERO)(x)
         return raw.astype(joints.dtype).reshape(rows, self.points, 2)

@@ -4,7 +4,7 @@ They compute in the type of their input, but for batch statistics, which are alw
 """
 
 import functools
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -106,6 +106,41 @@ class Dropout(nn.Module):
         parts = words >> jnp.arange(0, 32, bits, dtype=jnp.uint32)[:, None]
         numbers = (parts & jnp.uint32(2**bits - 1)).reshape(-1)[: x.size].reshape(x.shape)
         return jnp.where(numbers < kept, x * (2**bits / kept), 0)
+
+
+@runtime_checkable
+class Residual(Protocol):
+    """What `residual` takes of a module."""
+
+    width: int
+    blocks: int
+    dropout: float
+    dtype: Any
+
+
+def residual(
+    x: Float[Array, "rows features"],
+    mask: Float[Array, "rows"],
+    sizes: Residual,
+    *,
+    dropout: bool,
+    update_statistics: bool,
+) -> Float[Array, "rows width"]:
+    """The network of Martinez et al. (ICCV 2017) up to its last layer, inside of a module.
+
+    An input layer and residual blocks of two, each dense, with batch norm, ReLU and dropout. Rows
+    of `mask` 0 have no part in the batch's statistics.
+    """
+
+    def layer(x: Array) -> Array:
+        x = Dense(sizes.width, dtype=sizes.dtype, kernel_init=HE)(x)
+        x = nn.relu(BatchNorm()(x, mask, update_statistics))
+        return Dropout(sizes.dropout)(x, deterministic=not dropout)
+
+    x = layer(x)
+    for _ in range(sizes.blocks):
+        x = x + layer(layer(x))
+    return x
 
 
 def _masked_moments(

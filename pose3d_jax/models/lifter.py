@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pose3d_jax.models import rays
-from pose3d_jax.models.layers import HE, NEAR_ZERO, BatchNorm, Dense, Dropout
+from pose3d_jax.models.layers import NEAR_ZERO, Dense, residual
 
 
 class Lifter(nn.Module):
@@ -64,14 +64,7 @@ class Lifter(nn.Module):
         # One axis of rows throughout: see `layers.by_row`.
         x, mask = x.reshape(-1, x.shape[-1]), sight.seen.reshape(-1)
 
-        def layer(x: Array) -> Array:
-            x = Dense(self.width, dtype=self.dtype, kernel_init=HE)(x)
-            x = nn.relu(BatchNorm()(x, mask, update_statistics))
-            return Dropout(self.dropout)(x, deterministic=not dropout)
-
-        x = layer(x)
-        for _ in range(self.blocks):
-            x = x + layer(layer(x))
+        x = residual(x, mask, self, dropout=dropout, update_statistics=update_statistics)
         raw = Dense(3 * self.joints, dtype=self.dtype, kernel_init=NEAR_ZERO)(x)
         raw = raw.astype(points.dtype).reshape(*points.shape[:-2], self.joints, 3)
         return rays.place(raw, sight, root=self.root, root_depth=self.root_depth, reach=self.reach)
