@@ -205,11 +205,14 @@ def _clothes(
     covers["leg"] = "trousers" if rng.random() < 0.65 else "skin"
     skin = _mixed(_SKINS, rng)
     colours = {"skin": lambda p: np.broadcast_to(skin, p.shape)}
-    hair = _mixed(_HAIRS, rng)
+    hair = _HAIRS[rng.integers(len(_HAIRS))] * rng.uniform(0.7, 1.2)
     colours["hair"] = lambda p: np.broadcast_to(hair, p.shape)
     colours |= {part: _cloth(rng) for part in ("top", "trousers", "shoes")}
-    if rng.random() < 0.5:
+    front = rng.random()
+    if front < 0.4:
         colours["top"] = _printed(colours["top"], mesh, rng)
+    elif front < 0.8:
+        colours["top"] = _open(colours["top"], mesh, rng)
     parts = np.array([covers[part] for part in mesh.parts])[number]
     found = np.zeros((len(number), 3))
     for part, colour in colours.items():
@@ -246,8 +249,7 @@ def _cloth(rng: np.random.Generator) -> Any:
 
 def _printed(cloth: Any, mesh: Mesh, rng: np.random.Generator) -> Any:
     """The cloth with a patch on the chest."""
-    top = mesh.rest[mesh.faces[np.array(mesh.parts) == "top"]].reshape(-1, 3)
-    low, high = top.min(axis=0), top.max(axis=0)
+    low, high = _top(mesh)
     middle = low[1] + rng.uniform(0.5, 0.8) * (high[1] - low[1])
     size, ink = rng.uniform(0.06, 0.16, 2), rng.uniform(0.03, 0.95, 3)
 
@@ -259,13 +261,36 @@ def _printed(cloth: Any, mesh: Mesh, rng: np.random.Generator) -> Any:
     return colour
 
 
+def _open(cloth: Any, mesh: Mesh, rng: np.random.Generator) -> Any:
+    """The cloth as a jacket, open before another one."""
+    low, high = _top(mesh)
+    wide, under = rng.uniform(0.03, 0.1), _cloth(rng)
+
+    def colour(place: Float[np.ndarray, "hits 3"]) -> Float[np.ndarray, "hits 3"]:
+        shown = (abs(place[:, 0]) < wide) & (place[:, 2] > (low[2] + high[2]) / 2)
+        return np.where(shown[:, None], under(place), cloth(place))
+
+    return colour
+
+
+def _top(mesh: Mesh) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+    """The corners of the box around what covers the trunk, at rest."""
+    top = mesh.rest[mesh.faces[np.array(mesh.parts) == "top"]].reshape(-1, 3)
+    return top.min(axis=0), top.max(axis=0)
+
+
 def background(cells: int, rng: np.random.Generator) -> Float[np.ndarray, "cells cells 3"]:
-    """Colours that change over the picture at several scales, and shapes on them."""
-    image = np.broadcast_to(rng.uniform(0.1, 0.9, 3), (cells, cells, 3)).copy()
-    for grid in (2, 5, 16, 64):
-        noise = rng.normal(0, rng.uniform(0, 0.15), (grid, grid, 3))
-        image += ndimage.zoom(noise, (cells / grid, cells / grid, 1), order=1)
+    """A wall and a floor, lighter and darker at several scales, and shapes on them."""
     y, x = np.mgrid[:cells, :cells] / cells
+    wall, floor = _muted(rng), _muted(rng)
+    level = rng.uniform(0.4, 1.1) + rng.normal(0, 0.05) * (x - 0.5)
+    image = np.where((y > level)[..., None], floor, wall)
+    for grid, most in ((2, 0.15), (5, 0.12), (16, 0.08), (64, 0.05)):
+        # Mostly the light changes, less the colour.
+        noise = rng.normal(0, rng.uniform(0, most), (grid, grid, 1)) + rng.normal(
+            0, rng.uniform(0, most / 4), (grid, grid, 3)
+        )
+        image = image + ndimage.zoom(noise, (cells / grid, cells / grid, 1), order=1)
     for _ in range(rng.integers(0, 12)):
         (u, v), (w, h) = rng.uniform(-0.1, 1.1, 2), rng.uniform(0.02, 0.5, 2)
         angle = rng.uniform(0, np.pi)
@@ -275,5 +300,11 @@ def background(cells: int, rng: np.random.Generator) -> Float[np.ndarray, "cells
             inside = (abs(along) < w) & (abs(across) < h)
         else:
             inside = (along / w) ** 2 + (across / h) ** 2 < 1
-        image[inside] = 0.3 * image[inside] + 0.7 * rng.uniform(0, 1, 3)
+        image[inside] = 0.3 * image[inside] + 0.7 * _muted(rng)
     return image
+
+
+def _muted(rng: np.random.Generator) -> Float[np.ndarray, "3"]:
+    """A colour of rooms: some grey, and a share of any colour."""
+    share = rng.uniform(0, 0.6)
+    return (1 - share) * rng.uniform(0.1, 0.9) + share * rng.uniform(0.05, 0.95, 3)

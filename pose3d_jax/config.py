@@ -92,6 +92,7 @@ _SHARES = Kind(
 )
 POSITIVE = _number("above 0", lambda value: value > 0)
 AMOUNT = _number("of at least 0", lambda value: value >= 0)
+COUNT = _whole(1)
 FRACTION = _number("of at least 0 and below 1", lambda value: 0 <= value < 1)
 SHARE = _number("of 0 to 1", lambda value: 0 <= value <= 1)
 ANGLE = _number("of at least 0 and below 90, degrees", lambda value: 0 <= value < 90)
@@ -125,8 +126,8 @@ STREAM: Keys = {
     # Of the clips of each group those between two shares of their number, in a fixed order.
     "clips": (_SHARES, [0.0, 1.0]),
     "window": (_whole(1, 10**5), 1),  # frames per example, without a method's context
-    "stride": (_whole(1), 1),  # frames between the starts of windows
-    "batch_size": (_whole(1), REQUIRED),  # over all devices
+    "stride": (COUNT, 1),  # frames between the starts of windows
+    "batch_size": (COUNT, REQUIRED),  # over all devices
 }
 # See augment.Augmentation.
 AUGMENTATION: Keys = {
@@ -148,7 +149,7 @@ DISTURBANCE: Keys = {
 }
 PHASE: Keys = {
     "length_epochs": (_or_none(POSITIVE), None),  # one of the two; an epoch passes the main stream
-    "length_steps": (_or_none(_whole(1)), None),
+    "length_steps": (_or_none(COUNT), None),
     "dropout": (FLAG, True),
     "statistics": (_one_of("batch", "running"), "batch"),  # "batch" also updates the running ones
     "frozen": (_list_of("paths"), []),  # of parameters that rest
@@ -161,6 +162,9 @@ PHASE: Keys = {
     "pictures": (PICTURES, {}),  # what becomes of those of all streams
     "disturbance": (DISTURBANCE, {}),  # of what networks are shown of the main stream
     "average_decay": (FRACTION, 0.0),  # of the weight average that is evaluated; 0 = none
+    # Norms of the gradient are logged for each part of the networks, told by so many names of a
+    # parameter's path; 0 = none.
+    "gradient_norms": (_whole(0), 0),
 }
 # A whole clip made consistent with its keypoints, one body and smooth motion: see fitting.py.
 FIT: Keys = {
@@ -177,7 +181,7 @@ EVALUATION: Keys = {
     "test": (_list_of("splits"), ["test"]),
     "noise": (_one_of(*noise.PRESETS), "clean"),  # of the test splits' keypoints
     "references": (_some_of(*references.ROWS[1:]), []),  # beside plain triangulation
-    "batch_size": (_whole(1), 256),  # frames at once
+    "batch_size": (COUNT, 256),  # frames at once
     "overlap": (FRACTION, 0.5),  # of the windows of a method that lifts several frames together
     "flip": (FLAG, False),  # the mean of what an observation and its mirror image give
     "fit": (FIT, {}),
@@ -190,11 +194,11 @@ ADAPTATION: Keys = {
     "weights": (WEIGHTS, {"self": 1.0, "cross": 1.0, "consistency": 0.1}),
     # One of the two, or 30 epochs; an epoch draws a split's worth of frames.
     "length_epochs": (_or_none(POSITIVE), None),
-    "length_steps": (_or_none(_whole(1)), None),
-    "batch_size": (_whole(1), 128),
+    "length_steps": (_or_none(COUNT), None),
+    "batch_size": (COUNT, 128),
     "optimizer": (TABLE, {"name": "adam"}),
     "learning_rate": (RATE, {"kind": "cosine", "start": 3e-4, "stop": 0.0}),
-    "chunk": (_whole(1), 4),  # clips at once, where each has its own weights
+    "chunk": (COUNT, 4),  # clips at once, where each has its own weights
     "seed": (_whole(0), 0),
 }
 # What training begins with: a part of the variables that another run learnt, and where it goes
@@ -211,7 +215,7 @@ SCHEDULE: Keys = {
     "stop": (AMOUNT, REQUIRED),
     # One of the two, or the phase's length; afterwards the value is `stop`.
     "period_epochs": (_or_none(POSITIVE), None),
-    "period_steps": (_or_none(_whole(1)), None),
+    "period_steps": (_or_none(COUNT), None),
     "warmup_steps": (_whole(0), 0),  # over which it rises from 0
 }
 TOP: Keys = {

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from pose3d_jax.augment import Augmentation, augment
-from pose3d_jax.config import AMOUNT, PHASE, RATE, SCHEDULE, ConfigError, check, choice, fill
+from pose3d_jax.config import AMOUNT, COUNT, PHASE, RATE, SCHEDULE, ConfigError, check, choice, fill
 from pose3d_jax.disturb import Disturbance, disturb
 from pose3d_jax.methods.base import Method, Mode, needs_images_of, picture_cells_of
 from pose3d_jax.pictures import Change, changed
@@ -96,6 +96,7 @@ def _phase(
         augment=_augmentation(settings["augmentation"], method, f"{where}.augmentation"),
         picture=_picture(settings["pictures"], method, f"{where}.pictures"),
         disturb=_disturbance(settings["disturbance"], method, fps, f"{where}.disturbance"),
+        gradient_norms=settings["gradient_norms"],
     )
 
 
@@ -196,11 +197,17 @@ def schedule(
 
 
 def _optimizer(settings: Mapping[str, Any], where: str) -> optax.GradientTransformation:
-    """An optax optimiser by name, of learning rate 1: the phase's schedule multiplies its steps."""
+    """An optax optimiser by name, of learning rate 1: the phase's schedule multiplies its steps.
+
+    Beside its arguments, `clip_norm`: what the gradient's norm is at most, and `every`: how many
+    batches' gradients are averaged to one step.
+    """
     arguments = dict(settings)
     name = arguments.pop("name", None)
     clip = arguments.pop("clip_norm", 0.0)
     check(clip, AMOUNT, f"{where}.clip_norm")
+    every = arguments.pop("every", 1)
+    check(every, COUNT, f"{where}.every")
     parameters = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
     try:
         optimizer = getattr(optax, str(name))(learning_rate=1.0, **arguments)
@@ -211,7 +218,8 @@ def _optimizer(settings: Mapping[str, Any], where: str) -> optax.GradientTransfo
             f"{where}: optax has no optimiser {name!r} with settings {sorted(arguments)}, or not "
             f"with these values: {error}"
         ) from None
-    return optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer
+    optimizer = optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer
+    return optax.MultiSteps(optimizer, every).gradient_transformation() if every > 1 else optimizer
 
 
 def _steps(settings: Mapping[str, Any], what: str, steps_per_epoch: int, where: str) -> int:

@@ -118,8 +118,20 @@ def update(
     new_state = jax.lax.cond(apply, applied, lambda state: state, state)
     new_state = dataclasses.replace(new_state, failure=_first_failure(state, bad, draw, codes))
     one = jnp.ones(())
-    metrics = {f"{group.name}/{name}": term for name, term in {**terms, **diagnostics}.items()}
+    norms = gradient_norms(gradient, phase.gradient_norms)
+    logged = {**terms, **diagnostics, **{name: (norm, one) for name, norm in norms.items()}}
+    metrics = {f"{group.name}/{name}": term for name, term in logged.items()}
     return new_state, {**metrics, f"{group.name}/loss": (loss, one)}
+
+
+def gradient_norms(
+    gradient: Mapping[tuple[str, ...], Float[Array, "..."]], depth: int
+) -> dict[str, Float[Array, ""]]:
+    """Norms of a gradient's parts, by the first `depth` names of their paths; none for 0."""
+    parts: dict[str, list[Array]] = {}
+    for path, leaf in gradient.items():
+        parts.setdefault("gradient/" + "/".join(path[:depth]), []).append(leaf)
+    return {name: optax.tree.norm(leaves) for name, leaves in parts.items()} if depth else {}
 
 
 def train_step(

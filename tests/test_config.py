@@ -173,6 +173,7 @@ def phase(**changes):
         ({"rates": {"lifter": 0}}, r"rates is .*; it must be a table of groups, each with"),
         ({"optimizer": {"name": "adamm"}}, r"no optimiser 'adamm'"),
         ({"optimizer": {"name": "adam", "beta": 1}}, r"no optimiser 'adam' with settings"),
+        ({"optimizer": {"name": "adam", "every": 0}}, r"optimizer.every is 0; it must be"),
         (
             {
                 "learning_rate": {
@@ -243,3 +244,13 @@ def test_clip_norm_bounds_the_gradient():
     big = {"w": jnp.array([30.0, 40.0])}
     update, _ = optimizer.update(big, optimizer.init(big))
     assert update["w"].tolist() == pytest.approx([-0.6, -0.8])
+
+
+def test_gradients_of_several_batches_make_one_step():
+    optimizer = phase(optimizer={"name": "sgd", "every": 3, "clip_norm": 1.0}).optimizer
+    state, found = optimizer.init({"w": jnp.zeros(2)}), []
+    for gradient in ([3.0, 0.0], [30.0, 60.0], [-3.0, -20.0]):
+        update, state = optimizer.update({"w": jnp.array(gradient)}, state)
+        found.append(update["w"].tolist())
+    # Their mean, (10, 40/3), is clipped, not they.
+    assert found == [[0.0, 0.0], [0.0, 0.0], pytest.approx([-0.6, -0.8])]

@@ -12,6 +12,7 @@ import pytest
 from pose3d_jax.epoch import compile_epoch, draw_indices, replicate, unreplicate
 from pose3d_jax.methods.base import Mode
 from pose3d_jax.state import term_names
+from pose3d_jax.step import gradient_norms
 from tests import toys
 from tests.toys import ClipStream, clips, constant, fresh, phase
 
@@ -331,3 +332,28 @@ def test_terms_beyond_the_weighted_ones_count_for_nothing():
     frugal, expected = train(toys.Mixed(), phase({"error": 1.0}), streams, 2)
     assert metrics == expected
     jax.tree.map(np.testing.assert_array_equal, state.variables, frugal.variables)
+
+
+def test_norms_of_the_gradient_are_told_by_part():
+    gradient = {("a", "b", "c"): jnp.array([3.0]), ("a", "b", "d"): jnp.array([4.0]),
+                ("a", "e"): jnp.array([2.0])}  # fmt: skip
+    assert gradient_norms(gradient, 0) == {}
+    found = gradient_norms(gradient, 2)
+    assert {name: float(norm) for name, norm in found.items()} == {
+        "gradient/a/b": 5.0,
+        "gradient/a/e": 2.0,
+    }
+    whole = gradient_norms(gradient, 1)
+    assert float(whole["gradient/a"]) == pytest.approx(29**0.5)
+
+
+def test_norms_of_the_gradient_are_logged_where_they_are_asked_for():
+    data = clips(8)
+    _, plain = train(toys.Toy(), phase({"error": 1.0}), {"main": ClipStream(data)}, 1)
+    asked = phase({"error": 1.0}, gradient_norms=1)
+    _, metrics = train(toys.Toy(), asked, {"main": ClipStream(data)}, 1)
+    assert metrics.keys() - plain.keys() == {"offset/gradient/offset"}
+    joints, valid = np.asarray(data.labels.joints), np.asarray(data.labels.joints_valid)
+    mean = (joints * valid[..., None]).sum((0, 1, 2)) / valid.sum()
+    norm = 2 * np.linalg.norm(mean)  # see the closed form above
+    assert metrics["offset/gradient/offset"] == (pytest.approx(norm, rel=1e-5), 1.0)
