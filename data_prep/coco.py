@@ -28,10 +28,11 @@ from jaxtyping import Float
 from PIL import Image
 from tqdm import tqdm
 
-from data_prep import crops, prepare
+from data_prep import prepare
 from data_prep.penn_action import assumed
 from data_prep.proof import Proof
 from pose3d_jax import skeleton
+from pose3d_jax.data import crops
 from pose3d_jax.errors import UserError
 from pose3d_jax.schema import Clip, Identity, Pictures, Record
 from pose3d_jax.skeleton import Skeleton

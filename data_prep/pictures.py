@@ -21,10 +21,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from data_prep import crops, prepare
+from data_prep import prepare
 from data_prep.features import frames_of
 from data_prep.proof import Proof
-from pose3d_jax.data import poses
+from pose3d_jax.data import crops, poses
 from pose3d_jax.errors import UserError
 from pose3d_jax.schema import Clip, Pictures, Record
 from pose3d_jax.sources import SourceError

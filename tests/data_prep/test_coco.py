@@ -9,9 +9,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from data_prep import coco, crops
+from data_prep import coco
 from pose3d_jax import skeleton
-from pose3d_jax.data import images, poses
+from pose3d_jax.data import crops, images, poses
 from pose3d_jax.sources import SourceError
 
 COCO17, H36M = skeleton.get("coco17"), skeleton.get("h36m17")

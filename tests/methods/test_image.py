@@ -1,16 +1,18 @@
 """From pictures to 3D: what is made of what, what is compared, what is refused, and a run."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from PIL import Image
 
 from configs import rendered_cmu
 from data_prep import writer
-from pose3d_jax import adapt, evaluate, train
+from pose3d_jax import adapt, evaluate, photo, train
 from pose3d_jax import cameras as cam
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import images, poses
@@ -189,14 +191,97 @@ def config(folder, argument="tiny"):
     return made
 
 
-def test_both_phases_run_are_restored_and_not_adapted(folder, tmp_path):
-    found = train.run(config(folder), tmp_path / "run")
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    return directory, train.run(config(folder), directory)
+
+
+def test_both_phases_run_are_restored_and_not_adapted(trained):
+    directory, found = trained
     assert np.isfinite(found["splits"]["test"]["rows"]["image"]["p1"]["frames"])
-    restored = evaluate.restore(tmp_path / "run")
+    restored = evaluate.restore(directory)
     again = evaluate.predict(restored, restored.splits["test"])
     assert again.joints.shape == (4, 1, 17, 3)
     with pytest.raises(ConfigError, match="the method looks at pictures"):
-        adapt.run(tmp_path / "run")
+        adapt.run(directory)
+
+
+@pytest.fixture(scope="module")
+def image():
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3)).astype(np.uint8)
+    return Image.fromarray(noise).resize((320, 240), Image.Resampling.BICUBIC)
+
+
+def test_people_in_an_image_stand_on_the_rays_of_their_roots(trained, image):
+    directory, _ = trained
+    boxes = [(40.0, 30.0, 60.0, 150.0), (200.0, 80.0, 90.0, 120.0)]
+    camera = photo.camera_of(image.size, [400.0, 410.0], [150.0, 130.0])
+    found, tested = photo.predict(directory, image, boxes, camera)
+    root = tested.info.joint_skeleton.root
+    x, y, z = found.joints[:, root].T
+    assert z.min() > 0
+    seen = np.stack([400 * x / z + 150, 410 * y / z + 130], axis=-1)
+    assert_allclose(seen, found.points[:, root], atol=0.01)
+    # Points are within the squares, a quarter larger than the boxes' longer sides.
+    middle = np.array([[left + (w - 1) / 2, top + (h - 1) / 2] for left, top, w, h in boxes])
+    assert (abs(found.points - middle[:, None]).max(axis=(1, 2)) < [94, 75.5]).all()
+    # Whoever else is in the image changes nothing.
+    alone, _ = photo.predict(directory, image, boxes[1:], camera)
+    assert_allclose(alone.joints[0], found.joints[1], atol=1e-4)
+
+
+def test_an_image_with_a_border_shows_the_same_people(trained, image):
+    directory, _ = trained
+    wide = Image.new("RGB", (400, 300), (9, 90, 200))
+    wide.paste(image, (50, 20))
+    box = (100.0, 60.0, 50.0, 90.0)
+    first, _ = photo.predict(directory, image, [box], photo.camera_of((320, 240), [400.0], None))
+    camera = photo.camera_of((400, 300), [400.0], [159.5 + 50, 119.5 + 20])
+    second, _ = photo.predict(directory, wide, [(150.0, 80.0, 50.0, 90.0)], camera)
+    assert_allclose(second.joints, first.joints, atol=1e-4)
+    assert_allclose(second.points, first.points + [50, 20], atol=1e-2)
+
+
+def test_the_command_leaves_a_pose_and_a_picture_of_it(trained, image, tmp_path, capsys):
+    directory, _ = trained
+    image.save(tmp_path / "me.png")
+    given = ["--workdir", str(directory), "--image", str(tmp_path / "me.png")]
+    out = ["--output", str(tmp_path / "out")]
+    photo.main([*given, "--box", "40", "30", "60", "150", *out])
+    said = json.loads((tmp_path / "out" / "pose.json").read_text())
+    assert said["camera"] == {"focal_px": [320, 320], "center_px": [159.5, 119.5], "assumed": True}
+    assert np.shape(said["people"][0]["joints_m"]) == (len(said["joints"]), 3)
+    with Image.open(tmp_path / "out" / "pose.png") as picture:
+        assert picture.width > 300
+    assert capsys.readouterr().out.split() == [
+        str(tmp_path / "out" / name) for name in ("pose.json", "pose.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--box": ["900", "900", "50", "50"]}, r"--box 900.*: its box is outside of the image"),
+        ({"--box": ["10", "10", "0", "50"]}, "width and height must be above 0"),
+        ({"--focal": ["-5"]}, "--focal -5.0: give one or two numbers above 0"),
+        ({"--image": ["missing.png"]}, "missing.png: cannot be read as an image"),
+        ({"--workdir": ["nowhere"]}, "nowhere"),
+    ],
+)
+def test_what_the_command_cannot_do_is_said(trained, image, tmp_path, changes, message):
+    image.save(tmp_path / "me.png")
+    given = {
+        "--workdir": [str(trained[0])],
+        "--image": [str(tmp_path / "me.png")],
+        "--box": ["40", "30", "60", "150"],
+        "--focal": ["400"],
+        "--output": [str(tmp_path / "out")],
+        **changes,
+    }
+    with pytest.raises(SystemExit, match=message):
+        photo.main([word for key, words in given.items() for word in (key, *words)])
+    assert not (tmp_path / "out").exists()
 
 
 def test_data_without_pictures_and_what_changes_keypoints_are_refused(folder, tmp_path):
