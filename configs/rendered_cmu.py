@@ -11,7 +11,10 @@ Arguments, behind a colon and apart by commas: `small` (the smallest HRNet at 12
 processor), `frozen` (in the second phase the heatmaps' network rests), `loss=` one of the rows of
 the report's ablation (`encoder`, `3d`, `decoder`, `bones`, `both`, `skip`; the default, `all`, is
 the last one and the cost on the points that the soft-argmax finds), `variant=report` (its heatmaps
-and decoder as printed), `tiny` (a few steps, for tests).
+and decoder as printed), `annotated=DIR` (pictures with 2D alone are learnt from beside them: a set
+of the same joints, as `data_prep.coco` makes), `weights=FILE` (HRNet begins with public weights, a
+PyTorch checkpoint), `depth` (norms of the gradient are logged, part by part), `tiny` (a few steps,
+for tests).
 """
 
 from ml_collections import ConfigDict
@@ -42,6 +45,9 @@ def get_config(argument: str = "") -> ConfigDict:
         frozen=False,
         loss=("all", *(row for row in ROWS if row != "all")),
         variant=("tuned", "report"),
+        annotated="",
+        weights="",
+        depth=False,
         tiny=False,
     )
     report = given.variant == "report"
@@ -63,7 +69,13 @@ def get_config(argument: str = "") -> ConfigDict:
     if report:
         config.method.update(target="report", temperature=100.0, cycle="report", dropout=0.5)
     config.streams.main.update({"batch_size": 4 if tiny else 32, "joints": "labels"})
+    if given.annotated:
+        config.streams.annotated = {"path": given.annotated, "batch_size": 2 if tiny else 16}
+    if given.weights:
+        head = "hrnet/final_layer"
+        config.init = {"weights": given.weights, "into": "hrnet", "fresh": head}
     common = {
+        "gradient_norms": 2 if given.depth else 0,
         "optimizer": {"name": "adam"},
         "dropout": report,
         "statistics": "batch",

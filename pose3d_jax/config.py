@@ -205,6 +205,8 @@ ADAPTATION: Keys = {
 # ("": all of them).
 INIT: Keys = {
     "workdir": (TEXT, ""),  # of the other run; "" = nothing
+    # Instead: a PyTorch checkpoint of public weights, for a method with a network of that kind.
+    "weights": (TEXT, ""),
     "part": (TEXT, "lifter"),
     "into": (TEXT, "lifter"),
     "fresh": (PATHS, ""),  # what of it begins anew all the same

@@ -102,7 +102,7 @@ def predict(
     method = methods.create(metadata["config"]["method"], evaluate.info_of(metadata))
     if not isinstance(method, ImageTo3D):
         raise UserError(
-            f"{directory} is a run of the method {method.name}, which looks at no pictures; give "
+            f"{directory} is a run of the method {metadata['config']['method']['name']}, which looks at no pictures; give "
             f"one of the method image"
         )
     squares = np.stack([square_of(box) for box in boxes]).astype(np.float32)

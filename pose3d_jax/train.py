@@ -109,9 +109,9 @@ def run(
     # ------------------------------------------------------------------ state
     sets = {name: data.poses for name, data in streams.items()}
     state = _initial_state(config, method, phases, phases[0], sets)
-    if not checkpoint.exists(directory) and config["init"]["workdir"]:
+    if not checkpoint.exists(directory):
         learnt = warmstart.learnt(config["init"], method, info, main)
-        state = warmstart.begin(state, learnt, config["init"])
+        state = warmstart.begin(state, learnt, config["init"]) if learnt else state
     _check_phases(method, phases, state)
     loaded = {**streams, **({"validation": validation} if validation else {}), **tests}
     experiment = {

@@ -1,4 +1,4 @@
-"""Training that goes on from what another run learnt."""
+"""Training that goes on from what another run learnt, or from public weights."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,20 @@ _MEANING = ("root_depth", "reach", "centred", "step")
 def learnt(settings: Mapping[str, Any], method: Method, info: Info, data: PoseData) -> Variables:
     """What `config.init` takes from another run's latest checkpoint, under its new names.
 
+    Nothing where it names none; of public weights what the method can use of them.
+
     Args:
       settings: `config.init`.
       method, info: those of the run to come.
       data: any split, in windows of one frame.
 
     Raises `CheckpointError` for a checkpoint that cannot be read or knows other joint sets, and
-    `ConfigError` where it has no such part.
+    `ConfigError` where it has no such part; `SourceError` for public weights that do not fit.
     """
+    if settings["weights"]:
+        return _public(settings, method)
+    if not settings["workdir"]:
+        return {}
     directory = Path(settings["workdir"])
     metadata = checkpoint.read_metadata(directory)
     metadata = {**metadata, "config": complete(metadata["config"])}
@@ -65,6 +71,19 @@ def learnt(settings: Mapping[str, Any], method: Method, info: Info, data: PoseDa
             f"are {', '.join(there)}"
         )
     return unflatten_dict(found)
+
+
+def _public(settings: Mapping[str, Any], method: Method) -> Variables:
+    if settings["workdir"]:
+        raise ConfigError("config.init names both a workdir and weights; give one of them")
+    load = getattr(method, "pretrained", None)
+    if load is None:
+        raise ConfigError(
+            f"config.init.weights: {type(method).__name__} has no network that public weights "
+            f"are of; leave it empty"
+        )
+    found: Variables = load(settings["weights"])
+    return found
 
 
 def paths(value: str | Sequence[str]) -> tuple[str, ...]:

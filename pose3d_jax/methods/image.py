@@ -151,6 +151,14 @@ class ImageTo3D:
             for kind in ("params", "batch_stats")
         }
 
+    def pretrained(self, path: str) -> Variables:
+        """The network that looks, of a PyTorch checkpoint, without its head: see `hrnet.load`.
+
+        Public heads are of other joints, which may be as many.
+        """
+        found = hrnet.load(path, HRNet(0, hrnet.SIZES[self.network]))
+        return {kind: {"hrnet": own} for kind, own in found.items()}
+
     # ------------------------------------------------------------------------------- what is seen
 
     def see(

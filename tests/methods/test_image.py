@@ -7,19 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from flax.traverse_util import flatten_dict
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from configs import rendered_cmu
 from data_prep import writer
-from pose3d_jax import adapt, evaluate, photo, train
+from pose3d_jax import adapt, evaluate, methods, photo, train, warmstart
 from pose3d_jax import cameras as cam
-from pose3d_jax.config import ConfigError
+from pose3d_jax.config import ConfigError, complete
 from pose3d_jax.data import images, poses
 from pose3d_jax.methods.base import EVALUATION, Info, MethodError
 from pose3d_jax.methods.image import ImageTo3D
 from pose3d_jax.models import hrnet
 from pose3d_jax.schema import BodyLabels, with_pixels
+from pose3d_jax.sources import SourceError
+from pose3d_jax.state import TrainState
 from tests import scenes
 
 INFO = Info(scenes.H36M, scenes.H36M)
@@ -58,8 +61,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def clip(folder):
-    data = poses.load([folder], "train")
+def data(folder):
+    return poses.load([folder], "train")
+
+
+@pytest.fixture(scope="module")
+def clip(data):
     found = data.poses.take(jnp.arange(4))
     pixels = images.pixels(data.pictures, np.arange(4)[:, None], CELLS)
     return found.replace(observations=with_pixels(found.observations, pixels))
@@ -332,3 +339,62 @@ def test_pictures_of_several_kinds_are_learnt_from_together(clip, variables, ter
     for name, (total, count) in alone.items():
         assert_allclose(both[name][0], 5 * total, rtol=1e-3, err_msg=name)
         assert_allclose(both[name][1], 5 * count, err_msg=name)
+
+
+def saved(variables, path):
+    """A network's variables as a file in the public naming."""
+    named = {hrnet._public(name): np.asarray(leaf) for name, leaf in flatten_dict(variables).items()}
+    turned = {k: v.transpose(3, 2, 0, 1) if v.ndim == 4 else v for k, v in named.items()}
+    np.savez(path, **turned)
+    return str(path)
+
+
+def test_training_begins_with_public_weights_and_a_head_of_its_own(variables, data, tmp_path):
+    other = jax.tree.map(lambda x: np.asarray(x) + 0.25, variables)
+    public = {kind: own["hrnet"] for kind, own in other.items()}
+    path = saved(public, tmp_path / "public.npz")
+    made = rendered_cmu.get_config(f"tiny,weights={path}")
+    init = complete(made)["init"]
+    learnt = warmstart.learnt(init, method(), INFO, data)
+    nothing = (jnp.int32(0), jax.random.key(0))
+    state = TrainState(*nothing, variables, {}, None, jnp.zeros(2, jnp.int32))
+    begun = flatten_dict(warmstart.begin(state, learnt, init).variables)
+    for name, leaf in flatten_dict(other).items():
+        theirs = name[1] == "hrnet" and "final_layer" not in name
+        assert_array_equal(begun[name], leaf if theirs else flatten_dict(variables)[name])
+
+
+def test_public_weights_are_for_networks_of_their_kind(variables, data, tmp_path):
+    lost = jax.tree.map(np.asarray, {kind: own["hrnet"] for kind, own in variables.items()})
+    lost["params"] = {k: v for k, v in lost["params"].items() if k != "conv1"}
+    init = complete(rendered_cmu.get_config("tiny"))["init"]
+    given = {**init, "weights": saved(lost, tmp_path / "lost.npz")}
+    with pytest.raises(SourceError, match=r"lost.npz: lacks conv1.weight"):
+        warmstart.learnt(given, method(), INFO, data)
+    with pytest.raises(ConfigError, match="names both a workdir and weights"):
+        warmstart.learnt({**given, "workdir": "elsewhere"}, method(), INFO, data)
+    lifter = methods.create({"name": "supervised"}, INFO)
+    with pytest.raises(ConfigError, match=r"init.weights: Supervised has no network"):
+        warmstart.learnt(given, lifter, INFO, data)
+    assert warmstart.learnt(init, lifter, INFO, data) == {}
+
+
+def test_pictures_with_2d_alone_are_learnt_from_beside_others(folder, tmp_path):
+    """A set without 3D, as `data_prep.coco` makes, and norms of the gradient told by depth."""
+    flat = [
+        scenes.photographed(scenes.record(f"flat{n}", frames=1, views=1, seed=n), CELLS)
+        for n in range(4)
+    ]
+    blank = [
+        made._replace(clip=made.clip.replace(labels=jax.tree.map(np.zeros_like, made.clip.labels)))
+        for made in flat
+    ]
+    writer.write(tmp_path / "flat", "scene", {"train": blank}, description="2D alone")
+    made = config(folder, f"tiny,depth,annotated={tmp_path / 'flat'}")
+    found = train.run(made, tmp_path / "run")
+    assert np.isfinite(found["splits"]["test"]["rows"]["image"]["p1"]["frames"])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "scalars.jsonl").read_text().splitlines()]
+    told = {name for row in rows for name in row if "gradient/" in name}
+    assert {"image/gradient/hrnet/conv1", "image/gradient/hrnet/final_layer"} <= {
+        name.removeprefix("train/") for name in told
+    }
