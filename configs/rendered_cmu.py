@@ -10,7 +10,7 @@ images; then all of it together. The default is HRNet-W32 at 256 x 256, which wa
 Arguments, behind a colon and apart by commas: `small` (the smallest HRNet at 128 x 128, for a
 processor), `frozen` (in the second phase the heatmaps' network rests), `loss=` one of the rows of
 the report's ablation (`encoder`, `3d`, `decoder`, `bones`, `both`, `skip`; the default, `all`, is
-the last one and the cost on the points that the soft-argmax finds), `variant=report` (its heatmaps
+the last one and our two terms), `variant=report` (its heatmaps
 and decoder as printed), `annotated=DIR` (pictures with 2D alone are learnt from beside them: a set
 of the same joints, as `data_prep.coco` makes), `weights=FILE` (HRNet begins with public weights, a
 PyTorch checkpoint), `depth` (norms of the gradient are logged, part by part), `tiny` (a few steps,
@@ -31,9 +31,18 @@ ROWS = {
     "bones": (("encoder", "heatmap", "bones"), False),
     "both": (("encoder", "heatmap", "decoder", "bones"), False),
     "skip": (("encoder", "heatmap", "decoder", "bones"), True),
-    "all": (("encoder", "heatmap", "decoder", "bones", "points"), True),
+    "all": (("encoder", "heatmap", "decoder", "bones", "points", "direct"), True),
 }
-WEIGHTS = {"heatmap": 1.0, "encoder": 1.0, "decoder": 0.1, "bones": 1.0, "points": 5.0}
+WEIGHTS = {
+    "heatmap": 5.0,
+    "encoder": 5.0,
+    "decoder": 0.1,
+    "bones": 1.0,
+    "points": 1.0,
+    "direct": 30.0,
+}
+HEATMAPS = ("heatmap", "points", "direct")  # terms of the network that looks, by itself
+RATE = 5e-3
 ROOT = 0.05  # of the root's distance: where the person is, which the report does not ask
 COLOURS = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3}
 
@@ -81,23 +90,26 @@ def get_config(argument: str = "") -> ConfigDict:
         "statistics": "batch",
     }
 
+    rising = {"kind": "linear", "start": RATE, "stop": RATE, "warmup_steps": 2 if tiny else 50}
+    rate = 1e-3 if report else rising
+
     def length(epochs: float) -> dict:
         return {"length_steps": 2} if tiny else {"length_epochs": epochs}
 
     first = {
         **common,
         **length(EPOCHS[0]),
-        "weights": {term: WEIGHTS[term] for term in terms if term in ("heatmap", "points")},
-        "learning_rate": 1e-3,
+        "weights": {term: WEIGHTS[term] for term in terms if term in HEATMAPS},
+        "learning_rate": rate,
         "pictures": {**COLOURS, "mirror": True},
     }
     weights = {term: WEIGHTS[term] for term in terms} | {"root": ROOT}
     second = {
         **common,
         **length(EPOCHS[1] + (EPOCHS[0] if given.loss == "encoder" else 0)),
-        "weights": {**weights, "heatmap": 0.0, "points": 0.0} if given.frozen else weights,
+        "weights": {**weights, **dict.fromkeys(HEATMAPS, 0.0)} if given.frozen else weights,
         "frozen": ("hrnet",) if given.frozen else (),
-        "learning_rate": 1e-3 if report else {"kind": "cosine", "start": 1e-3, "stop": 0.0},
+        "learning_rate": 1e-3 if report else {"kind": "cosine", "start": RATE, "stop": 0.0},
         "pictures": dict(COLOURS),
     }
     # Without heatmaps there is nothing to learn first.

@@ -29,7 +29,6 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pose3d_jax import cameras as cam
 from pose3d_jax import checkpoint, evaluate, methods, workdir
 from pose3d_jax.cameras import Camera
 from pose3d_jax.config import complete
@@ -101,9 +100,10 @@ def predict(
     metadata = {**metadata, "config": complete(metadata["config"])}
     method = methods.create(metadata["config"]["method"], evaluate.info_of(metadata))
     if not isinstance(method, ImageTo3D):
+        name = metadata["config"]["method"]["name"]
         raise UserError(
-            f"{directory} is a run of the method {metadata['config']['method']['name']}, which looks at no pictures; give "
-            f"one of the method image"
+            f"{directory} is a run of the method {name}, which looks at no pictures; give one of "
+            f"the method image"
         )
     squares = np.stack([square_of(box) for box in boxes]).astype(np.float32)
     shown = []

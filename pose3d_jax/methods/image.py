@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +28,7 @@ from pose3d_jax.methods.lifting import need_one_joint_set, setting
 from pose3d_jax.models import hrnet
 from pose3d_jax.models.autoencoder import Decoder
 from pose3d_jax.models.hrnet import HRNet
+from pose3d_jax.models.layers import NEAR_ZERO, Dense
 from pose3d_jax.models.lifter import Lifter
 from pose3d_jax.schema import Clip, Observations, Pictures, Prediction
 
@@ -34,7 +36,8 @@ from pose3d_jax.schema import Clip, Observations, Pictures, Prediction
 STREAMS = ("main", "annotated")
 _TARGETS = ("gaussian", "report")
 _POINTS = ("expected", "flattened")
-_TERMS = ("heatmap", "encoder", "decoder", "bones", "root", "points")
+_PARTS = ("hrnet", "encoder", "decoder", "direct")
+_TERMS = ("heatmap", "encoder", "decoder", "bones", "root", "points", "direct")
 
 
 @struct.dataclass
@@ -45,6 +48,7 @@ class Seen:
     points: Float[Array, "rows joints 2"]  # on the square: -1 to 1 from side to side
     joints: Float[Array, "rows joints 3"]  # in the camera's axes, metres
     projected: Float[Array, "rows joints 2"]  # what the decoder makes of the joints, on the square
+    direct: Float[Array, "rows joints 3"]  # about the root, without heatmaps between
     there: Float[Array, "rows"]  # 1 where there is a picture
 
 
@@ -61,7 +65,11 @@ class ImageTo3D:
     `encoder` (Lenc, equation 6: squares of joints about the root, metres), `decoder` (Ldec,
     equation 7: squares of points on the square), `bones` (LboneSym, equation 8). Ours: `root`,
     distance of the root, metres (the report knows no camera), and `points`, distance on the square
-    of what the soft-argmax finds (as Sun et al., "Integral Human Pose Regression", ECCV 2018).
+    of what the soft-argmax finds (as Sun et al., "Integral Human Pose Regression", ECCV 2018), and
+    `direct`, squares of what a linear layer makes of the network's coarsest features, as `encoder`:
+    it is for learning alone. Which leg is the left one shows in heatmaps only if the network knows
+    which way somebody faces *and* on which side of them a leg is, and neither gains anything by
+    itself; 3D joints gain by the first.
 
     `decoder` compares with where the joints are (`cycle="truth"`), or as the report prints it with
     where the heatmaps have them (`cycle="report"`): with the skip, a decoder of zeros then is best.
@@ -70,7 +78,7 @@ class ImageTo3D:
     """
 
     name: ClassVar[str] = "image"
-    groups: ClassVar[tuple[Group, ...]] = (Group("image", ("hrnet", "encoder", "decoder"), _TERMS),)
+    groups: ClassVar[tuple[Group, ...]] = (Group("image", _PARTS, _TERMS),)
     info: Info
     network: str = "w32"  # of hrnet.SIZES
     cells: int = setting(256, least=32, below=4096)  # pixels of a picture, to a side
@@ -111,7 +119,7 @@ class ImageTo3D:
         return self.cells
 
     @property
-    def _nets(self) -> tuple[HRNet, Lifter, Decoder]:
+    def _nets(self) -> tuple[HRNet, Lifter, Decoder, nn.Dense]:
         joints, dtype = self.info.joint_skeleton, jnp.dtype(self.info.precision)
         mlp: dict[str, Any] = {
             "width": self.width,
@@ -129,12 +137,13 @@ class ImageTo3D:
             **mlp,
         )
         network = HRNet(joints.size, hrnet.SIZES[self.network], dtype=dtype)
-        return network, lifter, Decoder(joints.size, **mlp)
+        direct = Dense(3 * joints.size, kernel_init=NEAR_ZERO)
+        return network, lifter, Decoder(joints.size, **mlp), direct
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
         """See `Method.init`."""
-        network, lifter, decoder = self._nets
-        keys = jax.random.split(key, 3)
+        network, lifter, decoder, direct = self._nets
+        keys = jax.random.split(key, 4)
         joints, one = self.info.joint_skeleton.size, jnp.ones(1)
         still: dict[str, Any] = {"dropout": False, "update_statistics": False}
         made = {
@@ -146,8 +155,10 @@ class ImageTo3D:
             ),
             "decoder": decoder.init(keys[2], jnp.zeros((1, joints, 3)), one, **still),
         }
+        coarse = jnp.zeros((1, network.size.coarsest))
+        made["direct"] = direct.init(keys[3], coarse)
         return {
-            kind: {name: own[kind] for name, own in made.items()}
+            kind: {name: own[kind] for name, own in made.items() if kind in own}
             for kind in ("params", "batch_stats")
         }
 
@@ -166,10 +177,10 @@ class ImageTo3D:
     ) -> tuple[Seen, Variables]:
         """What is made of the pictures of `[B, T, V, ...]`, and the statistics after the call."""
         pictures = pictures_of(observations)
-        network, lifter, decoder = self._nets
+        network, lifter, decoder, direct = self._nets
         statistics: dict[str, Any] = {}
 
-        def run(name: str, net: Any, *given: Array, **how: Any) -> Array:
+        def run(name: str, net: Any, *given: Array, **how: Any) -> Any:
             own = {kind: tree[name] for kind, tree in variables.items()}
             found, changed = net.apply(
                 own,
@@ -186,8 +197,8 @@ class ImageTo3D:
         square = _flat(pictures.square)
         there = (square[:, 2] > 0).astype(jnp.float32)
         rows = pixels.reshape(-1, *pixels.shape[-3:])
-        maps = run("hrnet", network, (rows - mean) / deviation, there).astype(jnp.float32)
-        maps = jnp.moveaxis(maps, -1, -3)
+        found: hrnet.Seen = run("hrnet", network, (rows - mean) / deviation, there)
+        maps = jnp.moveaxis(found.fine.astype(jnp.float32), -1, -3)
         size = maps.shape[-1]
         points = heatmaps.soft_argmax(maps, self.temperature, flattened=self.points == "flattened")
         points = 2 * (points + 0.5) / size - 1
@@ -204,10 +215,11 @@ class ImageTo3D:
         projected = run("decoder", decoder, about, there, **drop[1])
         if self.skip:
             projected = projected + points
-        return (
-            Seen(maps, points, joints, projected, there),
-            {"batch_stats": statistics},
-        )
+        weights = {"params": variables["params"]["direct"]}
+        posed = direct.apply(weights, found.coarse.astype(jnp.float32))
+        assert isinstance(posed, Array)
+        posed = posed.reshape(joints.shape)
+        return Seen(maps, points, joints, projected, posed, there), {"batch_stats": statistics}
 
     def predict(
         self, variables: Variables, observations: Observations, key: Key[Array, ""] | None = None
@@ -266,6 +278,7 @@ class ImageTo3D:
             "decoder": losses.weighted_term(back, shown),
             "bones": self._bones(seen.joints, seen.there),
             "points": losses.weighted_term(losses.distance(seen.points, points), shown),
+            "direct": losses.weighted_term(jnp.sum((seen.direct - aimed) ** 2, -1), pose_valid),
         }
         diagnostics = {
             "mpjpe": losses.weighted_term(losses.distance(about, aimed), pose_valid),

@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -39,6 +39,11 @@ class Size:
     first: int = 4  # units of the first stage
     modules: tuple[int, ...] = (1, 4, 3)  # exchanges of the stages with 2, 3, 4 resolutions
     units: int = 4  # residual units at each resolution between two exchanges
+
+    @property
+    def coarsest(self) -> int:
+        """Width of the coarsest resolution."""
+        return self.width * 2 ** len(self.modules)
 
 
 SIZES = {
@@ -154,6 +159,15 @@ def _larger(
     return x.reshape(batch, height * times, width * times, channels)
 
 
+class Seen(NamedTuple):
+    """What the network makes of images."""
+
+    fine: Float[Array, "batch height width out"]  # a quarter of their resolution
+    # The mean over the image of the coarsest resolution, before it tells the others for the last
+    # time: what an image shows as a whole.
+    coarse: Float[Array, "batch features"]
+
+
 class HRNet(nn.Module):
     """An image's features at a quarter of its resolution, and a heatmap for each joint.
 
@@ -174,7 +188,7 @@ class HRNet(nn.Module):
         there: Float[Array, "batch"],
         *,
         update_statistics: bool,
-    ) -> Float[Array, "batch h w out"]:
+    ) -> Seen:
         """Heatmaps of images, whose sides are multiples of 32.
 
         `images`: normalised by `MEAN` and `DEVIATION`. `there`: 0 for images that have no part in
@@ -192,6 +206,7 @@ class HRNet(nn.Module):
             for module in range(modules):
                 # Nothing looks at what the last one tells the coarser resolutions.
                 end = number == len(size.modules) - 1 and module == modules - 1
+                coarse = branches[-1]
                 name = f"stage{number + 2}_{module}"
                 branches = Exchange(size.units, 1 if end else len(branches), name=name)(
                     branches, how
@@ -200,7 +215,7 @@ class HRNet(nn.Module):
         if self.joints:
             head = conv(self.joints, 1, 1, "final_layer", self.dtype, bias=True, start=_HEATMAPS)
             x = head(x)
-        return x
+        return Seen(x, jnp.mean(coarse, axis=(1, 2)))
 
     def _more(self, branches: tuple[Array, ...], number: int, how: _How) -> tuple[Array, ...]:
         """The resolutions there are, in their widths, and one more that the coarsest makes."""

@@ -42,7 +42,7 @@ def conv(
     """A convolution of images, padded alike on both sides, whatever their size."""
     # Of one pixel and its channels: on a processor the gradient of a convolution takes 5 times as
     # long as that of a product.
-    own = {"conv_general_dilated": _of_pixels} if (size, stride) == (1, 1) else {}
+    how = _of_pixels if (size, stride) == (1, 1) else jax.lax.conv_general_dilated
     return nn.Conv(
         width,
         (size, size),
@@ -53,7 +53,7 @@ def conv(
         precision=HIGHEST,
         kernel_init=start,
         name=name,
-        **own,
+        conv_general_dilated=how,
     )
 
 

@@ -247,7 +247,7 @@ def test_an_image_with_a_border_shows_the_same_people(trained, image):
     camera = photo.camera_of((400, 300), [400.0], [159.5 + 50, 119.5 + 20])
     second, _ = photo.predict(directory, wide, [(150.0, 80.0, 50.0, 90.0)], camera)
     assert_allclose(second.joints, first.joints, atol=1e-4)
-    assert_allclose(second.points, first.points + [50, 20], atol=1e-2)
+    assert_allclose(second.points, first.points + np.array([50, 20]), atol=1e-2)
 
 
 def test_the_command_leaves_a_pose_and_a_picture_of_it(trained, image, tmp_path, capsys):
@@ -343,7 +343,9 @@ def test_pictures_of_several_kinds_are_learnt_from_together(clip, variables, ter
 
 def saved(variables, path):
     """A network's variables as a file in the public naming."""
-    named = {hrnet._public(name): np.asarray(leaf) for name, leaf in flatten_dict(variables).items()}
+    named = {
+        hrnet._public(name): np.asarray(leaf) for name, leaf in flatten_dict(variables).items()
+    }
     turned = {k: v.transpose(3, 2, 0, 1) if v.ndim == 4 else v for k, v in named.items()}
     np.savez(path, **turned)
     return str(path)
@@ -393,7 +395,9 @@ def test_pictures_with_2d_alone_are_learnt_from_beside_others(folder, tmp_path):
     made = config(folder, f"tiny,depth,annotated={tmp_path / 'flat'}")
     found = train.run(made, tmp_path / "run")
     assert np.isfinite(found["splits"]["test"]["rows"]["image"]["p1"]["frames"])
-    rows = [json.loads(line) for line in (tmp_path / "run" / "scalars.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "scalars.jsonl").read_text().splitlines()
+    ]
     told = {name for row in rows for name in row if "gradient/" in name}
     assert {"image/gradient/hrnet/conv1", "image/gradient/hrnet/final_layer"} <= {
         name.removeprefix("train/") for name in told

@@ -36,7 +36,7 @@ def test_the_fine_branch_is_that_of_timm(tmp_path):
     variables = hrnet.load(tmp_path / "w.npz", network)
     images = jnp.asarray(timm_hrnet.image().transpose(0, 2, 3, 1))
     apply = jax.jit(network.apply, static_argnames="update_statistics")
-    found = apply(variables, images, jnp.ones(1), update_statistics=False)
+    found = apply(variables, images, jnp.ones(1), update_statistics=False).fine
     expected = np.load(ORACLE)["fine"].transpose(0, 2, 3, 1)
     assert_allclose(found[..., ::4], expected, atol=1e-4 * np.abs(expected).max())
 
@@ -77,7 +77,9 @@ def test_sizes_are_the_published(size, parameters, work):
 def test_heatmaps_are_a_quarter_as_large():
     network, variables, *given = shapes("tiny", joints=5, sides=(64, 96))
     apply = lambda *x: network.apply(*x, update_statistics=False)  # noqa: E731
-    assert jax.eval_shape(apply, variables, *given).shape == (1, 16, 24, 5)
+    found = jax.eval_shape(apply, variables, *given)
+    assert found.fine.shape == (1, 16, 24, 5)
+    assert found.coarse.shape == (1, network.size.coarsest) == (1, 128)
 
 
 def test_images_that_are_not_there_leave_statistics_alone():
