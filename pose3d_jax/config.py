@@ -156,7 +156,7 @@ PHASE: Keys = {
     "weights": (WEIGHTS, REQUIRED),  # term -> number or schedule
     "optimizer": (TABLE, {"name": "adam"}),  # an optax optimiser and its arguments
     "learning_rate": (RATE, REQUIRED),
-    "rates": (RATES, {}),  # group -> factor on its learning rate; without one, 1
+    "rates": (RATES, {}),  # group, or a part of one -> factor on its learning rate; without one, 1
     "optimizer_state": (_one_of("keep", "reset"), "keep"),  # from the phase before
     "augmentation": (AUGMENTATION, {}),  # of the streams main and labelled
     "pictures": (PICTURES, {}),  # what becomes of those of all streams

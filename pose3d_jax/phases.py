@@ -65,8 +65,9 @@ def _phase(
     for term in settings["weights"]:
         choice(term, known, f"{where}.weights")
 
-    for group in settings["rates"]:
-        choice(group, [group.name for group in method.groups], f"{where}.rates")
+    parts = dict.fromkeys(name for group in method.groups for name in (group.name, *group.paths))
+    for part in settings["rates"]:
+        choice(part, parts, f"{where}.rates")
 
     def over_time(value: Any, what: str) -> Schedule:
         return schedule(value, steps, steps_per_epoch, f"{where}.{what}")
@@ -92,7 +93,7 @@ def _phase(
         learning_rate=over_time(settings["learning_rate"], "learning_rate"),
         reset_optimizer=settings["optimizer_state"] == "reset",
         average_decay=float(settings["average_decay"]),
-        rates={group: float(factor) for group, factor in settings["rates"].items()},
+        rates={part: float(factor) for part, factor in settings["rates"].items()},
         augment=_augmentation(settings["augmentation"], method, f"{where}.augmentation"),
         picture=_picture(settings["pictures"], method, f"{where}.pictures"),
         disturb=_disturbance(settings["disturbance"], method, fps, f"{where}.disturbance"),

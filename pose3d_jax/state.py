@@ -44,7 +44,7 @@ class Phase:
     picture: Augment | None = None  # what becomes of all streams' pictures
     disturb: Augment | None = None  # what networks are shown of them, as the stream `shown`
     average_decay: float = 0.0  # of the exponential moving average of the variables; 0 = none
-    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)  # group -> factor on it
+    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)  # part -> factor on it
     gradient_norms: int = 0  # names of a parameter's path that tell of which part it is; 0 = none
 
 

@@ -4,6 +4,7 @@ Everything runs under the axis `BATCH_AXIS`, on one device as on several.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from pose3d_jax.geometry import safe_divide
 from pose3d_jax.losses import Term
-from pose3d_jax.methods.base import Group, Method, Mode, Variables
+from pose3d_jax.methods.base import Group, Method, Mode, Variables, covers
 from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.schema import Clip
 from pose3d_jax.state import (
@@ -98,8 +99,11 @@ def update(
         owned, _ = split(params, group.paths)
         whole = {path: gradient.get(path, jnp.zeros_like(owned[path])) for path in owned}
         steps, optimizer = phase.optimizer.update(whole, state.optimizer[group.name], owned)
-        rate = phase.learning_rate(phase_step) * phase.rates.get(group.name, 1.0)
-        moved = {path: owned[path] + rate * steps[path] for path in trained}
+        rate = phase.learning_rate(phase_step)
+        moved = {
+            path: owned[path] + rate * own_rate(phase.rates, group, path) * steps[path]
+            for path in trained
+        }
         variables = {
             **_own_collections(state.variables, aux.collections, group, phase.mode),
             "params": unflatten_dict({**fixed, **moved}),
@@ -122,6 +126,13 @@ def update(
     logged = {**terms, **diagnostics, **{name: (norm, one) for name, norm in norms.items()}}
     metrics = {f"{group.name}/{name}": term for name, term in logged.items()}
     return new_state, {**metrics, f"{group.name}/loss": (loss, one)}
+
+
+def own_rate(rates: Mapping[str, float], group: Group, path: tuple[str, ...]) -> float:
+    """The factor on a parameter's learning rate: its group's, times those of what it is part of."""
+    name = "/".join(path)
+    own = (factor for of, factor in rates.items() if of == group.name or covers(of, name))
+    return math.prod(own, start=1.0)
 
 
 def gradient_norms(

@@ -12,7 +12,7 @@ import pytest
 from pose3d_jax.epoch import compile_epoch, draw_indices, replicate, unreplicate
 from pose3d_jax.methods.base import Mode
 from pose3d_jax.state import term_names
-from pose3d_jax.step import gradient_norms
+from pose3d_jax.step import gradient_norms, own_rate
 from tests import toys
 from tests.toys import ClipStream, clips, constant, fresh, phase
 
@@ -357,3 +357,18 @@ def test_norms_of_the_gradient_are_logged_where_they_are_asked_for():
     mean = (joints * valid[..., None]).sum((0, 1, 2)) / valid.sum()
     norm = 2 * np.linalg.norm(mean)  # see the closed form above
     assert metrics["offset/gradient/offset"] == (pytest.approx(norm, rel=1e-5), 1.0)
+
+
+def test_a_part_of_a_group_has_its_own_factor_too():
+    group = dataclasses.replace(toys.Toy().groups[0], name="both", paths=("a", "b"))
+    rates = {"both": 2.0, "a": 3.0, "ab": 5.0}
+    paths = [("a", "x"), ("a",), ("b", "x")]
+    assert [own_rate(rates, group, path) for path in paths] == [6.0, 6.0, 2.0]
+    assert own_rate({}, group, ("a",)) == 1.0
+    whole, _ = train(toys.Toy(), phase({"error": 1.0}), {"main": ClipStream(clips(8))}, 1)
+    name = toys.Toy().groups[0].paths[0]
+    half = phase({"error": 1.0}, rates={name: 0.5})
+    found, _ = train(toys.Toy(), half, {"main": ClipStream(clips(8))}, 1)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, 0.5 * b, rtol=1e-6), params(found), params(whole)
+    )
