@@ -10,11 +10,11 @@ images; then all of it together. The default is HRNet-W32 at 256 x 256, which wa
 Arguments, behind a colon and apart by commas: `small` (the smallest HRNet at 128 x 128, for a
 processor), `frozen` (in the second phase the heatmaps' network rests), `loss=` one of the rows of
 the report's ablation (`encoder`, `3d`, `decoder`, `bones`, `both`, `skip`; the default, `all`, is
-the last one and our two terms), `variant=report` (its heatmaps
-and decoder as printed), `annotated=DIR` (pictures with 2D alone are learnt from beside them: a set
-of the same joints, as `data_prep.coco` makes), `weights=FILE` (HRNet begins with public weights, a
-PyTorch checkpoint), `depth` (norms of the gradient are logged, part by part), `tiny` (a few steps,
-for tests).
+the last one and our two terms), `variant=report` (its heatmaps and decoder as printed, by default
+of its last row), `annotated=DIR` (pictures with 2D alone are learnt from beside them: a set of the
+same joints, as `data_prep.coco` makes), `weights=FILE` (HRNet begins with public weights, a PyTorch
+checkpoint), `depth` (norms of the gradient are logged, part by part), `tiny` (a few steps, for
+tests).
 """
 
 from ml_collections import ConfigDict
@@ -63,7 +63,9 @@ def get_config(argument: str = "") -> ConfigDict:
     )
     report = given.variant == "report"
     tiny, small = given.tiny, given.small or given.tiny
-    terms, skip = ROWS[given.loss]
+    terms, skip = ROWS["skip" if report and given.loss == "all" else given.loss]
+    # The report does not say what its terms weigh.
+    weigh = dict.fromkeys(WEIGHTS, 1.0) if report else WEIGHTS
     config = cmu_mv.get_config("tiny" if tiny else "")
     config.name = "rendered_cmu"
     config.data.path = "data/rendered_cmu_v1"
@@ -73,6 +75,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "network": "tiny" if small else "w32",
             "cells": 64 if tiny else 128 if small else 256,
             "skip": skip,
+            "told": "direct" in terms,
             "width": 32 if tiny else 256 if small else 1024,
             "dropout": 0.0,
         }
@@ -90,7 +93,8 @@ def get_config(argument: str = "") -> ConfigDict:
         "optimizer": {"name": "adam"},
         "dropout": report,
         "statistics": "batch",
-        "rates": {} if report else FASTER,
+        # What public weights know is not to be shaken off.
+        "rates": {} if report or given.weights else FASTER,
     }
 
     rising = {"kind": "linear", "start": RATE, "stop": RATE, "warmup_steps": 2 if tiny else 50}
@@ -102,17 +106,20 @@ def get_config(argument: str = "") -> ConfigDict:
     first = {
         **common,
         **length(EPOCHS[0]),
-        "weights": {term: WEIGHTS[term] for term in terms if term in HEATMAPS},
+        "weights": {term: weigh[term] for term in terms if term in HEATMAPS},
         "learning_rate": rate,
         "pictures": {**COLOURS, "mirror": True},
     }
-    weights = {term: WEIGHTS[term] for term in terms} | {"root": ROOT}
+    weights = {term: weigh[term] for term in terms} | {"root": ROOT}
+    falling = {"kind": "cosine", "start": RATE, "stop": 0.0}
+    if given.loss == "encoder":  # which has no phase before it
+        falling["warmup_steps"] = rising["warmup_steps"]
     second = {
         **common,
         **length(EPOCHS[1] + (EPOCHS[0] if given.loss == "encoder" else 0)),
         "weights": {**weights, **dict.fromkeys(HEATMAPS, 0.0)} if given.frozen else weights,
         "frozen": ("hrnet",) if given.frozen else (),
-        "learning_rate": 1e-3 if report else {"kind": "cosine", "start": RATE, "stop": 0.0},
+        "learning_rate": 1e-3 if report else falling,
         "pictures": dict(COLOURS),
     }
     # Without heatmaps there is nothing to learn first.

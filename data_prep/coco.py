@@ -226,9 +226,7 @@ def _person(
     left, top, width, height = array(member(entry, "bbox", where), (4,), f"{where}, bbox")
     if min(width, height) < 1:
         raise SourceError(f"its box is {width:g} x {height:g} pixels")
-    middle = np.array([left + width / 2, top + height / 2]) - 0.5
-    box = np.array([*middle, crops.MARGIN * max(width, height)])
-    return np.stack([x, y], axis=-1), confidence, box
+    return np.stack([x, y], axis=-1), confidence, crops.of_box(left, top, width, height)
 
 
 def _as(

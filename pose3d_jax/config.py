@@ -103,7 +103,7 @@ WEIGHTS = Kind(
     lambda value: TABLE.fits(value) and all(map(RATE.fits, value.values())),
 )
 RATES = Kind(
-    f"a table of groups, each with {POSITIVE.text}",
+    f"a table of groups or their parts, each with {POSITIVE.text}",
     lambda value: TABLE.fits(value) and all(map(POSITIVE.fits, value.values())),
 )
 REQUIRED = object()
@@ -205,7 +205,8 @@ ADAPTATION: Keys = {
 # ("": all of them).
 INIT: Keys = {
     "workdir": (TEXT, ""),  # of the other run; "" = nothing
-    # Instead: a PyTorch checkpoint of public weights, for a method with a network of that kind.
+    # Instead: a PyTorch checkpoint of public weights, for a method with a network of that kind; it
+    # is named by `into`, and what of it is not in the file by `fresh`.
     "weights": (TEXT, ""),
     "part": (TEXT, "lifter"),
     "into": (TEXT, "lifter"),

@@ -79,6 +79,13 @@ def _phase(
     }
     if not weights:
         raise ConfigError(f"{where}.weights has no weight above 0: nothing would be trained")
+    every = settings["optimizer"].get("every", 1)
+    optimizer = _optimizer(settings["optimizer"], f"{where}.optimizer")
+    if steps % every:
+        raise ConfigError(
+            f"{where} has {steps} steps; give a multiple of optimizer.every, {every}, or the last "
+            f"batches' gradients would be lost"
+        )
     return Phase(
         first_step=first_step,
         steps=steps,
@@ -89,7 +96,7 @@ def _phase(
             training=True,
         ),
         weights=weights,
-        optimizer=_optimizer(settings["optimizer"], f"{where}.optimizer"),
+        optimizer=optimizer,
         learning_rate=over_time(settings["learning_rate"], "learning_rate"),
         reset_optimizer=settings["optimizer_state"] == "reset",
         average_decay=float(settings["average_decay"]),
@@ -201,7 +208,7 @@ def _optimizer(settings: Mapping[str, Any], where: str) -> optax.GradientTransfo
     """An optax optimiser by name, of learning rate 1: the phase's schedule multiplies its steps.
 
     Beside its arguments, `clip_norm`: what the gradient's norm is at most, and `every`: how many
-    batches' gradients are averaged to one step.
+    batches' gradients are averaged to one step, each batch being worth the same, whatever it shows.
     """
     arguments = dict(settings)
     name = arguments.pop("name", None)

@@ -27,7 +27,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pose3d_jax import checkpoint, evaluate, methods, workdir
 from pose3d_jax.cameras import Camera
@@ -65,6 +65,8 @@ def camera_of(
     if len(focal) > 2 or not all(math.isfinite(f) and f > 0 for f in focal):
         raise UserError(f"--focal {' '.join(map(str, focal))}: give one or two numbers above 0")
     middle = center or [(pixels - 1) / 2 for pixels in size]
+    if not all(map(math.isfinite, middle)):
+        raise UserError(f"--center {' '.join(map(str, middle))}: give two numbers")
     return Camera(
         rotation=np.eye(3, dtype=np.float32),
         translation=np.zeros(3, np.float32),
@@ -78,11 +80,9 @@ def camera_of(
 
 def square_of(box: Sequence[float]) -> Float[np.ndarray, "3"]:
     """Middle and side of the square around a box. Raises `UserError` for a box of no extent."""
-    left, top, width, height = box
-    if not all(map(math.isfinite, box)) or min(width, height) <= 0:
+    if not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
         raise UserError(f"--box {' '.join(map(str, box))}: width and height must be above 0")
-    corners = np.array([[left, top], [left + width - 1, top + height - 1]], float)
-    return crops.around(corners, np.ones(2))
+    return crops.of_box(*box)
 
 
 def predict(
@@ -173,12 +173,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--box", required=True, nargs=4, type=float, action="append", metavar=("X", "Y", "W", "H")
     )
-    parser.add_argument("--focal", nargs="+", type=float, help="pixels; default: the diagonal")
+    parser.add_argument(
+        "--focal", nargs="+", type=float, help="pixels; default: the image's longer side"
+    )
     parser.add_argument("--center", nargs=2, type=float, help="pixels; default: the middle")
     parser.add_argument("--output", required=True, type=Path)
     given = parser.parse_args(arguments)
     try:
-        image = crops.open_rgb(given.image)
+        if given.output.exists() and not given.output.is_dir():
+            raise UserError(f"--output {given.output} is no folder; name one, or a new one")
+        # As viewers show it, in which boxes are measured.
+        image = ImageOps.exif_transpose(crops.open_rgb(given.image))
         camera = camera_of(image.size, given.focal, given.center)
         found, method = predict(given.workdir, image, given.box, camera)
         skeleton = method.info.joint_skeleton
@@ -190,7 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "camera": {
                 "focal_px": camera.focal.tolist(),
                 "center_px": camera.center.tolist(),
-                "assumed": given.focal is None,
+                "focal_assumed": given.focal is None,
+                "center_assumed": given.center is None,
             },
             "people": [
                 {"box_px": box, "joints_m": joints.tolist(), "points_px": points.tolist()}

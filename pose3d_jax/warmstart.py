@@ -82,8 +82,11 @@ def _public(settings: Mapping[str, Any], method: Method) -> Variables:
             f"config.init.weights: {type(method).__name__} has no network that public weights "
             f"are of; leave it empty"
         )
-    found: Variables = load(settings["weights"])
-    return found
+    found = flatten_dict(load(settings["weights"]))
+    fresh = paths(settings["fresh"])
+    return unflatten_dict(
+        {p: x for p, x in found.items() if not any(covers(f, "/".join(p[1:])) for f in fresh)}
+    )
 
 
 def paths(value: str | Sequence[str]) -> tuple[str, ...]:

@@ -170,10 +170,14 @@ def phase(**changes):
         ({"weights": {"poze": 1.0}}, r"weights: 'poze' is unknown; did you mean 'pose'"),
         ({"statistics": "frozen"}, r"statistics is 'frozen'; it must be 'batch' or 'running'"),
         ({"rates": {"critic": 4.0}}, r"rates: 'critic' is unknown \(known: lifter\)"),
-        ({"rates": {"lifter": 0}}, r"rates is .*; it must be a table of groups, each with"),
+        (
+            {"rates": {"lifter": 0}},
+            r"rates is .*; it must be a table of groups or their parts, each with",
+        ),
         ({"optimizer": {"name": "adamm"}}, r"no optimiser 'adamm'"),
         ({"optimizer": {"name": "adam", "beta": 1}}, r"no optimiser 'adam' with settings"),
         ({"optimizer": {"name": "adam", "every": 0}}, r"optimizer.every is 0; it must be"),
+        ({"optimizer": {"name": "adam", "every": 7}}, r"steps; give a multiple of optimizer.every"),
         (
             {
                 "learning_rate": {
@@ -247,7 +251,8 @@ def test_clip_norm_bounds_the_gradient():
 
 
 def test_gradients_of_several_batches_make_one_step():
-    optimizer = phase(optimizer={"name": "sgd", "every": 3, "clip_norm": 1.0}).optimizer
+    settings = {"name": "sgd", "every": 3, "clip_norm": 1.0}
+    optimizer = phase(optimizer=settings, length_steps=9).optimizer
     state, found = optimizer.init({"w": jnp.zeros(2)}), []
     for gradient in ([3.0, 0.0], [30.0, 60.0], [-3.0, -20.0]):
         update, state = optimizer.update({"w": jnp.array(gradient)}, state)

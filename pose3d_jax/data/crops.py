@@ -46,6 +46,13 @@ def around(
     return np.array([*(low + high) / 2, MARGIN * max((high - low).max(), 1.0)])
 
 
+def of_box(left: float, top: float, width: float, height: float) -> Float[np.ndarray, "3"]:
+    """Middle and side, pixels, of the square around a box from the corner of its first pixel."""
+    # Pixels are counted from their middles.
+    middle = np.array([left + width / 2, top + height / 2]) - 0.5
+    return np.array([*middle, MARGIN * max(width, height)])
+
+
 def cut(image: Image.Image, square: Float[np.ndarray, "3"], cells: int = CELLS) -> bytes:
     """A square of an image as a JPEG; black where it leaves the image.
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from pose3d_jax import cameras as cam
 from pose3d_jax import heatmaps, losses
+from pose3d_jax.geometry import HIGHEST
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import (
     EVALUATION,
@@ -25,7 +26,7 @@ from pose3d_jax.methods.base import (
 )
 from pose3d_jax.methods.bodies import single_views
 from pose3d_jax.methods.lifting import need_one_joint_set, setting
-from pose3d_jax.models import hrnet
+from pose3d_jax.models import hrnet, rays
 from pose3d_jax.models.autoencoder import Decoder
 from pose3d_jax.models.hrnet import HRNet
 from pose3d_jax.models.layers import NEAR_ZERO, Dense
@@ -48,7 +49,10 @@ class Seen:
     points: Float[Array, "rows joints 2"]  # on the square: -1 to 1 from side to side
     joints: Float[Array, "rows joints 3"]  # in the camera's axes, metres
     projected: Float[Array, "rows joints 2"]  # what the decoder makes of the joints, on the square
-    direct: Float[Array, "rows joints 3"]  # about the root, without heatmaps between
+    # About the root, without heatmaps between, in the axes of a camera turned to the square's
+    # middle by `turn`: what stands in a square does not show where in the image that is.
+    direct: Float[Array, "rows joints 3"]
+    turn: Float[Array, "rows 3 3"]
     there: Float[Array, "rows"]  # 1 where there is a picture
 
 
@@ -86,6 +90,7 @@ class ImageTo3D:
     points: str = "expected"  # how a softmax becomes a point: see heatmaps
     target: str = "gaussian"  # what heatmaps should be: see heatmaps
     skip: bool = True  # from the points to the decoder's output
+    told: bool = False  # the encoder is shown the joints that `direct` is about, too
     cycle: str = "truth"
     width: int = setting(1024, least=1, below=100_000)  # of the autoencoder
     blocks: int = setting(2, least=0, below=1000)
@@ -146,12 +151,13 @@ class ImageTo3D:
         keys = jax.random.split(key, 4)
         joints, one = self.info.joint_skeleton.size, jnp.ones(1)
         still: dict[str, Any] = {"dropout": False, "update_statistics": False}
+        told = [jnp.zeros((1, 3 * joints))] if self.told else []
         made = {
             "hrnet": network.init(
                 keys[0], jnp.zeros((1, self.cells, self.cells, 3)), one, update_statistics=False
             ),
             "encoder": lifter.init(
-                keys[1], jnp.zeros((1, joints, 2)), jnp.ones((1, joints)), **still
+                keys[1], jnp.zeros((1, joints, 2)), jnp.ones((1, joints)), *told, **still
             ),
             "decoder": decoder.init(keys[2], jnp.zeros((1, joints, 3)), one, **still),
         }
@@ -192,7 +198,7 @@ class ImageTo3D:
             statistics[name] = changed["batch_stats"]
             return found
 
-        pixels = pictures.pixels.astype(jnp.float32) / 255
+        pixels = jnp.asarray(pictures.pixels, jnp.float32) / 255
         mean, deviation = (np.array(x).reshape(1, 1, 1, 3) for x in (hrnet.MEAN, hrnet.DEVIATION))
         square = _flat(pictures.square)
         there = (square[:, 2] > 0).astype(jnp.float32)
@@ -205,21 +211,26 @@ class ImageTo3D:
 
         raw = square[:, None, :2] + points * square[:, None, 2:] / 2
         cameras = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), observations.cameras)
-        normalised = cam.batched(cam.normalise)(cameras, raw)
+        with_middle = jnp.concatenate([raw, square[:, None, :2]], axis=1)
+        rays_of = cam.batched(cam.normalise)(cameras, with_middle)
+        normalised, middle = rays_of[:, :-1], rays_of[:, -1]
         keys = jax.random.split(key)
         confidence = jnp.broadcast_to(there[:, None], points.shape[:2])
         drop = [{"dropout": mode.dropout, "rngs": {"dropout": k}} for k in keys]
-        joints = run("encoder", lifter, normalised, confidence, **drop[0])
+        weights = {"params": variables["params"]["direct"]}
+        posed = direct.apply(weights, found.coarse.astype(jnp.float32))
+        assert isinstance(posed, Array)
+        told = [posed] if self.told else []
+        joints = run("encoder", lifter, normalised, confidence, *told, **drop[0])
         root = self.info.joint_skeleton.root
         about = joints - joints[:, root : root + 1]
         projected = run("decoder", decoder, about, there, **drop[1])
         if self.skip:
             projected = projected + points
-        weights = {"params": variables["params"]["direct"]}
-        posed = direct.apply(weights, found.coarse.astype(jnp.float32))
-        assert isinstance(posed, Array)
         posed = posed.reshape(joints.shape)
-        return Seen(maps, points, joints, projected, posed, there), {"batch_stats": statistics}
+        turn = rays.towards(middle)
+        made = Seen(maps, points, joints, projected, posed, turn, there)
+        return made, {"batch_stats": statistics}
 
     def predict(
         self, variables: Variables, observations: Observations, key: Key[Array, ""] | None = None
@@ -268,6 +279,7 @@ class ImageTo3D:
         valid = _flat(valid) * seen.there[:, None]
         root_valid = valid[:, root]
         about, aimed = (x - x[:, root : root + 1] for x in (seen.joints, truth))
+        turned = jnp.einsum("nij,nkj->nki", seen.turn, aimed, precision=HIGHEST)
         pose_valid = (valid * root_valid[:, None]).at[:, root].set(0.0)
         found = {
             "heatmap": losses.weighted_term(off, shown),
@@ -278,7 +290,7 @@ class ImageTo3D:
             "decoder": losses.weighted_term(back, shown),
             "bones": self._bones(seen.joints, seen.there),
             "points": losses.weighted_term(losses.distance(seen.points, points), shown),
-            "direct": losses.weighted_term(jnp.sum((seen.direct - aimed) ** 2, -1), pose_valid),
+            "direct": losses.weighted_term(jnp.sum((seen.direct - turned) ** 2, -1), pose_valid),
         }
         diagnostics = {
             "mpjpe": losses.weighted_term(losses.distance(about, aimed), pose_valid),

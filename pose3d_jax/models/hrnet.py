@@ -49,7 +49,7 @@ class Size:
 SIZES = {
     "w32": Size(32),
     "w48": Size(48),
-    "tiny": Size(16, stem=16, first=1, modules=(1, 1, 1), units=1),
+    "tiny": Size(16, stem=16, first=0, modules=(1, 1, 2), units=1),
 }
 
 

@@ -141,7 +141,8 @@ def curves(
     """
     names = {name for rows in runs.values() for row in rows for name in row}
     errors = sorted(n for n in names if n.startswith("validation/") and n[-3:] in ("/p1", "/p2"))
-    terms = sorted((n for n in names if n.startswith("train/")), key=lambda n: (n.count("/"), n))
+    shown = (n for n in names if n.startswith("train/") and "/gradient/" not in n)  # many
+    terms = sorted(shown, key=lambda n: (n.count("/"), n))
     panels = [*errors, *terms]
     columns = max(1, min(3, len(panels)))
     rows_ = math.ceil(len(panels) / columns)

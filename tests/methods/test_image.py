@@ -10,6 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from configs import rendered_cmu
 from data_prep import writer
@@ -250,6 +251,21 @@ def test_an_image_with_a_border_shows_the_same_people(trained, image):
     assert_allclose(second.points, first.points + np.array([50, 20]), atol=1e-2)
 
 
+def test_a_photograph_is_upright_as_viewers_show_it(trained, image, tmp_path):
+    """Cameras turn images by a note in the file (EXIF, orientation 6: by a quarter)."""
+    directory, _ = trained
+    upright, sideways = tmp_path / "upright.png", tmp_path / "sideways.png"
+    image.save(upright)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.transpose(Image.Transpose.ROTATE_90).save(sideways, exif=exif)
+    for path in (upright, sideways):
+        words = f"--workdir {directory} --image {path} --box 40 30 60 150 --focal 400 --output"
+        photo.main([*words.split(), str(tmp_path / path.stem)])
+    found = [json.loads((tmp_path / p.stem / "pose.json").read_text()) for p in (upright, sideways)]
+    assert found[0] == found[1]
+
+
 def test_the_command_leaves_a_pose_and_a_picture_of_it(trained, image, tmp_path, capsys):
     directory, _ = trained
     image.save(tmp_path / "me.png")
@@ -257,7 +273,12 @@ def test_the_command_leaves_a_pose_and_a_picture_of_it(trained, image, tmp_path,
     out = ["--output", str(tmp_path / "out")]
     photo.main([*given, "--box", "40", "30", "60", "150", *out])
     said = json.loads((tmp_path / "out" / "pose.json").read_text())
-    assert said["camera"] == {"focal_px": [320, 320], "center_px": [159.5, 119.5], "assumed": True}
+    assert said["camera"] == {
+        "focal_px": [320, 320],
+        "center_px": [159.5, 119.5],
+        "focal_assumed": True,
+        "center_assumed": True,
+    }
     assert np.shape(said["people"][0]["joints_m"]) == (len(said["joints"]), 3)
     with Image.open(tmp_path / "out" / "pose.png") as picture:
         assert picture.width > 300
@@ -271,6 +292,8 @@ def test_the_command_leaves_a_pose_and_a_picture_of_it(trained, image, tmp_path,
     [
         ({"--box": ["900", "900", "50", "50"]}, r"--box 900.*: its box is outside of the image"),
         ({"--box": ["10", "10", "0", "50"]}, "width and height must be above 0"),
+        ({"--center": ["nan", "5"]}, "--center nan 5.0: give two numbers"),
+        ({"--output": [__file__]}, "is no folder"),
         ({"--focal": ["-5"]}, "--focal -5.0: give one or two numbers above 0"),
         ({"--image": ["missing.png"]}, "missing.png: cannot be read as an image"),
         ({"--workdir": ["nowhere"]}, "nowhere"),
@@ -402,3 +425,63 @@ def test_pictures_with_2d_alone_are_learnt_from_beside_others(folder, tmp_path):
     assert {"image/gradient/hrnet/conv1", "image/gradient/hrnet/final_layer"} <= {
         name.removeprefix("train/") for name in told
     }
+
+
+@pytest.mark.slow  # two minutes, most of them compilation
+def test_a_step_of_the_published_size_moves_it(folder, tmp_path):
+    made = rendered_cmu.get_config("tiny")
+    made.data.path = str(folder)
+    made.method.update(network="w32", width=1024)
+    made.streams.main.batch_size = 2
+    made.phases = ({**made.phases[1], "length_steps": 1},)
+    made.phases[0]["optimizer"] = {"name": "sgd"}  # of no weight, no step
+    train.run(made, tmp_path / "run")
+    restored = evaluate.restore(tmp_path / "run")
+    found = restored.variables["params"]["hrnet"]
+    fresh = restored.method.init(jax.random.key(0), {})["params"]["hrnet"]
+    still = jax.tree.map(lambda a, b: a.shape != b.shape, found, fresh)
+    assert not any(jax.tree.leaves(still))
+    assert round(sum(x.size for x in jax.tree.leaves(found)) / 1e6, 1) == 28.5
+    for leaf in jax.tree.leaves(restored.variables):
+        assert np.isfinite(leaf).all()
+    scalars = (tmp_path / "run" / "scalars.jsonl").read_text().splitlines()
+    assert np.isfinite(json.loads(scalars[0])["train/image/loss"])
+
+
+def test_what_stands_in_a_square_is_told_apart_from_where_it_stands(clip, variables, terms):
+    """The same picture elsewhere in the image, of a person turned with it, costs the same."""
+    bias = 0.3 * jax.random.normal(jax.random.key(5), (3 * scenes.H36M.size,))
+    own = {**variables["params"]["direct"], "bias": bias}
+    variables = {**variables, "params": {**variables["params"], "direct": own}}
+    seen = clip.observations
+    cameras = jax.tree.map(lambda x: x[:, 0, 0], seen.cameras)
+
+    def cost(turn, middle):
+        camera = dataclasses.replace(
+            seen.cameras,
+            rotation=turn @ seen.cameras.rotation,
+            translation=jnp.einsum("ij,btvj->btvi", turn, seen.cameras.translation),
+        )
+        square = seen.pictures.square.at[..., :2].set(middle[:, None, None])
+        pictures = dataclasses.replace(seen.pictures, square=square)
+        moved = seen.replace(cameras=camera, pictures=pictures)
+        total, count = terms(variables, clip.replace(observations=moved))["direct"]
+        return float(total / count)
+
+    turn = jnp.asarray(Rotation.from_euler("yx", [15, 0], degrees=True).as_matrix(), jnp.float32)
+    ahead = cost(jnp.eye(3), cameras.center)
+    aside = jax.vmap(lambda c: cam.to_pixels(c, cam.perspective(turn[:, 2])))(cameras)
+    assert cost(turn, aside) == pytest.approx(ahead, rel=1e-3)
+    assert abs(cost(turn, cameras.center) - ahead) > 0.004 * ahead
+
+
+def test_the_encoder_may_be_shown_what_is_said_without_heatmaps(clip):
+    shown = method(told=True)
+    variables = jax.jit(shown.init)(jax.random.key(0), {"main": clip})
+    see = jax.jit(lambda v: shown.see(v, clip.observations, jax.random.key(0), EVALUATION)[0])
+    moved = jax.tree.map(lambda x: x, variables)
+    moved["params"]["direct"]["bias"] = moved["params"]["direct"]["bias"] + 0.5
+    before, after = see(variables), see(moved)
+    assert_allclose(after.direct, before.direct + 0.5, atol=1e-5)
+    assert_array_equal(after.points, before.points)
+    assert np.abs(after.joints - before.joints).max() > 1e-7
