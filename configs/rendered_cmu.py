@@ -11,10 +11,10 @@ Arguments, behind a colon and apart by commas: `small` (the smallest HRNet at 12
 processor), `frozen` (in the second phase the heatmaps' network rests), `loss=` one of the rows of
 the report's ablation (`encoder`, `3d`, `decoder`, `bones`, `both`, `skip`; the default, `all`, is
 the last one and our two terms), `variant=report` (its heatmaps and decoder as printed, by default
-of its last row), `annotated=DIR` (pictures with 2D alone are learnt from beside them: a set of the
-same joints, as `data_prep.coco` makes), `weights=FILE` (HRNet begins with public weights, a PyTorch
-checkpoint), `depth` (norms of the gradient are logged, part by part), `tiny` (a few steps, for
-tests).
+of its last row), `decay` (alpha, what heatmaps weigh, falls in the second phase), `annotated=DIR`
+(pictures with 2D alone are learnt from beside them: a set of the same joints, as `data_prep.coco`
+makes), `weights=FILE` (HRNet begins with public weights, a PyTorch checkpoint), `depth` (norms of
+the gradient are logged, part by part), `tiny` (a few steps, for tests).
 """
 
 from ml_collections import ConfigDict
@@ -45,6 +45,7 @@ HEATMAPS = ("heatmap", "points", "direct")  # terms of the network that looks, b
 RATE = 1e-3
 # Of the network that looks, which normalises whatever it makes; the others' last layers do not.
 FASTER = {"hrnet": 10.0}
+DECAYED = 0.1  # of the heatmaps' weight, at the end
 ROOT = 0.05  # of the root's distance: where the person is, which the report does not ask
 COLOURS = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3}
 
@@ -56,6 +57,7 @@ def get_config(argument: str = "") -> ConfigDict:
         frozen=False,
         loss=("all", *(row for row in ROWS if row != "all")),
         variant=("tuned", "report"),
+        decay=False,
         annotated="",
         weights="",
         depth=False,
@@ -111,6 +113,9 @@ def get_config(argument: str = "") -> ConfigDict:
         "pictures": {**COLOURS, "mirror": True},
     }
     weights = {term: weigh[term] for term in terms} | {"root": ROOT}
+    if given.decay and "heatmap" in terms:
+        start = weigh["heatmap"]
+        weights["heatmap"] = {"kind": "exponential", "start": start, "stop": DECAYED * start}
     falling = {"kind": "cosine", "start": RATE, "stop": 0.0}
     if given.loss == "encoder":  # which has no phase before it
         falling["warmup_steps"] = rising["warmup_steps"]

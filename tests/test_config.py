@@ -56,7 +56,8 @@ def test_every_config_is_whole_and_makes_its_method(path):
     own["cmu_root"] = (None, "tiny,noise=typical")
     own["cmu_multimodal"] = (None, "tiny,fusion=mixture", "explain=given,corruption=same")
     own["cmu_occluded"] = (None, "labels,tiny", "plain")
-    own["rendered_cmu"] = (None, "tiny,variant=report", "small,frozen", "small,loss=encoder")
+    words = ("tiny,variant=report", "small,frozen", "small,loss=encoder", "decay,depth")
+    own["rendered_cmu"] = (None, *words)
     own["body_cmu"] = (
         None,
         "tiny",
