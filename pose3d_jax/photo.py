@@ -26,7 +26,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from pose3d_jax import checkpoint, evaluate, methods, workdir
@@ -148,23 +147,6 @@ def _said(method: ImageTo3D, variables: Any, seen: Observations) -> tuple[jax.Ar
     return joints, square[..., :2] + said.points * square[..., 2:] / 2
 
 
-def figure(image: Image.Image, found: Poses, method: ImageTo3D) -> Figure:
-    """The image with the points that were found, and each person's joints in space."""
-    skeleton = method.info.joint_skeleton
-    people = len(found.joints)
-    shown = Figure(figsize=(3.2 * (1 + people), 3.2))
-    flat = shown.add_subplot(1, 1 + people, 1)
-    for number, points in enumerate(found.points):
-        size = np.array(image.size, np.float32)
-        figures.pose_2d(flat, points, np.ones(len(points)), skeleton, size)
-        space = shown.add_subplot(1, 1 + people, 2 + number, projection="3d")
-        figures.pose_3d(space, found.joints[number], skeleton)
-    flat.imshow(image)
-    flat.set_xlim(-0.5, image.width - 0.5)
-    flat.set_ylim(image.height - 0.5, -0.5)
-    return shown
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m pose3d_jax.photo")
@@ -205,7 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         given.output.mkdir(parents=True, exist_ok=True)
         workdir.write_text(given.output / "pose.json", json.dumps(said, indent=1))
-        picture = figures.to_png(figure(image, found, method))
+        shown = figures.photograph(np.asarray(image), found.points, found.joints, skeleton)
+        picture = figures.to_png(shown)
         workdir.write(given.output / "pose.png", lambda path: Path(path).write_bytes(picture))
         print(f"{given.output / 'pose.json'}\n{given.output / 'pose.png'}")
     except UserError as error:

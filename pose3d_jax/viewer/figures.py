@@ -14,7 +14,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
@@ -128,6 +128,32 @@ def examples(
             # The truth frames all panels of a row, so that they can be compared.
             _cube(panel, upright if np.isfinite(upright).any() else _upright(joints[row]))
             _title(panel, label if row == 0 else "", captions[label][row])
+    return figure
+
+
+def photograph(
+    image: UInt8[np.ndarray, "height width 3"],
+    points: Float[np.ndarray, "people joints 2"],
+    joints: Float[np.ndarray, "people joints 3"],
+    skeleton: Skeleton,
+) -> Figure:
+    """An image with people's points, and beside it the joints of each in space, in its colour."""
+    people = len(points)
+    figure = Figure(figsize=(3.6 + 2.4 * people, 3.6))
+    grid = figure.add_gridspec(
+        1, 1 + people, width_ratios=(3.6, *[2.4] * people), left=0, right=1, bottom=0, top=1
+    )
+    flat = figure.add_subplot(grid[0])
+    height, width = image.shape[:2]
+    colours = itertools.cycle(_COLOURS)
+    for number, colour in zip(range(people), colours, strict=False):
+        size = np.array([width, height], np.float32)
+        pose_2d(flat, points[number], np.ones(points.shape[1]), skeleton, size, colour=colour)
+        space = _space(figure, grid[1 + number])
+        pose_3d(space, joints[number], skeleton, colour=colour)
+    flat.imshow(image)
+    flat.set_xlim(-0.5, width - 0.5)
+    flat.set_ylim(height - 0.5, -0.5)
     return figure
 
 
