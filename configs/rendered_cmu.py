@@ -125,7 +125,7 @@ def get_config(argument: str = "") -> ConfigDict:
         "weights": {**weights, **dict.fromkeys(HEATMAPS, 0.0)} if given.frozen else weights,
         "frozen": ("hrnet",) if given.frozen else (),
         "learning_rate": 1e-3 if report else falling,
-        "pictures": dict(COLOURS),
+        "pictures": {**COLOURS, "mirror": not report},
     }
     # Without heatmaps there is nothing to learn first.
     config.phases = (second,) if given.loss == "encoder" else (first, second)

@@ -139,7 +139,8 @@ def _picture(settings: Mapping[str, Any], method: Any, where: str) -> Augment | 
         return None
     if not picture_cells_of(method):
         raise ConfigError(f"{where}: the method looks at no pictures; leave it empty")
-    return functools.partial(changed, change, method.info.keypoint_skeleton)
+    info = method.info
+    return functools.partial(changed, change, info.keypoint_skeleton, info.joint_skeleton)
 
 
 def _disturbance(

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Real
 
-from pose3d_jax.schema import Clip
+from pose3d_jax import cameras as cam
+from pose3d_jax.schema import Clip, Labels
 from pose3d_jax.skeleton import Skeleton
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
@@ -20,13 +21,16 @@ class Change:
     brightness: float = 0.0
     contrast: float = 0.0  # about the picture's mean grey
     saturation: float = 0.0
-    mirror: bool = False  # every second picture; its 3D then counts as not labelled
+    mirror: bool = False  # every second picture: see `mirrored`
 
 
-def changed(settings: Change, skeleton: Skeleton, clip: Clip, key: Key[Array, ""]) -> Clip:
+def changed(
+    settings: Change, skeleton: Skeleton, joint_skeleton: Skeleton, clip: Clip, key: Key[Array, ""]
+) -> Clip:
     """Clips `[B, T, ...]` with their pictures changed, each by its own draw.
 
-    `skeleton`: of the keypoints, whose left and right a mirror exchanges.
+    `skeleton`, `joint_skeleton`: of the keypoints and of the joints, whose left and right a mirror
+    exchanges.
     """
     pictures = clip.observations.pictures
     assert pictures is not None  # see `streams.examples`
@@ -45,7 +49,7 @@ def changed(settings: Change, skeleton: Skeleton, clip: Clip, key: Key[Array, ""
     def pick(a: Array, b: Array) -> Array:
         return jnp.where(each.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
-    return jax.tree.map(pick, mirrored(skeleton, clip), clip)
+    return jax.tree.map(pick, mirrored(skeleton, joint_skeleton, clip), clip)
 
 
 def recoloured(
@@ -78,8 +82,13 @@ def recoloured(
     return jnp.clip(x, 0.0, 255.0)
 
 
-def mirrored(skeleton: Skeleton, clip: Clip) -> Clip:
-    """The clip's pictures and keypoints in a mirror; nothing in 3D is labelled any more."""
+def mirrored(skeleton: Skeleton, joint_skeleton: Skeleton, clip: Clip) -> Clip:
+    """The clip's pictures and keypoints in a mirror upright through the middles of their squares.
+
+    A camera that sees what is in the mirror as ours sees it is ours with its centre mirrored, too,
+    and a person whose x is negated in its axes, left and right exchanged. Several views would want
+    several such people: of those, nothing in 3D is labelled any more.
+    """
     observations = clip.observations
     pictures = observations.pictures
     assert pictures is not None
@@ -87,15 +96,32 @@ def mirrored(skeleton: Skeleton, clip: Clip) -> Clip:
     points, seen = observations.keypoints[..., order, :], observations.confidence[..., order]
     across = 2 * pictures.square[..., None, 0] - points[..., 0]
     points = points.at[..., 0].set(jnp.where(seen > 0, across, 0.0))
+    camera = observations.cameras
+    center = camera.center.at[..., 0].set(2 * pictures.square[..., 0] - camera.center[..., 0])
+    tangential = camera.distortion.at[..., 3].multiply(-1)  # p2: what a lens bends sideways
     return dataclasses.replace(
         clip,
         observations=dataclasses.replace(
             observations,
             keypoints=points,
             confidence=seen,
+            cameras=dataclasses.replace(camera, center=center, distortion=tangential),
             pictures=dataclasses.replace(pictures, pixels=pictures.pixels[..., ::-1, :]),
         ),
-        labels=dataclasses.replace(
-            clip.labels, joints_valid=jnp.zeros_like(clip.labels.joints_valid)
-        ),
+        labels=_mirrored_labels(joint_skeleton, clip),
+    )
+
+
+def _mirrored_labels(skeleton: Skeleton, clip: Clip) -> Labels:
+    """See `mirrored`."""
+    labels, cameras = clip.labels, clip.observations.cameras
+    if cameras.rotation.shape[2] > 1:
+        return dataclasses.replace(labels, joints_valid=jnp.zeros_like(labels.joints_valid))
+    camera = jax.tree.map(lambda x: x[:, :, 0], cameras)
+    seen = cam.batched(cam.to_camera)(camera, labels.joints)
+    other = seen.at[..., 0].multiply(-1)
+    joints = cam.batched(cam.to_world)(camera, other)
+    order = np.array(skeleton.mirrored)
+    return dataclasses.replace(
+        labels, joints=joints[..., order, :], joints_valid=labels.joints_valid[..., order]
     )
