@@ -6,7 +6,8 @@
     python -m pose3d_jax.main --config=configs/rendered_cmu.py --workdir=runs/rendered_cmu
 
 Two phases, as in "Distilling 3D Human Pose from a Single Image": heatmaps alone, with mirror
-images; then all of it together. The default is HRNet-W32 at 256 x 256, which wants an accelerator.
+images; then all of it together (the report without those, ours with). The default is HRNet-W32 at
+256 x 256, which wants an accelerator.
 Arguments, behind a colon and apart by commas: `small` (the smallest HRNet at 128 x 128, for a
 processor), `frozen` (in the second phase the heatmaps' network rests), `loss=` one of the rows of
 the report's ablation (`encoder`, `3d`, `decoder`, `bones`, `both`, `skip`; the default, `all`, is
