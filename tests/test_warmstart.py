@@ -57,7 +57,7 @@ def test_training_goes_on_from_another_run_s_weights(data, lifter, tmp_path):
 def test_an_empty_path_is_all_of_it(lifter, data):
     workdir, _ = lifter
     restored = evaluate.restore(workdir)
-    settings = {"workdir": str(workdir), "part": "", "into": "", "fresh": ""}
+    settings = {"workdir": str(workdir), "part": "", "into": "", "fresh": "", "weights": ""}
     split = restored.splits["test"]
     found = warmstart.learnt(settings, restored.method, restored.info, split)
     source = flatten_dict(restored.variables)
@@ -72,7 +72,7 @@ def test_what_is_to_begin_anew_is_not_taken(lifter):
     source = flatten_dict(restored.variables)
     _, *names, _ = min(path for path in source if path[0] == "params")
     fresh = "/".join(names)
-    settings = {"workdir": str(workdir), "part": "", "into": "", "fresh": fresh}
+    settings = {"workdir": str(workdir), "part": "", "into": "", "fresh": fresh, "weights": ""}
     split = restored.splits["test"]
     found = warmstart.learnt(settings, restored.method, restored.info, split)
     left = {path for path in source if "/".join(path[1:]).startswith(fresh + "/")}
