@@ -1,7 +1,8 @@
 """What a multimodal VAE should do, as numbers: the four criteria of Shi et al., adapted to poses.
 
     python -m benchmarks.multimodal --data data/cmu_mv_v1 --out runs/multimodal
-        [--fusions product mixture] [--split test_seen] [--steps 3000] [--seed 0] [--quick]
+        [--fusions product mixture] [--split test_seen] [--steps 3000] [--seed 0] [--image 128]
+        [--quick]
 
 The criteria are those of "Variational Mixture-of-Experts Autoencoders for Multi-Modal Deep
 Generative Models" (NeurIPS 2019), section 1; the modalities are those of `methods/modalities.py`:
@@ -35,6 +36,11 @@ person of usual size 4 m away. Generated values are means of `DRAWS` draws.
    those trained on one. `synergy` is the share by which both are better than the best with one
    alone. Fails: 0 or less. In the control there should be little or none.
 
+With `--image` the images' features are a modality, too: of a set that has as many of each
+(`data_prep.picture_features`). They are what they are: not corrupted, and of them only the pose is
+known. Their distances are in standard deviations: root mean squares over all rows and features,
+beside that from the features' own means.
+
 A network that was trained before is taken from `--out`. Ends with one line of JSON. `--quick`: a
 few steps of small networks, of the first fusion alone.
 """
@@ -62,7 +68,7 @@ from pose3d_jax.data.poses import PoseData
 from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
 from pose3d_jax.geometry import safe_norm
 from pose3d_jax.methods.base import Info, Variables
-from pose3d_jax.methods.modalities import Corruption, Seen, rows_of
+from pose3d_jax.methods.modalities import Corruption, Seen, rows_of, split_names
 from pose3d_jax.methods.multimodal import Multimodal
 from pose3d_jax.models import rays
 from pose3d_jax.phases import phases_of
@@ -76,6 +82,7 @@ NETWORKS = {  # arguments of the config
     "heatmap": "modalities=heatmap",
     "control": "modalities=all,corruption=same",
 }
+IMAGE = {"all": "modalities=all,image", "two": "modalities=all", "image": "modalities=image"}
 PUBLISHED = "modalities=all,explain=given"  # of the product
 DRAWS = 20
 ROWS = 4000  # that are measured; as many for the probes
@@ -105,12 +112,25 @@ def passes(fusion: str, modalities: int) -> int:
     return modalities * (1 + decoded)
 
 
+def steps_of(arguments: Mapping[str, str], most: int) -> dict[str, int]:
+    """Of each network, so that all take as long: `most` for those of the most modalities."""
+    count = {
+        name: len(split_names(cmu_multimodal.get_config(argument).method.modalities))
+        for name, argument in arguments.items()
+    }
+    fusion = cmu_multimodal.get_config(next(iter(arguments.values()))).method.fusion
+    whole = passes(fusion, max(count.values()))
+    return {name: round(most * whole / passes(fusion, own)) for name, own in count.items()}
+
+
 def trained(
-    argument: str, data: PoseData, path: str, out: Path, steps: int, seed: int, quick: bool
+    argument: str, data: PoseData, args: argparse.Namespace, steps: int
 ) -> tuple[Multimodal, Variables, float]:
     """A network of the config with this argument, and the seconds that its training took."""
-    config = cmu_multimodal.get_config(argument + (",tiny" if quick else ""))
-    config.data.path, config.seed = path, seed
+    config = cmu_multimodal.get_config(argument + (",tiny" if args.quick else ""))
+    config.data.path, config.seed = args.data, args.seed
+    if args.image:
+        config.method.features = args.image
     config = configs.complete(config)
     config["phases"] = [{**config["phases"][0], "length_steps": steps, "length_epochs": None}]
     info = Info(data.keypoint_skeleton, data.joint_skeleton, data.recordings)
@@ -120,9 +140,9 @@ def trained(
     (phase,) = phases_of(config, method, data.poses.size // batch_size)
     example = {"main": data.poses.take(jnp.zeros(1, jnp.int32))}
     start = functools.partial(init_state, method, phase, example, average=False)
-    state = jax.jit(start)(jax.random.key(seed))
-    name = "".join(c if c.isalnum() else "_" for c in argument) + f"_{seed}"
-    kept, said = out / f"{name}.msgpack", out / f"{name}.json"
+    state = jax.jit(start)(jax.random.key(args.seed))
+    name = "".join(c if c.isalnum() else "_" for c in argument) + f"_{args.seed}"
+    kept, said = args.out / f"{name}.msgpack", args.out / f"{name}.json"
     wanted = {"config": config, "data": data.fingerprint, "code": workdir.code_version()}
     wanted = json.dumps(wanted, sort_keys=True, default=str)
     if kept.exists() and said.exists():
@@ -143,7 +163,7 @@ def trained(
         print(f"{argument}: step {done}, bound {-means['multimodal/bound']:.1f} nats", flush=True)
     seconds = time.monotonic() - started
     variables = unreplicate(state).variables
-    out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(serialization.to_bytes(variables))
     said.write_text(json.dumps({"wanted": wanted, "seconds": seconds}))
     return method, variables, seconds
@@ -167,7 +187,7 @@ def _rows(method: Multimodal, clip: Any, key: Key[Array, ""]) -> Rows:
     return Rows(
         places=places,
         pose=method.labelled(clip, sight),
-        seen=method.observe(sight, key),
+        seen=method.observe(clip.observations, sight, key),
         corruption=method.corruptions(places, key),
     )
 
@@ -310,7 +330,7 @@ def generated(
     method: Multimodal, variables: Variables, rows: Rows, given: tuple[str, ...], wanted: str,
     seed: int,
 ) -> Array:  # fmt: skip
-    """Mean of draws of a modality from others, as places in sizes or joints in metres."""
+    """Mean of draws of a modality from others: places in sizes, joints in metres, or features."""
     key = jax.random.key(seed)
     seen = {**rows.seen, "pose": rows.pose}
     seen = {name: seen[name] for name in given}
@@ -328,16 +348,31 @@ def _generated(
         values = method.decode(variables, wanted, *latent)
         return total + (method.peaks(values) if wanted == "heatmap" else values), None
 
-    axes = 3 if wanted == "pose" else 2
-    zero = jnp.zeros((z.shape[1], method.info.joint_skeleton.size, axes))
+    joints = method.info.joint_skeleton.size
+    shape = {"pose": (joints, 3), "image": (method.features,)}.get(wanted, (joints, 2))
+    zero = jnp.zeros((z.shape[1], *shape))
     return jax.lax.scan(add, zero, (z, own[wanted]))[0] / DRAWS
 
 
+def truth(wanted: str, rows: Rows) -> Array:
+    """What is to be generated: of points and heatmaps the exact places."""
+    if wanted in ("points", "heatmap"):
+        return rows.places
+    return rows.pose.values if wanted == "pose" else rows.seen[wanted].values
+
+
 def error(wanted: str, found: Array, rows: Rows) -> float:
-    """Mean distance from the truth: mm of the pose (P1), px of places."""
+    """Mean distance from the truth: mm of the pose (P1), px of places, deviations of features."""
+    true = truth(wanted, rows)
     if wanted == "pose":
-        return _mean(1000 * safe_norm(found - rows.pose.values), rows.pose.there)
-    return _mean(PX * safe_norm(found - rows.places), jnp.ones(rows.places.shape[:-1]))
+        return _mean(1000 * safe_norm(found - true), rows.pose.there)
+    if wanted == "image":
+        there = jnp.broadcast_to(rows.seen["image"].there, true.shape)
+        count = jnp.maximum(jnp.sum(there, axis=0, keepdims=True), 1.0)
+        mean = jnp.sum(true * there, axis=0, keepdims=True) / count
+        away, spread = (_mean((true - x) ** 2, there) for x in (found, mean))
+        return (away / max(spread, 1e-12)) ** 0.5
+    return _mean(PX * safe_norm(found - true), jnp.ones(true.shape[:-1]))
 
 
 def _mean(x: Array, weight: Array) -> float:
@@ -354,7 +389,7 @@ def cross_generation(
             if given == wanted:
                 continue
             values = generated(method, variables, test, (given,), wanted, seed)
-            mean = jnp.mean(fit.pose.values if wanted == "pose" else fit.places, axis=0)
+            mean = jnp.mean(truth(wanted, fit), axis=0)
             found[f"{given} -> {wanted}"] = {
                 "error": error(wanted, values, test),
                 "mean": error(wanted, jnp.broadcast_to(mean[None], values.shape), test),
@@ -366,7 +401,8 @@ def cross_generation(
 def lifting(method: Multimodal, variables: Variables, test: Rows, seed: int) -> dict[str, float]:
     """P1, mm, of the 3D pose given all that is observed, and given each by itself."""
     observed = tuple(name for name in method.names if name != "pose")
-    groups = [(name,) for name in observed] + ([observed] if len(observed) > 1 else [])
+    groups = [(name,) for name in observed]
+    groups += [observed[:count] for count in range(2, len(observed) + 1)]
     return {
         " + ".join(given): error(
             "pose", generated(method, variables, test, given, "pose", seed), test
@@ -390,20 +426,19 @@ def criteria(
     fusion: str, data: PoseData, test_data: PoseData, args: argparse.Namespace
 ) -> dict[str, Any]:
     """The four criteria of one fusion."""
-    steps, count = (3, 200) if args.quick else (args.steps, ROWS)
-    wanted = {**NETWORKS, **({"published": PUBLISHED} if fusion == "product" else {})}
-    networks = {}
-    for name, argument in wanted.items():
-        alone = name in ("points", "heatmap")
-        own = round(steps * passes(fusion, 3) / passes(fusion, 2)) if alone else steps
-        networks[name] = trained(
-            f"fusion={fusion},{argument}", data, args.data, args.out, own, args.seed, args.quick
-        )
+    most, count = (3, 200) if args.quick else (args.steps, ROWS)
+    wanted = {**NETWORKS, **(IMAGE if args.image else {})}
+    wanted |= {"published": PUBLISHED} if fusion == "product" else {}
+    wanted = {name: f"fusion={fusion},{argument}" for name, argument in wanted.items()}
+    steps = steps_of(wanted, most)
+    networks = {
+        name: trained(argument, data, args, steps[name]) for name, argument in wanted.items()
+    }
     method, variables, _ = networks["all"]
     fit, test = (rows_from(method, split, count, args.seed) for split in (data, test_data))
     lifted = {}
     for name, (own, weights, _) in networks.items():
-        # Networks of one modality leave out the other: the same corruption for all but the control.
+        # Networks of fewer modalities leave out others: one corruption for all but the control.
         rows = rows_from(own, test_data, count, args.seed) if name == "control" else test
         lifted[name] = lifting(own, weights, rows, args.seed)
     alone = lifted["points"]["points"], lifted["heatmap"]["heatmap"]
@@ -435,12 +470,11 @@ def said(fusion: str, found: Mapping[str, Any]) -> str:
             f"   {name:<8} {of['distance']:.1f} (shuffled {of['shuffled']:.1f}, true poses "
             f"{of['floor']:.1f})"
         )
-    lines.append("3. cross generation: mm of the 3D pose, px of the others")
+    lines.append("3. cross generation: mm of the 3D pose, px of places, deviations of features")
     for name, of in found["cross_generation"].items():
-        lines.append(
-            f"   {name:<18} {of['error']:.1f} (mean {of['mean']:.1f}, shuffled "
-            f"{of['shuffled']:.1f})"
-        )
+        digits = 2 if name.endswith("image") else 1
+        error, mean, shuffled = (f"{of[k]:.{digits}f}" for k in ("error", "mean", "shuffled"))
+        lines.append(f"   {name:<18} {error} (mean {mean}, shuffled {shuffled})")
     lines.append("4. synergy: P1 of the 3D pose, mm")
     for name, of in found["synergy"]["p1_mm"].items():
         cells = ", ".join(f"given {given} {value:.1f}" for given, value in of.items())
@@ -463,6 +497,7 @@ def main() -> None:
     parser.add_argument("--split", default="test_seen")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--image", type=int, default=0, help="features of each image of the data")
     parser.add_argument("--quick", action="store_true", help="a few steps, one fusion")
     args = parser.parse_args()
     if args.quick:  # compilation is most of it; heeded as long as nothing has been computed

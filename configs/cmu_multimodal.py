@@ -5,11 +5,12 @@
 
 Arguments, behind a colon and apart by commas: `fusion=product` (MVAE) or `mixture` (MMVAE),
 `explain=all` or `given` (what a subset of a product is to explain: with `given` what it holds, as
-in MVAE), `modalities=all`, `points` or `heatmap` (beside the 3D pose), `corruption=independent` or
-`same` (of 2D pose and heatmap), `tiny` (a few steps of a small network, for tests). The method
-corrupts what it observes itself: see methods/modalities.py. After 1,000 steps, some 90 s on one
-core: P1 on validation about 86 mm from both, 92 from one of them (the mean pose has 200). The four
-criteria: benchmarks/multimodal.py.
+in MVAE), `modalities=all`, `points`, `heatmap` or `image` (beside the 3D pose), `image` (`all`
+holds features of images, too: of data that has such, as many as config.method.features),
+`corruption=independent` or `same` (of 2D pose and heatmap), `tiny` (a few steps of a small
+network, for tests). The method corrupts what it observes itself: see methods/modalities.py. After
+1,000 steps, some 90 s on one core: P1 on validation about 86 mm from both, 92 from one of them (the
+mean pose has 200). The four criteria: benchmarks/multimodal.py.
 """
 
 from ml_collections import ConfigDict
@@ -25,11 +26,13 @@ def get_config(argument: str = "") -> ConfigDict:
         argument,
         fusion=("product", "mixture"),
         explain=("all", "given"),
-        modalities=("all", "points", "heatmap"),
+        modalities=("all", "points", "heatmap", "image"),
+        image=False,
         corruption=("independent", "same"),
         tiny=False,
     )
-    observed = "points,heatmap" if given.modalities == "all" else given.modalities
+    every = "points,heatmap,image" if given.image else "points,heatmap"
+    observed = every if given.modalities == "all" else given.modalities
     config = cmu_mv.get_config("tiny" if given.tiny else "")
     config.name = "cmu_multimodal"
     config.method = ConfigDict(

@@ -84,7 +84,8 @@ def get_config(argument: str = "") -> ConfigDict:
         }
     )
     if report:
-        config.method.update(target="report", temperature=100.0, cycle="report", dropout=0.5)
+        config.method.update(target="report", temperature=100.0, cycle="report", cost="squares")
+        config.method.dropout = 0.5
     config.streams.main.update({"batch_size": 4 if tiny else 32, "joints": "labels"})
     if given.annotated:
         config.streams.annotated = {"path": given.annotated, "batch_size": 2 if tiny else 16}

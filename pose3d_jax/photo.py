@@ -33,7 +33,7 @@ from pose3d_jax.cameras import Camera
 from pose3d_jax.config import complete
 from pose3d_jax.data import crops, images
 from pose3d_jax.errors import UserError
-from pose3d_jax.methods.base import EVALUATION
+from pose3d_jax.methods.base import EVALUATION, Variables
 from pose3d_jax.methods.image import ImageTo3D
 from pose3d_jax.schema import Clip, Labels, Observations, Pictures
 from pose3d_jax.viewer import figures
@@ -84,15 +84,10 @@ def square_of(box: Sequence[float]) -> Float[np.ndarray, "3"]:
     return crops.of_box(*box)
 
 
-def predict(
-    directory: str | Path,
-    image: Image.Image,
-    boxes: Sequence[Sequence[float]],
-    camera: Camera,
-) -> tuple[Poses, ImageTo3D]:
-    """The people in boxes of an RGB image, by the latest checkpoint of a run of `image`.
+def run_of(directory: str | Path) -> tuple[ImageTo3D, Variables]:
+    """The method and the variables of a run of `image`, by its latest checkpoint.
 
-    Raises `CheckpointError` and `UserError` for what cannot be read, or does not fit.
+    Raises `CheckpointError` for what cannot be read and `UserError` for a run of another method.
     """
     directory = Path(directory)
     metadata = checkpoint.read_metadata(directory)
@@ -104,6 +99,26 @@ def predict(
             f"{directory} is a run of the method {name}, which looks at no pictures; give one of "
             f"the method image"
         )
+    cells, joints = method.cells, method.info.joint_skeleton.size
+    blank = np.zeros((1, cells, cells, 3), np.uint8)
+    camera = camera_of((cells, cells), [float(cells)], None)
+    seen = observations(method, camera, np.zeros((1, 3), np.float32), blank)
+    labels = Labels(np.zeros((1, 1, joints, 3), np.float32), np.zeros((1, 1, joints), np.float32))
+    example = Clip(seen, labels, np.zeros(1))
+    return method, evaluate.variables_for(directory, metadata, method, example)
+
+
+def predict(
+    directory: str | Path,
+    image: Image.Image,
+    boxes: Sequence[Sequence[float]],
+    camera: Camera,
+) -> tuple[Poses, ImageTo3D]:
+    """The people in boxes of an RGB image, by the latest checkpoint of a run of `image`.
+
+    Raises `CheckpointError` and `UserError` for what cannot be read, or does not fit.
+    """
+    method, variables = run_of(directory)
     squares = np.stack([square_of(box) for box in boxes]).astype(np.float32)
     shown = []
     for box, square in zip(boxes, squares, strict=True):
@@ -113,10 +128,6 @@ def predict(
             raise UserError(f"--box {' '.join(map(str, box))}: {error}") from error
         shown.append(images.decode(part, method.cells))
     seen = observations(method, camera, squares, np.stack(shown))
-    joints = method.info.joint_skeleton.size
-    blank = np.zeros((len(boxes), 1, joints), np.float32)
-    clip = Clip(seen, Labels(np.zeros((*blank.shape, 3), np.float32), blank), np.zeros(len(boxes)))
-    variables = evaluate.variables_for(directory, metadata, method, clip)
     found, points = _said(method, variables, seen)
     return Poses(np.asarray(found)[:, 0, 0], np.asarray(points)), method
 

@@ -11,7 +11,7 @@ from pose3d_jax import cameras as cam
 from pose3d_jax.schema import Clip, Labels
 from pose3d_jax.skeleton import Skeleton
 
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,9 @@ def recoloured(
         return drawn.reshape(-1, *[1] * (pixels.ndim - 1))
 
     def grey(x: Array) -> Array:
-        return jnp.sum(x * _GREY.reshape(*[1] * (x.ndim - 1), 3), axis=-1, keepdims=True)
+        # Not as a sum over the axis: on processors that takes a tenth of a small network's step.
+        red, green, blue = (weight * x[..., i : i + 1] for i, weight in enumerate(_GREY))
+        return red + green + blue
 
     x = pixels.astype(jnp.float32)
     if settings.brightness:

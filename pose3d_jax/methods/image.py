@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Real
 
 from pose3d_jax import cameras as cam
 from pose3d_jax import heatmaps, losses
@@ -37,6 +37,7 @@ from pose3d_jax.schema import Clip, Observations, Pictures, Prediction
 STREAMS = ("main", "annotated")
 _TARGETS = ("gaussian", "report")
 _POINTS = ("expected", "flattened")
+_COSTS = ("distances", "squares")
 _PARTS = ("hrnet", "encoder", "decoder", "direct")
 _TERMS = ("heatmap", "encoder", "decoder", "bones", "root", "points", "direct")
 
@@ -66,7 +67,8 @@ class ImageTo3D:
     and the root is on the ray of its point; so predictions are absolute, whatever the square.
 
     Terms, in the report's notation: `heatmap` (L2D, equation 1: squares, summed over the cells),
-    `encoder` (Lenc, equation 6: squares of joints about the root, metres), `decoder` (Ldec,
+    `encoder` (Lenc, equation 6: distances of joints about the root, metres, or as the report has it
+    their squares: `cost`), `decoder` (Ldec,
     equation 7: squares of points on the square), `bones` (LboneSym, equation 8). Ours: `root`,
     distance of the root, metres (the report knows no camera), and `points`, distance on the square
     of what the soft-argmax finds (as Sun et al., "Integral Human Pose Regression", ECCV 2018), and
@@ -92,6 +94,7 @@ class ImageTo3D:
     skip: bool = True  # from the points to the decoder's output
     told: bool = False  # the encoder is shown the joints that `direct` is about, too
     cycle: str = "truth"
+    cost: str = "distances"  # of the encoder's joints
     width: int = setting(1024, least=1, below=100_000)  # of the autoencoder
     blocks: int = setting(2, least=0, below=1000)
     dropout: float = setting(0.5, least=0, below=1)
@@ -106,6 +109,7 @@ class ImageTo3D:
             "points": _POINTS,
             "target": _TARGETS,
             "cycle": ("truth", "report"),
+            "cost": _COSTS,
         }
         for field, values in known.items():
             if getattr(self, field) not in values:
@@ -198,12 +202,9 @@ class ImageTo3D:
             statistics[name] = changed["batch_stats"]
             return found
 
-        pixels = jnp.asarray(pictures.pixels, jnp.float32) / 255
-        mean, deviation = (np.array(x).reshape(1, 1, 1, 3) for x in (hrnet.MEAN, hrnet.DEVIATION))
         square = _flat(pictures.square)
         there = (square[:, 2] > 0).astype(jnp.float32)
-        rows = pixels.reshape(-1, *pixels.shape[-3:])
-        found: hrnet.Seen = run("hrnet", network, (rows - mean) / deviation, there)
+        found: hrnet.Seen = run("hrnet", network, _normalised(_flat(pictures.pixels)), there)
         maps = jnp.moveaxis(found.fine.astype(jnp.float32), -1, -3)
         size = maps.shape[-1]
         points = heatmaps.soft_argmax(maps, self.temperature, flattened=self.points == "flattened")
@@ -231,6 +232,15 @@ class ImageTo3D:
         turn = rays.towards(middle)
         made = Seen(maps, points, joints, projected, posed, turn, there)
         return made, {"batch_stats": statistics}
+
+    def features(
+        self, variables: Variables, pixels: Real[Array, "rows cells cells 3"]
+    ) -> Float[Array, "rows features"]:
+        """What the network that looks makes of pictures as a whole (`hrnet.Seen.coarse`)."""
+        own = {kind: tree["hrnet"] for kind, tree in variables.items()}
+        there = jnp.ones(len(pixels))
+        found: Any = self._nets[0].apply(own, _normalised(pixels), there, update_statistics=False)
+        return found.coarse.astype(jnp.float32)
 
     def predict(
         self, variables: Variables, observations: Observations, key: Key[Array, ""] | None = None
@@ -279,11 +289,14 @@ class ImageTo3D:
         valid = _flat(valid) * seen.there[:, None]
         root_valid = valid[:, root]
         about, aimed = (x - x[:, root : root + 1] for x in (seen.joints, truth))
+        apart = losses.distance(about, aimed)
         turned = jnp.einsum("nij,nkj->nki", seen.turn, aimed, precision=HIGHEST)
         pose_valid = (valid * root_valid[:, None]).at[:, root].set(0.0)
         found = {
             "heatmap": losses.weighted_term(off, shown),
-            "encoder": losses.weighted_term(jnp.sum((about - aimed) ** 2, axis=-1), pose_valid),
+            "encoder": losses.weighted_term(
+                apart if self.cost == "distances" else apart**2, pose_valid
+            ),
             "root": losses.weighted_term(
                 losses.distance(seen.joints[:, root], truth[:, root]), root_valid
             ),
@@ -293,7 +306,7 @@ class ImageTo3D:
             "direct": losses.weighted_term(jnp.sum((seen.direct - turned) ** 2, -1), pose_valid),
         }
         diagnostics = {
-            "mpjpe": losses.weighted_term(losses.distance(about, aimed), pose_valid),
+            "mpjpe": losses.weighted_term(apart, pose_valid),
             # Of the square's side.
             "box": losses.weighted_term(losses.distance(seen.points, points) / 2, shown),
         }
@@ -334,6 +347,12 @@ def joined(clips: list[Clip]) -> Clip:
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *map(single_views, bare))
 
 
-def _flat(x: Float[Array, "batch time views *rest"]) -> Float[Array, "rows *rest"]:
+def _normalised(pixels: Real[Array, "rows cells cells 3"]) -> Float[Array, "rows cells cells 3"]:
+    """RGB of 0 to 255 as public weights expect it."""
+    mean, deviation = (np.array(x).reshape(1, 1, 1, 3) for x in (hrnet.MEAN, hrnet.DEVIATION))
+    return (jnp.asarray(pixels, jnp.float32) / 255 - mean) / deviation
+
+
+def _flat(x: Real[Array, "batch time views *rest"]) -> Real[Array, "rows *rest"]:
     """A row for each view of each frame."""
     return x.reshape(-1, *x.shape[3:])

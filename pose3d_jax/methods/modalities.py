@@ -1,7 +1,8 @@
-"""One person seen in several modalities: the 2D pose, a heatmap of it, and the 3D pose.
+"""One person seen in several modalities: 2D pose, a heatmap of it, an image's features, 3D pose.
 
 Each view of each frame is a row by itself. Its crop is exact, as if from a detector of people (the
-sight of `rays.look`, `centred`); what the crop shows is not: see `Corruption`.
+sight of `rays.look`, `centred`); what the crop shows is not: see `Corruption`. Images are as they
+are.
 """
 
 import dataclasses
@@ -18,10 +19,11 @@ from pose3d_jax.methods.base import MethodError
 from pose3d_jax.methods.lifting import setting
 from pose3d_jax.methods.monocular import Monocular, truth_of
 from pose3d_jax.models import rays
-from pose3d_jax.schema import Clip
+from pose3d_jax.schema import Clip, Images, Observations
 
-MODALITIES = ("points", "heatmap", "pose")  # what their values are: see `Seen`
+MODALITIES = ("points", "heatmap", "image", "pose")  # what their values are: see `Seen`
 _EXTENT = 2.4  # from the root to the middle of a heatmap's outermost cells, in sizes of the pose
+_LOG_2_PI = math.log(2 * math.pi)
 _UNIT = 0.5  # metres: poses about their root are shown to their encoder in these
 
 
@@ -30,11 +32,12 @@ class Seen(NamedTuple):
 
     `values` are points `[rows, joints, 2]` in sizes of the pose about its root, heatmaps `[rows,
     joints, cells, cells]`, or joints `[rows, joints, 3]` about their root, metres, as the camera
-    turned to the root sees them; 0 where not `there`.
+    turned to the root sees them; 0 where not `there`. Of an image they are `[rows, features]`, all
+    there or none.
     """
 
-    values: Float[Array, "rows joints *axes"]
-    there: Float[Array, "rows joints"]
+    values: Float[Array, "rows *axes"]
+    there: Float[Array, "rows joints"]  # of an image `[rows, 1]`
 
 
 class Corruption(NamedTuple):
@@ -56,10 +59,12 @@ class Modal(Monocular):
     same with `corruption="same"` (the control in which there is nothing to be gained from having
     both). 2D and 3D joints are as likely as exp(-d / s) of their distance d from what is said, s
     per joint; a heatmap counts as `counts` draws from the one that is said, each of a cell; which
-    joints a modality has, as a Bernoulli each (of the 3D pose: given).
+    joints a modality has, as a Bernoulli each (of the 3D pose: given). An image's features are
+    Gaussian about what is said, each with a deviation of its own; `Observations.images` holds them.
     """
 
     modalities: str = "points,heatmap,pose"  # that there are at all
+    features: int = setting(128, least=1, below=100_000)  # of an image
     cells: int = setting(8, least=2, below=1000)  # of a heatmap, across
     blur: float = setting(0.6, above=0)  # cells: sigma of a heatmap's peaks
     counts: float = setting(30.0, above=0)
@@ -83,6 +88,11 @@ class Modal(Monocular):
                 )
         if "pose" not in self.names:
             raise MethodError("modalities must hold pose, which is what is predicted")
+
+    @property
+    def needs_images(self) -> bool:
+        """See `base.needs_images_of`."""
+        return "image" in self.names
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,8 +127,13 @@ class Modal(Monocular):
             for i, name in enumerate(("points", "heatmap"))
         }
 
-    def observe(self, sight: rays.Sight, key: Key[Array, ""]) -> dict[str, Seen]:
-        """The modalities that are observed, of a sight `[B, T, V]`, corrupted by the key."""
+    def observe(
+        self, observations: Observations, sight: rays.Sight, key: Key[Array, ""]
+    ) -> dict[str, Seen]:
+        """The modalities that are observed, `[B, T, V]` and its sight, corrupted by the key.
+
+        Raises `MethodError` where images are one of them and have no features, or not as many.
+        """
         places, visible = rows_of(sight.relative), rows_of(sight.visible)
         found = {}
         for name, corruption in self.corruptions(places, key).items():
@@ -127,7 +142,26 @@ class Modal(Monocular):
             values = moved if name == "points" else self.heatmap(moved)
             mask = there.reshape(*there.shape, *[1] * (values.ndim - 2))
             found[name] = Seen(values * mask, there)
+        if "image" in self.names:
+            images = self._images(observations)
+            there = (rows_of(images.square[..., 2:]) > 0).astype(jnp.float32)
+            found["image"] = Seen(rows_of(images.features) * there, there)
         return {name: found[name] for name in self.names if name in found}
+
+    def _images(self, observations: Observations) -> Images:
+        """See `observe`."""
+        images = observations.images
+        if images is None:
+            raise MethodError(
+                "the modality image is made of features of images, and the data has none; add them "
+                "with data_prep.picture_features or data_prep.features"
+            )
+        if images.features.shape[-1] != self.features:
+            raise MethodError(
+                f"the data has {images.features.shape[-1]} features of an image, and the method "
+                f"expects {self.features}; set config.method.features"
+            )
+        return images
 
     def heatmap(
         self, places: Float[Array, "*rows joints 2"]
@@ -155,11 +189,16 @@ class Modal(Monocular):
         name: str,
         said: Float[Array, "rows size"],
         seen: Seen,
-        log_scale: Float[Array, "joints"] | None,
+        log_scale: Float[Array, "scales"] | None,
     ) -> Float[Array, "rows"]:
         """log p of a modality given what its decoder said."""
         own, logit = self.read(name, said)
         there = seen.there
+        if name == "image":
+            assert log_scale is not None
+            scale = log_scale[None]
+            away = (own - seen.values) * jnp.exp(-scale)
+            return there[:, 0] * jnp.sum(-0.5 * (away**2 + _LOG_2_PI) - scale, axis=-1)
         if name == "heatmap":
             total = jnp.sum(seen.values, axis=(-2, -1), keepdims=True)
             shares = seen.values / jnp.maximum(total, 1e-6)
@@ -180,7 +219,9 @@ class Modal(Monocular):
 
     def read(self, name: str, said: Float[Array, "*rows size"]) -> tuple[Array, Array | None]:
         """What a decoder said: values (of a heatmap the logs of its shares), whether joints are
-        there (logits; of the pose none)."""
+        there (logits; of the pose and of an image none)."""
+        if name == "image":
+            return said, None
         said = said.reshape(*said.shape[:-1], self.info.joint_skeleton.size, -1)
         if name == "pose":
             joints = self.reach * jnp.tanh(said)
@@ -204,7 +245,7 @@ def split_names(text: str) -> tuple[str, ...]:
 
 def features_of(name: str, seen: Seen) -> Float[Array, "rows features"]:
     """What an encoder is shown."""
-    rows, joints = seen.there.shape
+    rows, parts = seen.there.shape  # joints; an image is one
     values = seen.values / _UNIT if name == "pose" else seen.values
-    flat = values.reshape(rows, joints, -1) * seen.there[..., None]
+    flat = values.reshape(rows, parts, -1) * seen.there[..., None]
     return jnp.concatenate([flat, seen.there[..., None]], axis=-1).reshape(rows, -1)

@@ -1,4 +1,4 @@
-"""Lifting as one of several tasks of a multimodal VAE: 2D pose, heatmap and 3D pose on one latent.
+"""Lifting as a task of a multimodal VAE: 2D pose, heatmap, image and 3D pose on one latent.
 
 Each view of each frame is a row by itself; what there is to see of it is in `modalities`.
 """
@@ -23,17 +23,18 @@ from pose3d_jax.models.multimodal import MultimodalVAE
 from pose3d_jax.schema import Observations, Prediction
 
 FUSIONS = ("product", "mixture")
-_SCALES = {"points": 0.2, "pose": 0.1}  # initial: sizes, metres
+# Initial: sizes, metres; of what pooled features of images are about.
+_SCALES = {"points": 0.2, "pose": 0.1, "image": 0.3}
 
 
 @dataclasses.dataclass(frozen=True)
 class Multimodal(Modal):
     """A VAE of several modalities on one latent: MVAE (a product of experts) or MMVAE (a mixture).
 
-    The modalities are the 2D pose, a heatmap of it, and the 3D pose; all have a part z of the
-    latent in common and one of their own. Data are exact: the method corrupts what it observes
-    itself (see `Modal`), in training as in `predict`, by the key that it is given. That is part of
-    the task's definition, and the same for all rows that are compared.
+    The modalities are the 2D pose, a heatmap of it, features of the image, and the 3D pose; all
+    have a part z of the latent in common and one of their own. Points are exact: the method
+    corrupts them itself (see `Modal`), in training as in `predict`, by the key that it is given.
+    That is part of the task's definition, and the same for all rows that are compared.
 
     The term `bound`, in nats per row, is minus `experts.subsampled_elbo`, summed over the subsets
     (`fusion="product"`), or minus the mean over experts of `experts.stratified_bound`. With
@@ -78,11 +79,19 @@ class Multimodal(Modal):
     def model(self) -> MultimodalVAE:
         """Encoders and decoders."""
         joints = self.info.joint_skeleton.size
-        sizes = {"points": 3 * joints, "heatmap": (self.cells**2 + 1) * joints, "pose": 3 * joints}
+        sizes = {
+            "points": 3 * joints,
+            "heatmap": (self.cells**2 + 1) * joints,
+            "image": self.features,
+            "pose": 3 * joints,
+        }
         return MultimodalVAE(
             sizes={name: sizes[name] for name in self.names},
-            scales={name: _SCALES[name] for name in self.names if name in _SCALES},
-            joints=joints,
+            scales={
+                name: (_SCALES[name], self.features if name == "image" else joints)
+                for name in self.names
+                if name in _SCALES
+            },
             shared=self.shared,
             private=self.private,
             width=self.width,
@@ -94,8 +103,10 @@ class Multimodal(Modal):
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
         """See `Method.init`."""
-        sight = self.see(batch["main"].observations)
-        seen = {**self.observe(sight, key), "pose": self.labelled(batch["main"], sight)}
+        observations = batch["main"].observations
+        sight = self.see(observations)
+        observed = self.observe(observations, sight, key)
+        seen = {**observed, "pose": self.labelled(batch["main"], sight)}
         mask = jnp.ones(len(seen["pose"].there))
         latents = (jnp.zeros((len(mask), size)) for size in (self.shared, self.private))
         z, w = latents
@@ -120,8 +131,10 @@ class Multimodal(Modal):
     ) -> tuple[dict[str, Term], Aux]:
         """See `Method.terms`."""
         observe_key, absent_key, bound_key = jax.random.split(key, 3)
-        sight = self.see(shown(batch))
-        seen = {**self.observe(sight, observe_key), "pose": self.labelled(batch["main"], sight)}
+        observations = shown(batch)
+        sight = self.see(observations)
+        observed = self.observe(observations, sight, observe_key)
+        seen = {**observed, "pose": self.labelled(batch["main"], sight)}
         seen = self._without(seen, absent_key if mode.training else None)
         update = mode.statistics("multimodal")
 
@@ -271,7 +284,7 @@ class Multimodal(Modal):
         sight = self.see(observations)
         key = jax.random.key(0) if key is None else key
         corrupt_key, draw_key = jax.random.split(key)
-        seen = self.observe(sight, corrupt_key)
+        seen = self.observe(observations, sight, corrupt_key)
         given = split_names(self.given)
         found = self.generate(variables, seen, given, "pose", draw_key, self.samples)
         turned = found.reshape(self.samples, *sight.seen.shape, -1, 3)

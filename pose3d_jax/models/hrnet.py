@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from pose3d_jax import sources, tensors
-from pose3d_jax.models.layers import BatchNorm, conv
+from pose3d_jax.models.layers import BatchNorm, conv, rectified
 
 STRIDE = 4  # pixels of the image to one of a heatmap
 COARSEST = 32  # pixels to a cell of the coarsest resolution: sides are multiples of it
@@ -75,7 +75,7 @@ class _How:
         x = conv(width, size, stride, names[0], self.dtype)(x)
         mask = jnp.broadcast_to(self.there[:, None, None], x.shape[:3])
         x = BatchNorm(name=names[1])(x, mask, self.update)
-        return nn.relu(x) if relu else x
+        return rectified(x) if relu else x
 
 
 class Bottleneck(nn.Module):
@@ -94,7 +94,7 @@ class Bottleneck(nn.Module):
         y = how(y, out, 1, ("conv3", "bn3"), relu=False)
         if x.shape[-1] != out:
             x = how(x, out, 1, ("downsample_0", "downsample_1"), relu=False)
-        return nn.relu(x + y)
+        return rectified(x + y)
 
 
 class Basic(nn.Module):
@@ -107,7 +107,7 @@ class Basic(nn.Module):
         """See the class."""
         width = x.shape[-1]
         y = how(x, width, 3, ("conv1", "bn1"))
-        return nn.relu(x + how(y, width, 3, ("conv2", "bn2"), relu=False))
+        return rectified(x + how(y, width, 3, ("conv2", "bn2"), relu=False))
 
 
 class Exchange(nn.Module):
@@ -147,7 +147,7 @@ class Exchange(nn.Module):
                 names = (f"{name}_{k}_0", f"{name}_{k}_1")
                 x = how(x, width if last else x.shape[-1], 3, names, stride=2, relu=not last)
             total = total + x
-        return nn.relu(total)
+        return rectified(total)
 
 
 def _larger(

@@ -57,6 +57,16 @@ def conv(
     )
 
 
+def rectified(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """ReLU, as what a convolution looks at.
+
+    For a maximum of two arrays XLA keeps the result; that of an array and a number it computes anew
+    inside of the transposition that the kernel's gradient begins with, from all that it is made of,
+    which takes a fifth of HRNet's step on processors.
+    """
+    return jnp.maximum(x, 0.0 * x)
+
+
 def _of_pixels(
     x: Float[Array, "batch height width channels"],
     kernel: Float[Array, "1 1 channels out"],

@@ -43,8 +43,8 @@ class MultimodalVAE(nn.Module):
 
     Attributes:
       sizes: numbers that a decoder says, by modality.
-      scales: initial distances by modality, of how far joints are from where its decoder has them.
-      joints: how many such distances there are.
+      scales: initial distances by modality, of how far what there is is from what its decoder says,
+        and how many such distances there are.
       shared: dimensions of z.
       private: dimensions of each w.
       width, blocks: of every network.
@@ -52,8 +52,7 @@ class MultimodalVAE(nn.Module):
     """
 
     sizes: Mapping[str, int]
-    scales: Mapping[str, float]
-    joints: int
+    scales: Mapping[str, tuple[float, int]]
     shared: int
     private: int
     width: int
@@ -69,9 +68,9 @@ class MultimodalVAE(nn.Module):
             name: self.param(
                 f"log_scale_{name}",
                 nn.initializers.constant(jnp.log(scale)),
-                (self.joints,),
+                (count,),
             )
-            for name, scale in self.scales.items()
+            for name, (scale, count) in self.scales.items()
         }
 
     def encode(

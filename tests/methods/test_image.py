@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from configs import rendered_cmu
-from data_prep import writer
+from data_prep import picture_features, writer
 from pose3d_jax import adapt, evaluate, methods, photo, train, warmstart
 from pose3d_jax import cameras as cam
 from pose3d_jax.config import ConfigError, complete
@@ -155,14 +155,15 @@ def test_the_reports_cycle_is_best_with_a_decoder_of_zeros(clip, variables, term
     assert without > 0
 
 
-def test_the_encoder_is_compared_about_the_root(clip, seen, variables, terms):
-    found = terms(variables, clip)
+@pytest.mark.parametrize(("cost", "power"), [("squares", 2), ("distances", 1)])
+def test_the_encoder_is_compared_about_the_root(cost, power, clip, seen, variables, terms):
+    found = terms(variables, clip, cost=cost)
     labels = np.asarray(clip.labels.joints)[:, 0]
     cameras = clip.observations.cameras
     rotation = np.asarray(cameras.rotation)[:, 0, 0]
     about = np.einsum("bij,bnj->bni", rotation, labels - labels[:, :1])
     joints = np.asarray(seen.joints)
-    off = ((joints - joints[:, :1] - about) ** 2).sum(axis=-1)[:, 1:]
+    off = np.linalg.norm(joints - joints[:, :1] - about, axis=-1)[:, 1:] ** power
     assert_allclose(found["encoder"][0] / found["encoder"][1], off.mean(), rtol=1e-4)
     places = np.einsum("bij,bj->bi", rotation, labels[:, 0]) + cameras.translation[:, 0, 0]
     away = np.linalg.norm(joints[:, 0] - places, axis=-1)
@@ -213,6 +214,42 @@ def test_both_phases_run_are_restored_and_not_adapted(trained):
     assert again.joints.shape == (4, 1, 17, 3)
     with pytest.raises(ConfigError, match="the method looks at pictures"):
         adapt.run(directory)
+
+
+def test_features_of_a_set_s_pictures_are_what_the_network_makes_of_each(trained, folder, tmp_path):
+    directory, _ = trained
+    words = f"--source {folder} --run {directory} --output {tmp_path / 'out'} --batch 8"
+    picture_features.main(words.split())
+    found, before = (poses.load([path], "train") for path in (tmp_path / "out", folder))
+    restored = evaluate.restore(directory)
+    network = restored.method._nets[0]
+    own = {kind: tree["hrnet"] for kind, tree in restored.variables.items()}
+    shown = images.pixels(before.pictures, np.arange(12), CELLS)[:, 0] / 255
+    shown = (shown - np.array(hrnet.MEAN)) / np.array(hrnet.DEVIATION)
+    shown = jnp.asarray(shown, jnp.float32)
+    expected = network.apply(own, shown, jnp.ones(12), update_statistics=False).coarse
+    features = found.poses.observations.images
+    assert features.features.shape == (12, 1, 16)
+    assert_allclose(features.features[:, 0], expected, atol=1e-4)
+    assert np.asarray(expected).std(axis=0).max() > 1e-3
+    assert_allclose(features.square, before.poses.observations.pictures.square)
+    assert all(np.array_equal(a, b) for a, b in zip(found.pictures, before.pictures, strict=True))
+
+
+def test_sets_without_pictures_and_runs_that_look_at_none_are_refused(
+    trained, folder, tmp_path, capsys
+):
+    directory, _ = trained
+    writer.write(tmp_path / "bare", "scene", {"train": [scenes.record("a")]}, description="small")
+    for source, run, message in (
+        (tmp_path / "bare", directory, "clip a has no pictures"),
+        (folder, tmp_path / "none", "none"),
+    ):
+        words = f"--source {source} --run {run} --output {tmp_path / 'out'}"
+        with pytest.raises(SystemExit):
+            picture_features.main(words.split())
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import stats
 from scipy.spatial.transform import Rotation
 
 from benchmarks import multimodal as benchmark
 from configs import cmu_multimodal
-from data_prep import synthetic
+from data_prep import synthetic, writer
 from pose3d_jax import methods, train
 from pose3d_jax.methods.base import Info, MethodError, Mode
 from pose3d_jax.methods.modalities import Seen, rows_of
 from pose3d_jax.models.layers import BATCH_AXIS
+from pose3d_jax.schema import Images
 from tests import scenes
 
 INFO = Info(scenes.H36M, scenes.H36M)
@@ -81,7 +83,7 @@ def test_what_befalls_the_heatmap_is_its_own_or_in_the_control_the_same(corrupti
 def test_modalities_show_the_same_points_moved_and_hidden_as_said(clip):
     method = make(cells=24, blur=1.0)
     sight = method.see(clip.observations)
-    seen = jax.jit(method.observe)(sight, jax.random.key(0))
+    seen = jax.jit(method.observe)(clip.observations, sight, jax.random.key(0))
     places = rows_of(sight.relative)
     corruption = method.corruptions(places, jax.random.key(0))
     for name, values in (
@@ -131,7 +133,8 @@ def test_a_prediction_is_about_a_root_on_its_ray_and_of_what_is_given_alone(clip
                     atol=2e-4)  # fmt: skip
 
     sight = method.see(clip.observations)
-    seen = {**method.observe(sight, jax.random.key(0)), "pose": method.labelled(clip, sight)}
+    observed = method.observe(clip.observations, sight, jax.random.key(0))
+    seen = {**observed, "pose": method.labelled(clip, sight)}
     other = {name: Seen(1 - x.values, jnp.ones_like(x.there)) for name, x in seen.items()}
     lift = jax.jit(
         lambda seen, given: method.generate(variables, seen, given, "pose", jax.random.key(2), 2),
@@ -294,6 +297,65 @@ def test_a_pose_at_the_usual_distance_is_projected_to_what_the_networks_see(clip
     assert_allclose(benchmark.projected(relative, method), sight.relative, atol=1e-4)
 
 
+def with_images(clip, features=7):
+    """A batch with features of images, but of the first clip's first view."""
+    lead = clip.observations.confidence.shape[:3]
+    rng = np.random.default_rng(0)
+    square = jnp.full((*lead, 3), 100.0).at[0, 0, 0].set(0.0)
+    images = Images(jnp.asarray(rng.normal(size=(*lead, features)), jnp.float32), square)
+    observations = dataclasses.replace(clip.observations, images=images)
+    return dataclasses.replace(clip, observations=observations)
+
+
+def test_an_image_is_its_features_whose_likelihood_is_gaussian(clip):
+    method = make(modalities="points,image,pose", given="image", features=7)
+    shown = with_images(clip).observations
+    seen = method.observe(shown, method.see(shown), jax.random.key(0))["image"]
+    assert_allclose(seen.there[:, 0], [0] + [1] * 11)
+    assert not seen.values[0].any()
+    assert_allclose(seen.values[1:], rows_of(shown.images.features)[1:])
+    rng = np.random.default_rng(1)
+    said, log_scale = rng.normal(size=(12, 7)), rng.normal(size=7)
+    found = method.likelihood("image", jnp.asarray(said), seen, jnp.asarray(log_scale))
+    expected = stats.norm.logpdf(seen.values, said, np.exp(log_scale)).sum(axis=-1)
+    assert_allclose(found[1:], expected[1:], rtol=1e-4)
+    assert found[0] == 0
+
+
+def test_what_lifts_from_images_looks_at_nothing_else_but_where_the_person_is(clip):
+    method = make(modalities="points,image,pose", given="image", features=7)
+    shown = with_images(clip)
+    variables = jax.jit(method.init)(jax.random.key(0), {"main": shown})
+    predict = jax.jit(method.predict)
+
+    def about(observations):
+        joints = predict(variables, observations, jax.random.key(1)).joints
+        return joints - joints[..., ROOT : ROOT + 1, :]
+
+    first = about(shown.observations)
+    images = shown.observations.images
+    other = dataclasses.replace(images, features=images.features[::-1])
+    changed = about(dataclasses.replace(shown.observations, images=other))
+    apart = np.abs(changed - first).max(axis=(-1, -2))
+    assert apart[1:].min() > 1e-6
+    knee = shown.observations.keypoints.at[..., 5, :].add(30.0)
+    moved = about(dataclasses.replace(shown.observations, keypoints=knee))
+    assert_allclose(moved, first, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [(None, "the data has none; add them"), (9, "the data has 9 features of an image")],
+)
+def test_data_without_these_features_of_images_are_refused(clip, features, message):
+    method = make(modalities="image,pose", given="image", features=7)
+    assert method.needs_images
+    assert not make().needs_images
+    given = with_images(clip, features) if features else clip
+    with pytest.raises(MethodError, match=message):
+        method.init(jax.random.key(0), {"main": given})
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("multimodal") / "data"
@@ -311,13 +373,60 @@ def test_the_config_trains_and_predicts(tmp_path, data):
     assert row["absolute"]["frames"] is None  # no size is known
 
 
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory):
+    """A set with features of images."""
+    folder = tmp_path_factory.mktemp("images") / "data"
+    made = {
+        split: [
+            scenes.pictured(scenes.record(f"{split}{n}", split=split, frames=12, views=2, seed=n))
+            for n in range(3)
+        ]
+        for split in ("train", "validation", "test")
+    }
+    writer.write(folder, "scene", made, description="small")
+    return folder
+
+
+def test_images_are_a_modality_of_the_config(tmp_path, pictured):
+    config = cmu_multimodal.get_config("tiny,image")
+    assert config.method.given == "points,heatmap,image"
+    config.data.path, config.method.features = str(pictured), 7
+    config.evaluation.test = ("test",)
+    metrics = train.run(config, tmp_path / "run")
+    assert 0 < metrics["splits"]["test"]["rows"]["multimodal"]["p1"]["frames"] < 1.0
+
+
+def test_networks_of_fewer_modalities_are_trained_as_long_by_more_steps():
+    wanted = {"three": "fusion=mixture", "one": "fusion=mixture,modalities=image"}
+    # By hand: each of m modalities is encoded once and decoded twice by each of m experts.
+    assert benchmark.steps_of(wanted, 1000) == {"three": 1000, "one": round(1000 * 21 / 10)}
+    more = {**wanted, "four": "fusion=mixture,image"}
+    assert benchmark.steps_of(more, 1000)["three"] == round(1000 * 36 / 21)
+
+
+def test_errors_of_generated_features_are_in_their_deviations():
+    rng = np.random.default_rng(0)
+    values = rng.normal([1, -2, 5], [0.1, 2, 4], (500, 3))
+    seen = {"image": Seen(jnp.asarray(values), jnp.ones((500, 1)))}
+    rows = benchmark.Rows(jnp.zeros((500, 1, 2)), seen["image"], seen, {})
+    mean = jnp.broadcast_to(jnp.asarray(values.mean(axis=0)), values.shape)
+    assert benchmark.error("image", mean, rows) == pytest.approx(1.0)
+    assert benchmark.error("image", jnp.asarray(values), rows) == 0.0
+    half = (mean + values) / 2
+    assert benchmark.error("image", half, rows) == pytest.approx(0.5)
+
+
 @pytest.mark.slow
-def test_one_command_prints_the_four_criteria(tmp_path, data, capsys, monkeypatch):
-    words = ["--data", str(data), "--out", str(tmp_path), "--split", "test", "--quick"]
+@pytest.mark.parametrize("image", [False, True])
+def test_one_command_prints_the_four_criteria(image, tmp_path, data, pictured, capsys, monkeypatch):
+    words = ["--out", str(tmp_path), "--split", "test", "--quick"]
+    words += ["--data", str(pictured), "--image", "7"] if image else ["--data", str(data)]
     monkeypatch.setattr("sys.argv", ["multimodal", *words])
     monkeypatch.setenv("XLA_FLAGS", "")  # which the command adds to
     benchmark.main()
     found = json.loads(capsys.readouterr().out.splitlines()[-1])["multimodal"]
     numbers = jax.tree.leaves(found["product"])
     assert len(numbers) > 40
+    assert ("image -> pose" in found["product"]["cross_generation"]) == image
     assert np.isfinite(numbers).all()
