@@ -136,4 +136,5 @@ def get_config(argument: str = "") -> ConfigDict:
     config.evaluation.update(
         test=("test",), references=(), batch_size=64, every_epochs=1 if tiny else 3
     )
+    config.evaluation.flip = not report
     return config

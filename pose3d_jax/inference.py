@@ -15,6 +15,7 @@ from pose3d_jax.data import images, windows
 from pose3d_jax.data.poses import PoseData, PoseSet
 from pose3d_jax.methods.base import Info, Method, Variables, context_of, picture_cells_of
 from pose3d_jax.methods.lifting import normalised_points
+from pose3d_jax.pictures import mirror_image
 from pose3d_jax.schema import Observations, Prediction, with_pixels
 
 # Frames at once where a method sees each frame's context and nothing else.
@@ -154,8 +155,11 @@ def _lift(
 def _mirrored(observations: Observations, info: Info) -> Observations:
     """What the views would see in a mirror: x reversed, left and right exchanged.
 
-    In pixels of ideal cameras, since a lens's distortion would not fit its mirror image.
+    In pixels of ideal cameras, since a lens's distortion would not fit its mirror image; pictures,
+    of which each is looked at by itself, in a mirror and with a lens of their own.
     """
+    if observations.pictures is not None:
+        return mirror_image(info.keypoint_skeleton, observations)
     order = np.array(info.keypoint_skeleton.mirrored)
     points = normalised_points(observations)[..., order, :].at[..., 0].multiply(-1.0)
     cameras = observations.cameras

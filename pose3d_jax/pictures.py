@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, Real
 
 from pose3d_jax import cameras as cam
-from pose3d_jax.schema import Clip, Labels
+from pose3d_jax.schema import Clip, Labels, Observations
 from pose3d_jax.skeleton import Skeleton
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -85,13 +85,21 @@ def recoloured(
 
 
 def mirrored(skeleton: Skeleton, joint_skeleton: Skeleton, clip: Clip) -> Clip:
-    """The clip's pictures and keypoints in a mirror upright through the middles of their squares.
+    """The clip in a mirror: see `mirror_image`.
 
     A camera that sees what is in the mirror as ours sees it is ours with its centre mirrored, too,
     and a person whose x is negated in its axes, left and right exchanged. Several views would want
     several such people: of those, nothing in 3D is labelled any more.
     """
-    observations = clip.observations
+    return dataclasses.replace(
+        clip,
+        observations=mirror_image(skeleton, clip.observations),
+        labels=_mirrored_labels(joint_skeleton, clip),
+    )
+
+
+def mirror_image(skeleton: Skeleton, observations: Observations) -> Observations:
+    """Pictures and keypoints in a mirror upright through the middles of their squares."""
     pictures = observations.pictures
     assert pictures is not None
     order = np.array(skeleton.mirrored)
@@ -102,15 +110,11 @@ def mirrored(skeleton: Skeleton, joint_skeleton: Skeleton, clip: Clip) -> Clip:
     center = camera.center.at[..., 0].set(2 * pictures.square[..., 0] - camera.center[..., 0])
     tangential = camera.distortion.at[..., 3].multiply(-1)  # p2: what a lens bends sideways
     return dataclasses.replace(
-        clip,
-        observations=dataclasses.replace(
-            observations,
-            keypoints=points,
-            confidence=seen,
-            cameras=dataclasses.replace(camera, center=center, distortion=tangential),
-            pictures=dataclasses.replace(pictures, pixels=pictures.pixels[..., ::-1, :]),
-        ),
-        labels=_mirrored_labels(joint_skeleton, clip),
+        observations,
+        keypoints=points,
+        confidence=seen,
+        cameras=dataclasses.replace(camera, center=center, distortion=tangential),
+        pictures=dataclasses.replace(pictures, pixels=pictures.pixels[..., ::-1, :]),
     )
 
 

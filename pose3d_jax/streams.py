@@ -96,10 +96,10 @@ def examples(
     images where it looks at features.
     """
     pictured, cells = needs_images_of(method), picture_cells_of(method)
-    if (pictured or cells) and config["evaluation"]["flip"]:
+    if pictured and config["evaluation"]["flip"]:
         raise ConfigError(
-            "config.evaluation.flip: the method looks at images, and is not shown mirror images of "
-            "them; switch it off"
+            "config.evaluation.flip: the method looks at features of images, of which there are "
+            "none of mirror images; switch it off"
         )
     for name in needs_labels_of(method):
         _check_labelled(config["method"]["name"], name, splits)

@@ -30,7 +30,7 @@ from pose3d_jax import (
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.epoch import compile_epoch, draw_indices, replicate, unreplicate
+from pose3d_jax.epoch import compile_epoch, draw_indices, replicate, to_host, unreplicate
 from pose3d_jax.errors import Interrupted, NonFiniteError
 from pose3d_jax.log import ScalarLog
 from pose3d_jax.methods.base import (
@@ -169,7 +169,7 @@ def run(
                 # ---------------------------------------------------------- log, evaluate, save
                 scalars = {"epoch": done / epoch, "phase": number}
                 scalars["wall_s"] = time.monotonic() - started
-                for name, (value, count) in unreplicate(metrics).items():
+                for name, (value, count) in to_host(metrics).items():
                     scalars[f"train/{name}"] = float(value) / max(float(count), 1e-12)
                 every = settings["every_epochs"] * epoch
                 due = done // every > before // every or done == total
