@@ -134,7 +134,7 @@ def get_config(argument: str = "") -> ConfigDict:
     # On a processor one by one: see `step.repeat`.
     config.steps_per_call = 1 if small else 25
     config.evaluation.update(
-        test=("test",), references=(), batch_size=64, every_epochs=1 if tiny else 3
+        test=("test",), references=(), batch_size=64, every_epochs=1 if tiny else 9 if small else 3
     )
     config.evaluation.flip = not report
     return config
