@@ -7,10 +7,11 @@ A row is trained as `configs/rendered_cmu.py` says for its arguments; a run that
 whole or cut, is taken up where it is. `all` is the default, `frozen` the same with the heatmaps'
 network at rest after the first phase (as many epochs in all); `encoder`, `3d`, `decoder`, `bones`,
 `both`, `skip` are the rows of "Distilling 3D Human Pose from a Single Image", table 3, in its
-order: which terms are minimised. On the split `test`: P1 and P2, mm, and the mean distance of the
-points that the soft-argmax finds, in percent of the square's side; means over the seeds, and the
-difference of P1 from the first row with its 95 % interval: a bootstrap over pictures (of each the
-mean over the seeds), which says nothing of other seeds; these are in the JSON line at the end.
+order: which terms are minimised. On the split `test`: P1 and P2, mm, with the mean with the mirror
+image, and without it the mean distance of the points that the soft-argmax finds, in percent of the
+square's side; means over the seeds, and the difference of P1 from the first row with its 95 %
+interval: a bootstrap over pictures (of each the mean over the seeds), which says nothing of other
+seeds; these are in the JSON line at the end.
 `--quick`: a few steps of small networks, two rows.
 """
 

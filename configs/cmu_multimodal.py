@@ -1,4 +1,4 @@
-"""CMU-MV v1: a VAE of 2D pose, heatmap and 3D pose on one latent; any of them from any other.
+"""CMU-MV v1: a VAE of 2D pose, heatmap, image and 3D pose on one latent; any from any other.
 
     python -m data_prep.cmu --positions cmu_positions_30fps.npz --output data/cmu_mv_v1
     python -m pose3d_jax.main --config=configs/cmu_multimodal.py --workdir=runs/cmu_multimodal
@@ -16,7 +16,7 @@ mean pose has 200). The four criteria: benchmarks/multimodal.py.
 from ml_collections import ConfigDict
 
 from configs import cmu_mv
-from pose3d_jax.config import arguments
+from pose3d_jax.config import ConfigError, arguments
 
 EPOCHS = 2
 
@@ -31,6 +31,8 @@ def get_config(argument: str = "") -> ConfigDict:
         corruption=("independent", "same"),
         tiny=False,
     )
+    if given.image and given.modalities != "all":
+        raise ConfigError("the config's argument image: belongs to modalities=all; leave one out")
     every = "points,heatmap,image" if given.image else "points,heatmap"
     observed = every if given.modalities == "all" else given.modalities
     config = cmu_mv.get_config("tiny" if given.tiny else "")
@@ -51,6 +53,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "draws": 2 if given.fusion == "mixture" else 1,
             "absent": 0.0,
             "cells": 4 if given.tiny else 8,
+            "features": 128,
             "corruption": given.corruption,
             "root_depth": 4.0,
             "reach": 1.5,

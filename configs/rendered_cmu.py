@@ -11,11 +11,12 @@ images; then all of it together (the report without those, ours with). The defau
 Arguments, behind a colon and apart by commas: `small` (the smallest HRNet at 128 x 128, for a
 processor), `frozen` (in the second phase the heatmaps' network rests), `loss=` one of the rows of
 the report's ablation (`encoder`, `3d`, `decoder`, `bones`, `both`, `skip`; the default, `all`, is
-the last one and our two terms), `variant=report` (its heatmaps and decoder as printed, by default
-of its last row), `decay` (alpha, what heatmaps weigh, falls in the second phase), `annotated=DIR`
-(pictures with 2D alone are learnt from beside them: a set of the same joints, as `data_prep.coco`
-makes), `weights=FILE` (HRNet begins with public weights, a PyTorch checkpoint), `depth` (norms of
-the gradient are logged, part by part), `tiny` (a few steps, for tests).
+the last one and our two terms), `variant=report` (its heatmaps, costs and decoder as printed, by
+default of its last row; evaluated without mirror images), `decay` (alpha, what heatmaps weigh,
+falls in the second phase), `annotated=DIR` (pictures with 2D alone are learnt from beside them: a
+set of the same joints, as `data_prep.coco` makes), `weights=FILE` (HRNet begins with public
+weights, a PyTorch checkpoint), `depth` (norms of the gradient are logged, part by part), `tiny` (a
+few steps, for tests).
 """
 
 from ml_collections import ConfigDict
@@ -134,7 +135,11 @@ def get_config(argument: str = "") -> ConfigDict:
     # On a processor one by one: see `step.repeat`.
     config.steps_per_call = 1 if small else 25
     config.evaluation.update(
-        test=("test",), references=(), batch_size=64, every_epochs=1 if tiny else 9 if small else 3
+        test=("test",),
+        references=(),
+        batch_size=64,
+        # So short a run looks at its validation split, and is saved, once.
+        every_epochs=1 if tiny else sum(EPOCHS) if small else 3,
+        flip=not report,
     )
-    config.evaluation.flip = not report
     return config

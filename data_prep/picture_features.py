@@ -6,7 +6,9 @@ DATA is a prepared set with pictures, as `data_prep.rendered_cmu`, `data_prep.pi
 `data_prep.coco` make them; RUN the work directory of a run of the method `image`. Of each picture
 the set then has what HRNet makes of it as a whole: its coarsest features, the mean over the picture
 (128 of the smallest HRNet, 256 of W32). They are for methods that look at features of images; the
-pictures stay where they are. `data_prep.features` makes such of a ResNet, from frames on disk.
+pictures stay where they are. Pictures that the run has learnt from, with their 3D, have better
+features than others: who learns from both should know that. `data_prep.features` makes features of
+a ResNet, from frames on disk.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from tqdm import tqdm
 
 from data_prep import prepare
 from data_prep.proof import Proof
-from pose3d_jax import photo
+from pose3d_jax import checkpoint, photo
 from pose3d_jax.data import images, poses
 from pose3d_jax.errors import UserError
 from pose3d_jax.schema import Images, Record
@@ -93,6 +95,7 @@ def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
     for entry in (info.metadata or {}).get("skipped", ()):
         proof.skip(entry["what"], entry["why"])
     extractor = Extractor(args.run, args.batch)
+    made = checkpoint.read_metadata(args.run)
 
     def records(split: str) -> Iterator[Record]:
         found = work[split]
@@ -103,7 +106,8 @@ def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
     return prepare.Dataset(
         info.name,
         {split: records(split) for split in work},
-        f"{info.description} Features of its pictures: HRNet, of a run of {args.run.name}.",
+        f"{info.description} Features of its pictures: HRNet, after {made['step']} steps of "
+        f"{made['config']['name']} (seed {made['config']['seed']}, data {made['fingerprint']}).",
         info.citation,
         info.redistribution_info.license,
     )

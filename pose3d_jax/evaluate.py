@@ -98,6 +98,7 @@ def restore(
     info = info_of(metadata)
     checkpoint.check_fits(directory, metadata, {"normalisation": Info.normalisation})
     method = methods.create(trained["method"], info)
+    inference.check_flip(method, flip=config["evaluation"]["flip"])
 
     noisy = noise.preset(config["evaluation"]["noise"])
     pictured = needs_images_of(method)

@@ -11,9 +11,17 @@ import numpy as np
 from jaxtyping import Array
 
 from pose3d_jax.cameras import Camera
+from pose3d_jax.config import ConfigError
 from pose3d_jax.data import images, windows
 from pose3d_jax.data.poses import PoseData, PoseSet
-from pose3d_jax.methods.base import Info, Method, Variables, context_of, picture_cells_of
+from pose3d_jax.methods.base import (
+    Info,
+    Method,
+    Variables,
+    context_of,
+    needs_images_of,
+    picture_cells_of,
+)
 from pose3d_jax.methods.lifting import normalised_points
 from pose3d_jax.pictures import mirror_image
 from pose3d_jax.schema import Observations, Prediction, with_pixels
@@ -37,6 +45,15 @@ def settings_of(window: int, evaluation: Mapping[str, Any], fps: float = 0.0) ->
     return Settings(
         window, evaluation["overlap"], evaluation["flip"], fps, evaluation["batch_size"]
     )
+
+
+def check_flip(method: Method, *, flip: bool) -> None:
+    """Raises `ConfigError` for mirror images where a method looks at what has none."""
+    if flip and needs_images_of(method):
+        raise ConfigError(
+            "config.evaluation.flip: the method looks at features of images, of which there are "
+            "none of mirror images; switch it off"
+        )
 
 
 def predict_split(
@@ -142,6 +159,8 @@ def _lift(
     observations = poses.take(jnp.arange(poses.size)).observations
     if pixels is not None:
         observations = with_pixels(observations, pixels)
+    else:  # places of pictures that nobody looks at
+        observations = dataclasses.replace(observations, pictures=None)
     key = jax.random.key(0)
     prediction = method.predict(variables, observations, key)
     if not flip:

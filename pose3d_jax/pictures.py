@@ -1,4 +1,4 @@
-"""What becomes of pictures in training: another light, other colours, mirror images."""
+"""What becomes of pictures: another light and other colours in training, mirror images."""
 
 import dataclasses
 

@@ -92,15 +92,9 @@ def examples(
     The rate is 0 for a method that sees one frame at a time, to which it is nothing. Features of
     images are left out for a method that does not look at them. Raises `ConfigError` for clips of
     several rates where one is needed, for batches that there are not windows enough for or that the
-    devices cannot share, for streams without the labels that the method learns from, and for mirror
-    images where it looks at features.
+    devices cannot share, and for streams without the labels that the method learns from.
     """
     pictured, cells = needs_images_of(method), picture_cells_of(method)
-    if pictured and config["evaluation"]["flip"]:
-        raise ConfigError(
-            "config.evaluation.flip: the method looks at features of images, of which there are "
-            "none of mirror images; switch it off"
-        )
     for name in needs_labels_of(method):
         _check_labelled(config["method"]["name"], name, splits)
     several = any(context_of(method)) or config["streams"]["main"]["window"] > 1

@@ -91,6 +91,7 @@ def run(
         precision=config["precision"],
     )
     method = methods.create(config["method"], info)
+    inference.check_flip(method, flip=config["evaluation"]["flip"])
     streams, fps = examples(config, method, splits, devices)
     batch_sizes = {name: stream["batch_size"] for name, stream in config["streams"].items()}
     settings = config["evaluation"]

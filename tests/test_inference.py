@@ -12,6 +12,7 @@ from pose3d_jax import inference, methods
 from pose3d_jax.data import poses, windows
 from pose3d_jax.inference import Settings
 from pose3d_jax.methods.base import Info, MethodError, context_of
+from pose3d_jax.schema import Pictures
 from tests import scenes
 
 INFO = Info(scenes.H36M, scenes.H36M)
@@ -132,6 +133,21 @@ def test_overlapping_windows_are_averaged(data, network):
         total[start : start + 8] += weight[:, None, None, None] * joints
         sums[start : start + 8, 0, 0, 0] += weight
     np.testing.assert_allclose(found[:30], total / sums, atol=1e-4)
+
+
+def test_mirror_images_of_who_looks_at_no_pictures_are_of_points(data):
+    """In a set that has pictures, too."""
+    method, params, rest = made(data, "convolution", blocks=1)
+    seen = data.poses.observations
+    square = jnp.full((*seen.confidence.shape[:2], 3), 100.0)
+    places = dataclasses.replace(seen, pictures=Pictures(square, None))
+    pictured = dataclasses.replace(
+        data,
+        poses=dataclasses.replace(data.poses, observations=places),
+        pictures=np.full(square.shape[:2], b"", object),
+    )
+    found = predicted(method, params, rest, pictured, flip=True)
+    np.testing.assert_array_equal(found, predicted(method, params, rest, data, flip=True))
 
 
 def test_the_mean_with_the_mirror_image_knows_no_side(data):

@@ -68,14 +68,13 @@ class ImageTo3D:
 
     Terms, in the report's notation: `heatmap` (L2D, equation 1: squares, summed over the cells),
     `encoder` (Lenc, equation 6: distances of joints about the root, metres, or as the report has it
-    their squares: `cost`), `decoder` (Ldec,
-    equation 7: squares of points on the square), `bones` (LboneSym, equation 8). Ours: `root`,
-    distance of the root, metres (the report knows no camera), and `points`, distance on the square
-    of what the soft-argmax finds (as Sun et al., "Integral Human Pose Regression", ECCV 2018), and
-    `direct`, squares of what a linear layer makes of the network's coarsest features, as `encoder`,
-    which the encoder is shown, too (`told`). Which leg is the left one shows in heatmaps only if
-    the network knows which way somebody faces *and* on which side of them a leg is, and neither
-    gains anything by itself; 3D joints gain by the first.
+    their squares: `cost`), `decoder` (Ldec, equation 7: squares of points on the square), `bones`
+    (LboneSym, equation 8). Ours: `root`, distance of the root, metres (the report knows no camera),
+    `points`, distance on the square of what the soft-argmax finds (as Sun et al., "Integral Human
+    Pose Regression", ECCV 2018), and `direct`, squares of what a linear layer makes of the
+    network's coarsest features, about the root, which the encoder is shown, too (`told`). Which leg
+    is the left one shows in heatmaps only if the network knows which way somebody faces *and* on
+    which side of them a leg is, and neither gains anything by itself; 3D joints gain by the first.
 
     `decoder` compares with where the joints are (`cycle="truth"`), or as the report prints it with
     where the heatmaps have them (`cycle="report"`): with the skip, a decoder of zeros then is best.

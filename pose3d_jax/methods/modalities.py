@@ -24,6 +24,7 @@ from pose3d_jax.schema import Clip, Images, Observations
 MODALITIES = ("points", "heatmap", "image", "pose")  # what their values are: see `Seen`
 _EXTENT = 2.4  # from the root to the middle of a heatmap's outermost cells, in sizes of the pose
 _LOG_2_PI = math.log(2 * math.pi)
+_SHARPEST = 0.01  # deviation of a feature, at least
 _UNIT = 0.5  # metres: poses about their root are shown to their encoder in these
 
 
@@ -61,6 +62,7 @@ class Modal(Monocular):
     per joint; a heatmap counts as `counts` draws from the one that is said, each of a cell; which
     joints a modality has, as a Bernoulli each (of the 3D pose: given). An image's features are
     Gaussian about what is said, each with a deviation of its own; `Observations.images` holds them.
+    Poses are in the axes of a camera turned to the root's keypoint, whatever square an image shows.
     """
 
     modalities: str = "points,heatmap,pose"  # that there are at all
@@ -128,12 +130,18 @@ class Modal(Monocular):
         }
 
     def observe(
-        self, observations: Observations, sight: rays.Sight, key: Key[Array, ""]
+        self,
+        observations: Observations,
+        sight: rays.Sight,
+        key: Key[Array, ""],
+        names: tuple[str, ...] | None = None,
     ) -> dict[str, Seen]:
         """The modalities that are observed, `[B, T, V]` and its sight, corrupted by the key.
 
-        Raises `MethodError` where images are one of them and have no features, or not as many.
+        `names`: which; by default all that there are. Raises `MethodError` where images are one of
+        them and have no features, or not as many.
         """
+        names = self.names if names is None else names
         places, visible = rows_of(sight.relative), rows_of(sight.visible)
         found = {}
         for name, corruption in self.corruptions(places, key).items():
@@ -142,11 +150,11 @@ class Modal(Monocular):
             values = moved if name == "points" else self.heatmap(moved)
             mask = there.reshape(*there.shape, *[1] * (values.ndim - 2))
             found[name] = Seen(values * mask, there)
-        if "image" in self.names:
+        if "image" in names:
             images = self._images(observations)
             there = (rows_of(images.square[..., 2:]) > 0).astype(jnp.float32)
             found["image"] = Seen(rows_of(images.features) * there, there)
-        return {name: found[name] for name in self.names if name in found}
+        return {name: found[name] for name in names if name in found}
 
     def _images(self, observations: Observations) -> Images:
         """See `observe`."""
@@ -196,7 +204,8 @@ class Modal(Monocular):
         there = seen.there
         if name == "image":
             assert log_scale is not None
-            scale = log_scale[None]
+            # A feature that is always the same would be worth ever more.
+            scale = jnp.maximum(log_scale[None], math.log(_SHARPEST))
             away = (own - seen.values) * jnp.exp(-scale)
             return there[:, 0] * jnp.sum(-0.5 * (away**2 + _LOG_2_PI) - scale, axis=-1)
         if name == "heatmap":

@@ -284,8 +284,8 @@ class Multimodal(Modal):
         sight = self.see(observations)
         key = jax.random.key(0) if key is None else key
         corrupt_key, draw_key = jax.random.split(key)
-        seen = self.observe(observations, sight, corrupt_key)
         given = split_names(self.given)
+        seen = self.observe(observations, sight, corrupt_key, given)
         found = self.generate(variables, seen, given, "pose", draw_key, self.samples)
         turned = found.reshape(self.samples, *sight.seen.shape, -1, 3)
         own = jnp.einsum("...ji,k...nj->k...ni", sight.turn, turned, precision=HIGHEST)

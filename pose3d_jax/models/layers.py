@@ -58,7 +58,7 @@ def conv(
 
 
 def rectified(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """ReLU, as what a convolution looks at.
+    """ReLU of finite numbers, as what a convolution looks at; its gradient at 0 is a half.
 
     For a maximum of two arrays XLA keeps the result; that of an array and a number it computes anew
     inside of the transposition that the kernel's gradient begins with, from all that it is made of,

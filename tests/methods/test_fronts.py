@@ -199,7 +199,7 @@ def test_the_config_trains_and_predicts_from_features(folder, tmp_path):
     [
         (lambda c: c.method.update(jitter=0.1), "jitter is 0.1, but features of images"),
         (lambda c: c.method.update(front="pixels"), "there are keypoints, features"),
-        (lambda c: c.evaluation.update(flip=True), "flip: the method looks at images"),
+        (lambda c: c.evaluation.update(flip=True), "flip: the method looks at features of images"),
         (lambda c: c.phases[0]["augmentation"].update(turn=9.0), "augmentation: changes keypoints"),
         (
             lambda c: c.phases[0]["disturbance"].update(missing=0.1),

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from configs import rendered_cmu
 from data_prep import picture_features, writer
-from pose3d_jax import adapt, evaluate, methods, photo, train, warmstart
+from pose3d_jax import adapt, checkpoint, evaluate, methods, photo, train, warmstart
 from pose3d_jax import cameras as cam
 from pose3d_jax.config import ConfigError, complete
 from pose3d_jax.data import images, poses
@@ -237,14 +237,53 @@ def test_features_of_a_set_s_pictures_are_what_the_network_makes_of_each(trained
     assert all(np.array_equal(a, b) for a, b in zip(found.pictures, before.pictures, strict=True))
 
 
+def test_features_go_where_their_pictures_were():
+    """Of two views, one without a picture."""
+    made = scenes.photographed(scenes.record("a", frames=3, views=2), CELLS)
+    clip, identity = made
+    seen = clip.observations.pictures
+    seen.pixels[1, 0] = b""
+    extract = lambda encoded: np.array([[len(x), 1.0] for x in encoded], np.float32)  # noqa: E731
+    first, second = picture_features.pictured([made, made], extract)
+    for found in (first, second):
+        expected = [[[len(x), 1.0] for x in frame] for frame in seen.pixels]
+        assert_array_equal(found.clip.observations.images.features, expected)
+    assert first.identity == identity
+
+
+def test_a_picture_that_is_not_there_has_no_features(trained, data):
+    directory, _ = trained
+    extract = picture_features.Extractor(directory, 4)
+    encoded = data.pictures[:5, 0].copy()
+    whole = extract(encoded)
+    encoded[2] = b""
+    found = extract(encoded)
+    assert not found[2].any()
+    assert whole[2].any()
+    others = [0, 1, 3, 4]
+    assert_allclose(found[others], whole[others], atol=1e-6)
+
+
 def test_sets_without_pictures_and_runs_that_look_at_none_are_refused(
-    trained, folder, tmp_path, capsys
+    trained, folder, tmp_path, capsys, monkeypatch
 ):
     directory, _ = trained
     writer.write(tmp_path / "bare", "scene", {"train": [scenes.record("a")]}, description="small")
+    read = checkpoint.read_metadata
+    other = {"name": "supervised"}
+    monkeypatch.setattr(
+        checkpoint,
+        "read_metadata",
+        lambda path: (
+            {**read(directory), "config": {**read(directory)["config"], "method": other}}
+            if path.name == "other"
+            else read(path)
+        ),
+    )
     for source, run, message in (
         (tmp_path / "bare", directory, "clip a has no pictures"),
         (folder, tmp_path / "none", "none"),
+        (folder, tmp_path / "other", "of the method supervised, which looks at no pictures"),
     ):
         words = f"--source {source} --run {run} --output {tmp_path / 'out'}"
         with pytest.raises(SystemExit):

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from pose3d_jax.models import hrnet
 from pose3d_jax.models.hrnet import SIZES, HRNet
+from pose3d_jax.models.layers import rectified
 from pose3d_jax.sources import SourceError
 from tests.oracles import timm_hrnet
 
@@ -72,6 +73,13 @@ def test_sizes_are_the_published(size, parameters, work):
     found = sum(x.size for x in jax.tree.leaves(variables["params"]))
     assert round(found / 1e6, 1) == parameters
     assert round(multiply_adds(network, variables, *given) / 2**30, 1) == work
+
+
+def test_rectified_is_relu_of_finite_numbers():
+    x = jnp.asarray([-3.0, -1e-30, 1e-30, 2.5, 1e30])
+    found, slope = jax.vmap(jax.value_and_grad(rectified))(x)
+    assert_array_equal(found, jax.nn.relu(x))
+    assert_array_equal(slope, jax.vmap(jax.grad(jax.nn.relu))(x))
 
 
 def test_heatmaps_are_a_quarter_as_large():
