@@ -164,7 +164,7 @@ class ImageTo3D:
             ),
             "decoder": decoder.init(keys[2], jnp.zeros((1, joints, 3)), one, **still),
         }
-        coarse = jnp.zeros((1, network.size.coarsest(self.cells)))
+        coarse = jnp.zeros((1, network.size.coarsest))
         made["direct"] = direct.init(keys[3], coarse)
         return {
             kind: {name: own[kind] for name, own in made.items() if kind in own}
@@ -220,8 +220,7 @@ class ImageTo3D:
         confidence = jnp.broadcast_to(there[:, None], points.shape[:2])
         drop = [{"dropout": mode.dropout, "rngs": {"dropout": k}} for k in keys]
         weights = {"params": variables["params"]["direct"]}
-        coarse = found.coarse.astype(jnp.float32)
-        posed = direct.apply(weights, coarse.reshape(len(coarse), -1))
+        posed = direct.apply(weights, found.coarse.astype(jnp.float32))
         assert isinstance(posed, Array)
         told = [posed] if self.told else []
         joints = run("encoder", lifter, normalised, confidence, *told, **drop[0])
@@ -238,11 +237,11 @@ class ImageTo3D:
     def features(
         self, variables: Variables, pixels: Real[Array, "rows cells cells 3"]
     ) -> Float[Array, "rows features"]:
-        """What the network that looks makes of pictures as a whole: the mean of its coarsest."""
+        """What the network that looks makes of pictures as a whole (`hrnet.Seen.coarse`)."""
         own = {kind: tree["hrnet"] for kind, tree in variables.items()}
         there = jnp.ones(len(pixels))
         found: Any = self._nets[0].apply(own, _normalised(pixels), there, update_statistics=False)
-        return jnp.mean(found.coarse.astype(jnp.float32), axis=(1, 2))
+        return found.coarse.astype(jnp.float32)
 
     def predict(
         self, variables: Variables, observations: Observations, key: Key[Array, ""] | None = None

@@ -40,10 +40,10 @@ class Size:
     modules: tuple[int, ...] = (1, 4, 3)  # exchanges of the stages with 2, 3, 4 resolutions
     units: int = 4  # residual units at each resolution between two exchanges
 
-    def coarsest(self, pixels: int) -> int:
-        """Numbers at the coarsest resolution of an image of so many pixels to a side."""
-        times = 2 ** len(self.modules)
-        return self.width * times * (pixels // (STRIDE * times)) ** 2
+    @property
+    def coarsest(self) -> int:
+        """Width of the coarsest resolution."""
+        return self.width * 2 ** len(self.modules)
 
 
 SIZES = {
@@ -163,9 +163,9 @@ class Seen(NamedTuple):
     """What the network makes of images."""
 
     fine: Float[Array, "batch height width out"]  # a quarter of their resolution
-    # The coarsest resolution, before it tells the others for the last time: what an image shows as
-    # a whole.
-    coarse: Float[Array, "batch h w features"]
+    # The mean over the image of the coarsest resolution, before it tells the others for the last
+    # time: what an image shows as a whole.
+    coarse: Float[Array, "batch features"]
 
 
 class HRNet(nn.Module):
@@ -215,7 +215,7 @@ class HRNet(nn.Module):
         if self.joints:
             head = conv(self.joints, 1, 1, "final_layer", self.dtype, bias=True, start=_HEATMAPS)
             x = head(x)
-        return Seen(x, coarse)
+        return Seen(x, jnp.mean(coarse, axis=(1, 2)))
 
     def _more(self, branches: tuple[Array, ...], number: int, how: _How) -> tuple[Array, ...]:
         """The resolutions there are, in their widths, and one more that the coarsest makes."""
