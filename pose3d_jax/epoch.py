@@ -137,6 +137,8 @@ def parallel(function: Callable, devices: int) -> Callable:
         place = NamedSharding(Mesh(np.array(own), (BATCH_AXIS,)), PartitionSpec(BATCH_AXIS))
 
     def there(leaf: Any) -> bool:
+        if isinstance(leaf, jax.core.Tracer):
+            return True
         return getattr(leaf, "committed", False) and leaf.sharding == place
 
     def call(state: TrainState, rest: Any) -> Any:

@@ -16,6 +16,8 @@ from pose3d_jax.models import hrnet
 from pose3d_jax.schema import with_pixels
 from tests import scenes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):

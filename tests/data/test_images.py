@@ -169,6 +169,7 @@ def test_a_run_is_shown_the_pictures_of_its_poses(devices, tmp_path, monkeypatch
     config["data"]["path"] = str(tmp_path / "data")
     config["method"] = {"name": "reader"}
     config["devices"], config["steps_per_call"] = devices, 2
+    config["evaluation"]["flip"] = False
     main = {**config["streams"]["main"], "batch_size": 4}
     config["streams"] = {"main": main, "annotated": {**main, "clips": (0.3, 1.0)}}
     phase = {"weights": {"off": 1.0}, "learning_rate": 1.0, "length_steps": 7}

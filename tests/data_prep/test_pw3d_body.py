@@ -295,6 +295,7 @@ def test_flags_that_do_not_fit(own, body, tmp_path):
         read(folder, [body, few])
 
 
+@pytest.mark.slow
 def test_a_run_on_body_cmu_is_evaluated_on_it(tmp_path):
     """As docs/data.md says: the test split alone, and the set's detections."""
     folder = bodies.prepared(tmp_path)

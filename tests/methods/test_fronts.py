@@ -190,7 +190,7 @@ def test_the_config_trains_and_predicts_from_features(folder, tmp_path):
     assert 0 < row["p1"]["frames"] < 2.0
     config = tiny(folder)
     config.evaluation.flip = True
-    with pytest.raises(MethodError, match=r"nor have mirror images, evaluation\.flip"):
+    with pytest.raises(ConfigError, match=r"evaluation\.flip: .* none of mirror images"):
         evaluate.run(tmp_path / "run", config)
 
 

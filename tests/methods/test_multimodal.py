@@ -388,6 +388,7 @@ def pictured(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_images_are_a_modality_of_the_config(tmp_path, pictured):
     config = cmu_multimodal.get_config("tiny,image")
     assert config.method.given == "points,heatmap,image"
