@@ -236,13 +236,10 @@ def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
         for record, views in tqdm(work[split], desc=split, unit="clip"):
             yield pictured(record, views, extractor)
 
-    return prepare.Dataset(
-        info.name,
+    return prepare.again(
+        info,
         {split: records(split) for split in work},
-        f"{info.description} Features of images: ResNet-50 v2, {args.weights.name} (SHA-256 "
-        f"{digest}).",
-        info.citation,
-        info.redistribution_info.license,
+        f"Features of images: ResNet-50 v2, {args.weights.name} (SHA-256 {digest}).",
     )
 
 

@@ -103,13 +103,11 @@ def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
         for first in tqdm(range(0, len(found), some), desc=split, unit=f"{some} clips"):
             yield from pictured(found[first : first + some], extractor)
 
-    return prepare.Dataset(
-        info.name,
+    return prepare.again(
+        info,
         {split: records(split) for split in work},
-        f"{info.description} Features of its pictures: HRNet, after {made['step']} steps of "
+        f"Features of its pictures: HRNet, after {made['step']} steps of "
         f"{made['config']['name']} (seed {made['config']['seed']}, data {made['fingerprint']}).",
-        info.citation,
-        info.redistribution_info.license,
     )
 
 

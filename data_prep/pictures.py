@@ -97,12 +97,10 @@ def read(args: argparse.Namespace, proof: Proof) -> prepare.Dataset:
                 if made is not None:
                     yield made
 
-    return prepare.Dataset(
-        info.name,
+    return prepare.again(
+        info,
         {split: records(split) for split in info.splits},
-        f"{info.description} Pictures of every frame number {args.every}.",
-        info.citation,
-        info.redistribution_info.license,
+        f"Pictures of every frame number {args.every}.",
     )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import tensorflow_datasets as tfds
 
 from data_prep import rigs, writer
 from data_prep.proof import Proof
@@ -23,6 +24,19 @@ class Dataset(NamedTuple):
     description: str
     citation: str
     terms: str
+
+
+def again(
+    info: tfds.core.DatasetInfo, splits: Mapping[str, Iterable[Record]], what: str
+) -> Dataset:
+    """A prepared set with something done to its records, which `what` adds to its description."""
+    return Dataset(
+        info.name,
+        splits,
+        f"{info.description} {what}",
+        info.citation,
+        info.redistribution_info.license,
+    )
 
 
 def record(
