@@ -124,7 +124,7 @@ def images_of(observations: Observations, where: str = "what it is given") -> Im
     if observations.images is None:
         raise MethodError(
             f"method dynamics with front=features looks at features of images, and {where} has "
-            f"none (nor have mirror images, evaluation.flip); add them to the data with "
+            f"none; add them to the data with "
             f"data_prep.features, or set config.method.front to keypoints"
         )
     return observations.images

@@ -203,9 +203,8 @@ class ImageTo3D:
 
         square = _flat(pictures.square)
         there = (square[:, 2] > 0).astype(jnp.float32)
-        found: hrnet.Seen = run(
-            "hrnet", network, _normalised(_flat(jnp.asarray(pictures.pixels))), there
-        )
+        pixels = _flat(jnp.asarray(pictures.pixels))
+        found: hrnet.Seen = run("hrnet", network, hrnet.normalised(pixels), there)
         maps = jnp.moveaxis(found.fine.astype(jnp.float32), -1, -3)
         size = maps.shape[-1]
         points = heatmaps.soft_argmax(maps, self.temperature, flattened=self.points == "flattened")
@@ -240,7 +239,8 @@ class ImageTo3D:
         """What the network that looks makes of pictures as a whole (`hrnet.Seen.coarse`)."""
         own = {kind: tree["hrnet"] for kind, tree in variables.items()}
         there = jnp.ones(len(pixels))
-        found: Any = self._nets[0].apply(own, _normalised(pixels), there, update_statistics=False)
+        shown = hrnet.normalised(pixels)
+        found: Any = self._nets[0].apply(own, shown, there, update_statistics=False)
         return found.coarse.astype(jnp.float32)
 
     def predict(
@@ -346,12 +346,6 @@ def joined(clips: list[Clip]) -> Clip:
         for clip in clips
     ]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *map(single_views, bare))
-
-
-def _normalised(pixels: Real[Array, "rows cells cells 3"]) -> Float[Array, "rows cells cells 3"]:
-    """RGB of 0 to 255 as public weights expect it."""
-    mean, deviation = (np.array(x).reshape(1, 1, 1, 3) for x in (hrnet.MEAN, hrnet.DEVIATION))
-    return (jnp.asarray(pixels, jnp.float32) / 255 - mean) / deviation
 
 
 def _flat(x: Real[Array, "batch time views *rest"]) -> Real[Array, "rows *rest"]:

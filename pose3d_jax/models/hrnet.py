@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from pose3d_jax import sources, tensors
 from pose3d_jax.models.layers import BatchNorm, conv, rectified
@@ -28,6 +28,14 @@ COARSEST = 32  # pixels to a cell of the coarsest resolution: sides are multiple
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HEATMAPS = nn.initializers.normal(1e-3)  # as published
 _BOTTLENECK = 4  # widths of a unit of the first stage in to one out
+
+
+def normalised(
+    pixels: Real[Array, "batch height width 3"],
+) -> Float[Array, "batch height width 3"]:
+    """RGB of 0 to 255 as the public weights' images are."""
+    mean, deviation = (np.array(x, np.float32).reshape(1, 1, 1, 3) for x in (MEAN, DEVIATION))
+    return (pixels.astype(jnp.float32) / 255 - mean) / deviation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +199,7 @@ class HRNet(nn.Module):
     ) -> Seen:
         """Heatmaps of images, whose sides are multiples of 32.
 
-        `images`: normalised by `MEAN` and `DEVIATION`. `there`: 0 for images that have no part in
+        `images`: see `normalised`. `there`: 0 for images that have no part in
         the batch's statistics.
         """
         how, size = _How(there, update_statistics, self.dtype), self.size

@@ -218,7 +218,7 @@ def test_what_features_cannot_follow_is_refused(folder, tmp_path, change, messag
 def test_data_without_features_or_with_others_is_refused(folder, tmp_path):
     config = tiny(folder)
     config.data.path = str(bodies.prepared(tmp_path / "bare") / "data")
-    with pytest.raises(MethodError, match=r"stream main has none .*data_prep\.features"):
+    with pytest.raises(MethodError, match=r"stream main has none; add .*data_prep\.features"):
         train.run(config, tmp_path / "run")
     config = tiny(folder)
     config.streams.pseudo["path"] = str(bodies.prepared(tmp_path / "other", features=9) / "data")
