@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pose3d_jax import posterior, residuals
+from pose3d_jax import bordered, posterior, residuals
 from pose3d_jax.schema import Observations
 from pose3d_jax.solvers import inverse3
 from pose3d_jax.trajectory import LEAST_STEP
@@ -67,4 +67,4 @@ def with_priors(
         tail=_GAUSSIAN,
     )
     unknowns = posterior.Unknowns(joints, posterior.median_lengths(model))
-    return posterior.covariance(posterior.normal_equations(model, unknowns, seen))
+    return bordered.covariance(posterior.normal_equations(model, unknowns, seen))

@@ -13,11 +13,11 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from pose3d_jax import residuals
+from pose3d_jax.bordered import Normal
 from pose3d_jax.cameras import Leaf
 from pose3d_jax.geometry import HIGHEST, safe_norm
 from pose3d_jax.schema import Observations
-from pose3d_jax.solvers import inverse_of_chain, solve_chain
-from pose3d_jax.triangulate import ROOM, unknown
+from pose3d_jax.triangulate import ROOM
 
 Bones = tuple[tuple[int, int], ...]  # any two joints whose distance stays
 
@@ -27,9 +27,6 @@ BONE = 0.003
 
 # Degrees of freedom of second differences' t distribution: motion is quiet, and sometimes not.
 _TAIL = 4.0
-
-# Share of its diagonal by which a matrix is moved away from those that float32 calls singular.
-_RIDGE = 1e-5
 
 
 @struct.dataclass
@@ -64,19 +61,6 @@ class Unknowns:
 
     joints: Leaf  # [T, joints, 3]
     lengths: Leaf  # [bones]
-
-
-@struct.dataclass
-class Normal:
-    """The normal equations at some unknowns: second and first derivatives of half the cost."""
-
-    own: Leaf  # [T, 3 joints, 3 joints]
-    before: Leaf  # [T, 3 joints, 3 joints] frame t with frame t - 1
-    skip: Leaf  # [T, 3 joints] frame t with frame t - 2, a diagonal
-    gradient: Leaf  # [T, 3 joints]
-    border: Leaf  # [T, 3 joints, bones]
-    lengths: Leaf  # [bones] a diagonal
-    lengths_gradient: Leaf  # [bones]
 
 
 def median_lengths(model: Model) -> Float[Array, "bones"]:
@@ -144,8 +128,8 @@ def normal_equations(
         skip=jnp.repeat(skip, 3, axis=-1),
         gradient=gradient,
         border=jnp.zeros((frames, joints, 3, len(model.bones))),
-        lengths=jnp.zeros(len(model.bones)),
-        lengths_gradient=jnp.zeros(len(model.bones)),
+        corner=jnp.zeros((len(model.bones),) * 2),
+        corner_gradient=jnp.zeros(len(model.bones)),
     )
     normal = _add_bones(model, unknowns, normal) if model.bones else normal
     normal = _add_belief(model.belief, unknowns, normal) if model.belief is not None else normal
@@ -156,31 +140,6 @@ def normal_equations(
         before=normal.before.reshape(frames, size, size),
         gradient=normal.gradient.reshape(frames, size),
         border=normal.border.reshape(frames, size, -1),
-    )
-
-
-def covariance(normal: Normal) -> Float[Array, "time joints 3 3"]:
-    """Each joint's block of the inverse of the normal equations, m^2.
-
-    What float32 cannot tell from nothing being known is known within `triangulate.ROOM`.
-    """
-    frames, size = normal.gradient.shape
-    diagonal, lower = _chain(normal, jnp.asarray(_RIDGE))
-    inverse = inverse_of_chain(diagonal, lower)
-    if normal.lengths.size:
-        # What is not known of the lengths is not known of the joints either.
-        border = normal.border.reshape(*diagonal.shape[:2], -1)
-        solved = solve_chain(diagonal, lower, border)
-        schur = _schur(normal.lengths, border, solved)
-        inverse = inverse + jnp.matmul(
-            solved, jnp.linalg.solve(schur[None], solved.swapaxes(1, 2)), precision=HIGHEST
-        )
-    per_block = diagonal.shape[-1] // 3
-    index = np.arange(per_block)
-    blocks = inverse.reshape(-1, per_block, 3, per_block, 3)[:, index, :, index]
-    blocks = blocks.swapaxes(0, 1).reshape(frames, size // 3, 3, 3)
-    return jnp.where(
-        jnp.isfinite(blocks).all(axis=(-2, -1), keepdims=True), blocks, unknown(blocks)
     )
 
 
@@ -245,8 +204,8 @@ def _add_bones(model: Model, unknowns: Unknowns, normal: Normal) -> Normal:
         gradient=normal.gradient.at[:, child].add(force).at[:, parent].add(-force),
         border=normal.border.at[:, child, :, bone].add(-pull).at[:, parent, :, bone].add(pull),
         # A bone may be in no frame at all: a length within a metre.
-        lengths=jnp.sum(precision, axis=0) + 1.0,
-        lengths_gradient=-jnp.sum(excess, axis=0),
+        corner=normal.corner.at[bone, bone].add(jnp.sum(precision, axis=0) + 1.0),
+        corner_gradient=normal.corner_gradient.at[bone].add(-jnp.sum(excess, axis=0)),
     )
 
 
@@ -272,40 +231,6 @@ def _from_belief(belief: Belief, joints: Array) -> Array:
         return jnp.where(root[None, :, None], x, x - x[:, belief.root, None])
 
     return about(joints) - about(belief.joints)
-
-
-def step(normal: Normal, damping: Array) -> tuple[Array, Array]:
-    """The step of the joints `[T, J, 3]` and of the lengths, metres."""
-    frames, size = normal.gradient.shape
-    diagonal, lower = _chain(normal, damping)
-    right = jnp.concatenate([normal.border, -normal.gradient[..., None]], axis=-1)
-    right = right.reshape(*diagonal.shape[:2], -1)
-    solved = solve_chain(diagonal, lower, right)
-    border, alone, step = right[..., :-1], solved[..., :-1], solved[..., -1]
-    lengths = jnp.zeros_like(normal.lengths)
-    if normal.lengths.size:
-        schur = _schur(normal.lengths * (1 + damping), border, alone)
-        pull = jnp.einsum("kib,ki->b", border, step, precision=HIGHEST)
-        lengths = jnp.linalg.solve(schur, -normal.lengths_gradient - pull)
-        step = step - jnp.matmul(alone, lengths, precision=HIGHEST)
-    return step.reshape(frames, size // 3, 3), lengths
-
-
-def _schur(lengths: Array, border: Array, solved: Array) -> Array:
-    return jnp.diag(lengths) - jnp.einsum("kia,kib->ab", border, solved, precision=HIGHEST)
-
-
-def _chain(normal: Normal, damping: Array) -> tuple[Array, Array]:
-    """The joints' part as a block tridiagonal matrix with two frames in a block."""
-    size = normal.gradient.shape[-1]
-    diagonal = jnp.diagonal(normal.own, axis1=1, axis2=2)
-    own = normal.own + (damping * diagonal)[..., None] * jnp.eye(size)[None]
-    skip = normal.skip[..., None] * jnp.eye(size)[None]
-    within = normal.before[1::2]  # the second frame of a block with its first
-    blocks = jnp.block([[own[0::2], within.swapaxes(1, 2)], [within, own[1::2]]])
-    across = normal.before[0::2]  # the first frame of a block with the second of the one before
-    lower = jnp.block([[skip[0::2], across], [jnp.zeros_like(across), skip[1::2]]])
-    return blocks, lower
 
 
 def _second_differences(model: Model, joints: Array) -> tuple[Array, Array]:

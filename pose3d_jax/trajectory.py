@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pose3d_jax import posterior, residuals
+from pose3d_jax import bordered, posterior, residuals
 from pose3d_jax.posterior import Model, Unknowns, earlier
 from pose3d_jax.schema import Observations
 from pose3d_jax.solvers import levenberg_marquardt
@@ -55,7 +55,7 @@ def fit(model: Model) -> tuple[Float[Array, "time joints 3"], Float[Array, "time
         normal = posterior.normal_equations(at, unknowns, weight)
 
         def propose(damping: Array) -> Unknowns:
-            joints, lengths = posterior.step(normal, damping)
+            joints, lengths = bordered.step(normal, damping)
             return Unknowns(unknowns.joints + joints, unknowns.lengths + lengths)
 
         return lambda candidate: posterior.cost(at, candidate, weight), propose
@@ -64,7 +64,7 @@ def fit(model: Model) -> tuple[Float[Array, "time joints 3"], Float[Array, "time
     if model.step is not None:
         model = dataclasses.replace(model, step=motion_scale(found.joints, model.inside))
     weight = posterior.inliers(model, found.joints)
-    return found.joints, posterior.covariance(posterior.normal_equations(model, found, weight))
+    return found.joints, bordered.covariance(posterior.normal_equations(model, found, weight))
 
 
 def _joint_by_joint(model: Model) -> tuple[Array, Array]:

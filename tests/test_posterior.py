@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose
 
+from pose3d_jax import bordered, posterior, triangulate
 from pose3d_jax import cameras as cam
-from pose3d_jax import posterior, triangulate
 from pose3d_jax.posterior import Belief, Model, Unknowns
 from pose3d_jax.schema import Observations
 from tests import scenes
@@ -22,8 +22,8 @@ BONES = ((0, 1), (1, 2), (1, 3))
 cost = jax.jit(posterior.cost)
 gradient = jax.jit(jax.grad(posterior.cost, argnums=1))
 normal_equations = jax.jit(posterior.normal_equations)
-covariance = jax.jit(posterior.covariance)
-step = jax.jit(posterior.step)
+covariance = jax.jit(bordered.covariance)
+step = jax.jit(bordered.step)
 inliers = jax.jit(posterior.inliers)
 project = jax.jit(cam.batched(cam.project))
 
@@ -74,7 +74,7 @@ def dense(normal):
     """The matrix of the joints, frame by frame, and then the lengths; and the gradient."""
     n = jax.tree.map(lambda x: np.asarray(x, np.float64), normal)
     frames, size = n.gradient.shape
-    bones = len(n.lengths)
+    bones = len(n.corner)
     matrix = np.zeros((frames * size + bones,) * 2)
     at = [slice(t * size, (t + 1) * size) for t in range(frames)]
     for t in range(frames):
@@ -86,8 +86,8 @@ def dense(normal):
             matrix[at[t], at[t - 2]] = matrix[at[t - 2], at[t]] = np.diag(n.skip[t])
         matrix[at[t], frames * size :] = n.border[t]
         matrix[frames * size :, at[t]] = n.border[t].T
-    matrix[frames * size :, frames * size :] = np.diag(n.lengths)
-    return matrix, np.concatenate([n.gradient.ravel(), n.lengths_gradient])
+    matrix[frames * size :, frames * size :] = n.corner
+    return matrix, np.concatenate([n.gradient.ravel(), n.corner_gradient])
 
 
 @settings(deadline=None, max_examples=6)
@@ -100,7 +100,7 @@ def test_gradient_is_half_the_costs(seed, belief):
         found = normal.gradient.reshape(FRAMES, JOINTS, 3)
         size = np.abs(expected.joints).max()
         assert_allclose(2 * found, expected.joints, rtol=1e-8, atol=1e-10 * size)
-        assert_allclose(2 * normal.lengths_gradient, expected.lengths, rtol=1e-8)
+        assert_allclose(2 * normal.corner_gradient, expected.lengths, rtol=1e-8)
 
 
 @settings(deadline=None, max_examples=6)
