@@ -1,12 +1,17 @@
 """What plain geometry makes of noisy keypoints: every row, preset and number of views.
 
     python -m benchmarks.noise_study --data data/cmu_mv_v1 --out runs/noise_study
+        [--workdirs RUN ...]
 
 Reconstructs the test splits of a prepared data set with every row of `references`, under every
 preset of `noise`, with all, one fewer and two views, and sets the limits of Cramer and Rao beside
 them. Leaves `noise_study.json` and `noise_study.png`. Errors are absolute, in millimetres, a mean
 over frames and joints: (a) joints that two views or more see, (b) all joints. Ends with one line of
 JSON. `--quick` takes a few short clips of synthetic people instead.
+
+`--workdirs` are trained lifters of the data, alike but for their seeds: their poses, adapted to the
+same observations (`offsets`), are the row `adapted`, its figures means over the lifters, its ratios
+to other rows with 95 % intervals (a bootstrap over clips of the mean over the lifters).
 """
 
 import argparse
@@ -14,6 +19,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +29,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
+from scipy import stats
 from tqdm import tqdm
 
 from data_prep import synthetic
-from pose3d_jax import limits, metrics, noise, references, skeleton
-from pose3d_jax.data import poses
+from pose3d_jax import checkpoint, evaluate, limits, metrics, noise, offsets, references, skeleton
+from pose3d_jax.config import complete
+from pose3d_jax.data import poses, windows
 from pose3d_jax.errors import UserError
 from pose3d_jax.noise import Noise
+from pose3d_jax.references import Estimate
 from pose3d_jax.schema import Observations, Record
 from pose3d_jax.viewer import figures
 from pose3d_jax.workdir import write_text
@@ -46,8 +55,22 @@ def settings() -> dict[str, Noise]:
     return {**noise.PRESETS, INDEPENDENT: Noise(**independent)}
 
 
-def study(records: list[Record], setting: Noise, seed: int) -> dict[str, dict[str, float]]:
-    """Every row's figures, and the limits', under one setting."""
+ADAPTED = "adapted"
+_RIVALS = ("smooth", "smooth_bones")
+_RESAMPLES = 2000
+
+
+def study(
+    records: list[Record],
+    setting: Noise,
+    seed: int,
+    runs: Sequence[evaluate.Restored] = (),
+    splits: Sequence[str] = (),
+) -> dict[str, dict[str, Any]]:
+    """Every row's figures, and the limits', under one setting.
+
+    `runs` are lifters, whose poses are adapted; the records are then those of the `splits`.
+    """
     skeleton_ = skeleton.get(records[0].identity.keypoint_skeleton)
     observed = [noise.corrupt_record(record, setting, seed).clip.observations for record in records]
     parts: dict[str, list[dict[str, np.ndarray]]] = {row: [] for row in references.ROWS}
@@ -55,14 +78,74 @@ def study(records: list[Record], setting: Noise, seed: int) -> dict[str, dict[st
     for record, observations, rows in zip(records, observed, found, strict=True):
         for row, estimate in rows.items():
             parts[row].append(figures_of(record, observations, estimate))
-    result = {row: summary(clips) for row, clips in parts.items()}
+    result: dict[str, dict[str, Any]] = {row: summary(clips) for row, clips in parts.items()}
+    lifters = []
+    for run in runs:
+        estimates = adapted(run, records, observed, setting, splits)
+        lifters.append(
+            [figures_of(*of_clip) for of_clip in zip(records, observed, estimates, strict=True)]
+        )
+    if lifters:
+        each = [summary(clips) for clips in lifters]
+        result[ADAPTED] = {
+            **{name: float(np.mean([own[name] for own in each])) for name in each[0]},
+            "b_by_lifter": [own["b"] for own in each],
+            **{f"over_{row}": ratio(lifters, parts[row]) for row in _RIVALS},
+        }
     if setting.sigma_px:
         result |= bounds(records, observed, setting)
     return result
 
 
+def adapted(
+    run: evaluate.Restored,
+    records: list[Record],
+    observed: list[Observations],
+    setting: Noise,
+    splits: Sequence[str],
+) -> Iterator[Estimate]:
+    """World joints of each record, from what a lifter says of the same observations."""
+    everything = Noise(**{**vars(setting), "lost_views": 0})
+    body = evaluate.body_under(run, everything)
+    lifted: list[np.ndarray] = []
+    for split in splits:
+        data = poses.load(run.config["data"]["path"], split, noise=setting)
+        joints = np.asarray(evaluate.predict(run, data).joints)
+        clips = windows.clips(data.poses)
+        seen = np.asarray(data.poses.observations.keypoints)
+        for clip, own in zip(clips, observed[len(lifted) :], strict=False):
+            np.testing.assert_array_equal(seen[clip.start : clip.stop], own.keypoints)
+            lifted.append(joints[clip.start : clip.stop])
+    rates = [record.identity.fps for record in records]
+    skeleton_ = skeleton.get(records[0].identity.keypoint_skeleton)
+    yield from offsets.adapt_clips(observed, lifted, rates, body, skeleton_, offsets.Settings())
+
+
+def ratio(
+    lifters: Sequence[list[dict[str, np.ndarray]]], others: list[dict[str, np.ndarray]]
+) -> dict[str, Any]:
+    """Error of all joints over that of another row, and its interval over clips."""
+
+    def sums(clips: list[dict[str, np.ndarray]]) -> np.ndarray:
+        return np.array([_length(clip)[clip["valid"]].sum() for clip in clips])
+
+    own, other = np.mean([sums(clips) for clips in lifters], axis=0), sums(others)
+
+    def over(own: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
+        return own.sum(axis=axis) / other.sum(axis=axis)
+
+    interval = stats.bootstrap(
+        (own, other), over, paired=True, n_resamples=_RESAMPLES, rng=np.random.default_rng(0)
+    ).confidence_interval
+    return {"ratio": float(over(own, other)), "interval": [float(x) for x in interval]}
+
+
+def _length(clip: dict[str, np.ndarray]) -> np.ndarray:
+    return np.linalg.norm(clip["error"], axis=-1)
+
+
 def figures_of(
-    record: Record, observations: Observations, estimate: references.Estimate
+    record: Record, observations: Observations, estimate: Estimate
 ) -> dict[str, np.ndarray]:
     """One clip's errors by joint `[T, J, ...]`, and its motion's (sum, count)."""
     truth, valid = record.clip.labels.joints, record.clip.labels.joints_valid
@@ -153,10 +236,22 @@ def _of_covariances(covariances: np.ndarray) -> dict[str, float]:
     }
 
 
-def ratios(table: dict[str, Any], views: list[int]) -> dict[str, float]:
-    """`typical`, kind (b): error of smooth_bones over error of robust, by number of views."""
-    rows = {v: table["typical"][str(v)] for v in views}
-    return {str(v): round(rows[v]["smooth_bones"]["b"] / rows[v]["robust"]["b"], 3) for v in views}
+def ratios(table: dict[str, Any], views: list[int]) -> dict[str, dict[str, Any]]:
+    """`typical`, kind (b): error of one row over that of another, by number of views."""
+    rows = {str(v): table["typical"][str(v)] for v in views}
+    found = {
+        "smooth_bones_over_robust": {
+            v: round(of["smooth_bones"]["b"] / of["robust"]["b"], 3) for v, of in rows.items()
+        }
+    }
+    if ADAPTED in table["typical"][str(views[0])]:
+        for row in _RIVALS:
+            named = {v: of[ADAPTED][f"over_{row}"] for v, of in rows.items()}
+            found[f"{ADAPTED}_over_{row}"] = {v: round(of["ratio"], 3) for v, of in named.items()}
+            found[f"{ADAPTED}_over_{row}_interval"] = {
+                v: [round(x, 3) for x in of["interval"]] for v, of in named.items()
+            }
+    return found
 
 
 def load(data: Path | None, splits: list[str], quick: bool) -> list[Record]:
@@ -169,17 +264,28 @@ def load(data: Path | None, splits: list[str], quick: bool) -> list[Record]:
         return poses.read_split(made, "test")
 
 
+def lifter(workdir: Path, data: Path) -> evaluate.Restored:
+    """A trained lifter, which the data's training split must have taught."""
+    config = complete(checkpoint.read_metadata(workdir)["config"])
+    config["data"]["path"] = [str(data)]
+    return evaluate.restore(workdir, config)
+
+
 def main() -> None:
     """Runs the study, leaves its files, and prints the tables and the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="a prepared data set; default: synthetic people")
     parser.add_argument("--splits", nargs="+", default=["test_seen", "test_unseen"])
     parser.add_argument("--out", type=Path, default=Path("runs/noise_study"))
+    parser.add_argument("--workdirs", type=Path, nargs="+", default=[], help="of trained lifters")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
+    if arguments.workdirs and (arguments.data is None or arguments.seed or arguments.quick):
+        parser.error("--workdirs needs --data, --seed 0 and not --quick")
     try:
         records = load(arguments.data, arguments.splits, arguments.quick)
+        runs = [lifter(workdir, arguments.data) for workdir in arguments.workdirs]
     except UserError as error:
         sys.exit(str(error))
     if arguments.quick:
@@ -195,7 +301,8 @@ def main() -> None:
     with tqdm([(name, v) for name in chosen for v in views], desc="settings") as bar:
         for name, left in bar:
             setting = Noise(**{**vars(chosen[name]), "lost_views": most - left})
-            table.setdefault(name, {})[str(left)] = study(records, setting, arguments.seed)
+            found = study(records, setting, arguments.seed, runs, arguments.splits)
+            table.setdefault(name, {})[str(left)] = found
             bar.write(f"{name}, {left} views\n" + text(table[name][str(left)]))
     frames = sum(len(record.clip.labels.joints) for record in records)
     result = {
@@ -206,7 +313,7 @@ def main() -> None:
     write_text(arguments.out / "noise_study.json", json.dumps(result, indent=1))
     (arguments.out / "noise_study.png").write_bytes(figures.to_png(draw(table)))
     print(f"{arguments.out}/noise_study.json, {arguments.out}/noise_study.png")
-    print(json.dumps({"frames": frames, "smooth_bones_over_robust": ratios(table, views)}))
+    print(json.dumps({"frames": frames, **ratios(table, views)}))
 
 
 def draw(table: dict[str, Any]) -> Figure:
@@ -218,8 +325,9 @@ def draw(table: dict[str, Any]) -> Figure:
     colours = figures.palette(next(iter(table.values())))
     for axes, (setting, by_views) in zip(panels, table.items(), strict=False):
         for views, rows in by_views.items():
-            values = [max(rows[row]["b"], 1e-3) for row in references.ROWS]
-            axes.plot(values, references.ROWS, "o", color=colours[views])
+            shown = [row for row in (*references.ROWS, ADAPTED) if row in rows]
+            values = [max(rows[row]["b"], 1e-3) for row in shown]
+            axes.plot(values, shown, "o", color=colours[views])
             if "limit_per_frame" in rows:
                 axes.axvline(rows["limit_per_frame"]["a"], color=colours[views], lw=1, alpha=0.6)
         axes.set_xscale("log")

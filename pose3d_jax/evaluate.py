@@ -238,6 +238,22 @@ def predict(restored: Restored, data: PoseData) -> Prediction:
     )
 
 
+def body_under(restored: Restored, noisy: noise.Noise) -> fitting.Body:
+    """The training split's body, and how far the method errs there where keypoints are so noisy.
+
+    Raises `FitError` as `fitting.measure` does.
+    """
+    main = restored.metadata["config"]["streams"]["main"]
+    path = main["path"] or restored.config["data"]["path"]
+    load = functools.partial(
+        read, restored.config, main["split"], path=path, recordings=restored.info.recordings
+    )
+    known, shown = posed(main, load()), windows.some(load(noise=noisy), *main["clips"])
+    labelled = dataclasses.replace(shown.poses, labels=known.poses.labels)
+    shown = dataclasses.replace(shown, poses=labelled)
+    return fitting.measure(shown, predict(restored, shown))
+
+
 def settings_of(restored: Restored) -> inference.Settings:
     """How the restored method lifts whole clips."""
     window = restored.metadata["config"]["streams"]["main"]["window"]

@@ -4,16 +4,20 @@ What is solved for piece by piece needs memory for neither the number nor the le
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from pose3d_jax.schema import Observations
 
 T = TypeVar("T", bound=Mapping)
+
+# Pieces at once on an accelerator; a processor gains nothing by it.
+CHUNK = 32
 
 
 def firsts(frames: int, piece: int, overlap: int) -> list[int]:
@@ -47,3 +51,48 @@ def join(found: Sequence[T], frames: int, piece: int, overlap: int) -> T:
 
     joined: T = jax.tree.map(ends, *found)
     return joined
+
+
+def solve(
+    clips: Sequence[Observations],
+    more: Sequence[Any],
+    solver: Callable[..., T],
+    piece: int,
+    overlap: int,
+    chunk: int = 0,
+) -> Iterator[T]:
+    """What `solver(observations, more, inside)` makes of each of several clips, NumPy's arrays.
+
+    The solver is given a batch `[pieces, T, ...]`, `chunk` of them at a time (by default as many as
+    are of use), all in one program: what pads a piece repeats its last frame, and is not `inside`.
+    `more` has, for each clip, a tree of further arrays by frame.
+    """
+    lengths = [len(clip.confidence) for clip in clips]
+    cuts = [(i, first) for i, n in enumerate(lengths) for first in firsts(n, piece, overlap)]
+    longest = max(lengths, default=1)
+    length = piece if longest > piece else -(-longest // 32) * 32
+    size = min(chunk or (1 if jax.default_backend() == "cpu" else CHUNK), max(len(cuts), 1))
+    found: list[T] = []
+    for first in range(0, len(cuts), size):
+        own = cuts[first : first + size]
+        padded = own + own[-1:] * (size - len(own))
+        batch = [
+            (*cut(clips[i], start, length), cut_more(more[i], start, length)) for i, start in padded
+        ]
+        observations, inside, rest = jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *batch)
+        solved = jax.tree.map(np.asarray, solver(observations, rest, inside))
+        for i, (clip, _) in enumerate(own):
+            found.append(jax.tree.map(lambda x, i=i: x[i], solved))
+            if first + i + 1 == len(cuts) or cuts[first + i + 1][0] != clip:
+                yield join(found, lengths[clip], piece, overlap)
+                found = []
+
+
+def cut_more(tree: Any, first: int, length: int) -> Any:
+    """`length` frames of any arrays by frame, the last of them repeated."""
+
+    def own(x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x)
+        return x[np.minimum(first + np.arange(length), len(x) - 1)]
+
+    return jax.tree.map(own, tree)

@@ -6,7 +6,7 @@ From the plainest to the strongest, all of world joints and all on whole clips: 
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,6 @@ ROWS = (*PER_FRAME, *PER_CLIP)
 # memory depends on neither the number nor the length of clips. Motion remembers no more than a
 # fraction of a second.
 PIECE, OVERLAP = 256, 32
-
-# Pieces at once on an accelerator; a processor gains nothing by it.
-_CHUNK = 32
 
 
 @struct.dataclass
@@ -66,28 +63,10 @@ def reconstruct_all(
     clips: Sequence[Observations], skeleton: Skeleton, rows: Sequence[str] = ROWS
 ) -> Iterator[dict[str, Estimate]]:
     """`reconstruct` for each of several clips with the same views, in one compiled program."""
-    _check(clips, skeleton, rows)
-    cuts = [
-        (clip, first) for clip, observations in enumerate(clips)
-        for first in pieces.firsts(len(observations.confidence), PIECE, OVERLAP)
-    ]  # fmt: skip
-    longest = max((len(observations.confidence) for observations in clips), default=1)
-    length = PIECE if longest > PIECE else -(-longest // 32) * 32
-    found: list[tuple[int, Mapping[str, Estimate]]] = []
-    size = 1 if jax.default_backend() == "cpu" else min(_CHUNK, len(cuts))
-    for first in range(0, len(cuts), size):
-        chunk = cuts[first : first + size]
-        padded = chunk + chunk[-1:] * (size - len(chunk))
-        cut = [pieces.cut(clips[clip], start, length) for clip, start in padded]
-        batch = jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *cut)
-        solved = jax.tree.map(np.asarray, _solve(*batch, skeleton, tuple(rows)))
-        for i, (clip, _) in enumerate(chunk):
-            found.append((clip, jax.tree.map(lambda x, i=i: x[i], solved)))
-            if first + i + 1 == len(cuts) or cuts[first + i + 1][0] != clip:
-                frames = len(clips[clip].confidence)
-                joined = pieces.join([dict(x) for _, x in found], frames, PIECE, OVERLAP)
-                yield {row: joined[row] for row in rows}  # jit sorts them
-                found = []
+    check(clips, skeleton, rows)
+    solver = functools.partial(_solve, skeleton=skeleton, rows=tuple(rows))
+    for found in pieces.solve(clips, [()] * len(clips), solver, PIECE, OVERLAP):
+        yield {row: found[row] for row in rows}  # jit sorts them
 
 
 def reconstruct_split(data: PoseData, rows: Sequence[str]) -> dict[str, Estimate]:
@@ -130,10 +109,12 @@ def relabelled(data: PoseData, row: str) -> PoseData:
     return dataclasses.replace(data, poses=poses)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
+@functools.partial(jax.jit, static_argnames=("skeleton", "rows"))
 def _solve(
     observations: Observations,
+    more: tuple[()],
     inside: Float[Array, "pieces time"],
+    *,
     skeleton: Skeleton,
     rows: tuple[str, ...],
 ) -> dict[str, Estimate]:
@@ -158,31 +139,42 @@ def estimates(
     found["dlt"] = filled(points, valid)
     if "weighted" in rows:
         found["weighted"] = filled(*tri.weighted(observations))
-    if set(rows) - {"dlt", "weighted"}:
-        sigma = tri.noise_scale(observations, points, valid)
-        points, valid = tri.robust(observations, sigma)
-        found["robust"] = filled(points, valid)
-    if set(rows) & {"refined", *PER_CLIP}:
-        sigma = tri.inlier_scale(observations, points, sigma, valid)
-        points, _ = tri.refine(observations, found["robust"].joints, sigma)
-        sigma = tri.inlier_scale(observations, points, sigma, valid)
-        points, covariance = tri.refine(observations, points, sigma, steps=2)
-        covariance = jnp.where(valid[..., None, None] > 0, covariance, tri.unknown(covariance))
-        found["refined"] = dataclasses.replace(filled(points, valid), covariance=covariance)
-    if set(rows) & set(PER_CLIP):
-        start = found["refined"].joints
-        correlation = tj.correlation_in_time(observations, points, sigma)
-        motion = tj.motion_scale(start, inside)
-        model = posterior.Model(
-            observations, inside, start, sigma, correlation, motion, skeleton.bones
+    if "robust" in rows:
+        found["robust"] = filled(
+            *tri.robust(observations, tri.noise_scale(observations, points, valid))
         )
-        if "smooth" in rows:
-            found["smooth"] = Estimate(*_with(tj.fit(dataclasses.replace(model, bones=())), valid))
-        if "bones" in rows:
-            found["bones"] = Estimate(*_with(tj.fit(dataclasses.replace(model, step=None)), valid))
-        if "smooth_bones" in rows:
-            found["smooth_bones"] = Estimate(*_with(tj.fit(model), valid))
+    if set(rows) & {"refined", *PER_CLIP}:
+        found["refined"], model = clip_model(observations, inside, skeleton)
+        valid = found["refined"].found
+    if "smooth" in rows:
+        found["smooth"] = Estimate(*_with(tj.fit(dataclasses.replace(model, bones=())), valid))
+    if "bones" in rows:
+        found["bones"] = Estimate(*_with(tj.fit(dataclasses.replace(model, step=None)), valid))
+    if "smooth_bones" in rows:
+        found["smooth_bones"] = Estimate(*_with(tj.fit(model), valid))
     return {row: found[row] for row in rows}
+
+
+def clip_model(
+    observations: Observations, inside: Float[Array, "time"], skeleton: Skeleton
+) -> tuple[Estimate, posterior.Model]:
+    """The row `refined` of a piece, and the model of the row `smooth_bones`, which begins there.
+
+    How much the keypoints err, how alike in time, and how quick joints are is told by the piece.
+    """
+    points, valid = tri.triangulate(observations)
+    sigma = tri.noise_scale(observations, points, valid)
+    points, valid = tri.robust(observations, sigma)
+    sigma = tri.inlier_scale(observations, points, sigma, valid)
+    points, _ = tri.refine(observations, tri.infill(points, valid, skeleton.root), sigma)
+    sigma = tri.inlier_scale(observations, points, sigma, valid)
+    points, covariance = tri.refine(observations, points, sigma, steps=2)
+    covariance = jnp.where(valid[..., None, None] > 0, covariance, tri.unknown(covariance))
+    start = tri.infill(points, valid, skeleton.root)
+    correlation = tj.correlation_in_time(observations, points, sigma)
+    motion = tj.motion_scale(start, inside)
+    model = posterior.Model(observations, inside, start, sigma, correlation, motion, skeleton.bones)
+    return Estimate(start, valid, covariance), model
 
 
 def _with(solved: tuple[Array, Array], valid: Array) -> tuple[Array, Array, Array]:
@@ -192,7 +184,8 @@ def _with(solved: tuple[Array, Array], valid: Array) -> tuple[Array, Array, Arra
     return joints, valid, jnp.where(ever, covariance, tri.unknown(covariance))
 
 
-def _check(clips: Sequence[Observations], skeleton: Skeleton, rows: Sequence[str]) -> None:
+def check(clips: Sequence[Observations], skeleton: Skeleton, rows: Sequence[str]) -> None:
+    """Raises `RowError` as `reconstruct` does."""
     for row in rows:
         if row not in ROWS:
             raise RowError(f"no row is named {row!r}; there are {', '.join(ROWS)}")

@@ -1,0 +1,180 @@
+"""A recording's cameras and joints at once: bundle adjustment with the priors of whole clips.
+
+What `posterior` says of a clip, whose cameras have corrections besides (`rigs`), each normal about
+the calibration. Reprojection leaves a similarity of the world open, seven numbers. Where the world
+is and how it is turned the calibration says, as far as it is believed. Its size is that of the
+calibration, whose cameras stay as far from one another in the mean: bones and motion, constant in
+metres, would rather have a smaller one. The clock is that of the first view.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from pose3d_jax import bordered, posterior, residuals, rigs, triangulate
+from pose3d_jax import cameras as cam
+from pose3d_jax import trajectory as tj
+from pose3d_jax.bordered import Normal
+from pose3d_jax.cameras import Camera, Leaf
+from pose3d_jax.geometry import safe_norm
+from pose3d_jax.posterior import Bones, Model, Unknowns
+from pose3d_jax.schema import Observations
+from pose3d_jax.solvers import levenberg_marquardt
+from pose3d_jax.triangulate import LEAST_SIGMA
+
+STEPS = 30
+_SIZE = 1e-3  # share by which the mean distance of cameras may change
+
+
+@struct.dataclass
+class Bundle:
+    """What is solved for."""
+
+    clip: Leaf  # Unknowns
+    corrections: Leaf  # [views, rigs.SIZE] in units of their deviations
+
+
+def solve(
+    observations: Observations,
+    inside: Float[Array, "time"],
+    bones: Bones,
+    root: int,
+    deviations: Float[Array, "views entries"],
+    steps: int = STEPS,
+) -> tuple[Float[Array, "views entries"], Float[Array, "time joints 3"]]:
+    """Each view's correction (see `rigs`), and the joints, metres, of a clip of a recording.
+
+    The number of frames must be even; those where `inside` is 0 pad the clip. How much the
+    keypoints err is told by the median residual of each step, so that cameras that are far off are
+    brought near before any keypoint counts as an outlier.
+    """
+    points, valid = triangulate.triangulate(observations)
+    start = triangulate.infill(points, valid, root)
+    model = Model(
+        observations=observations,
+        inside=inside,
+        start=start,
+        sigma=jnp.ones(()),
+        correlation=jnp.zeros(()),
+        step=tj.motion_scale(start, inside),
+        bones=bones,
+    )
+    first = Bundle(Unknowns(start, posterior.median_lengths(model)), jnp.zeros_like(deviations))
+
+    def local(unknowns: Bundle, _: Array) -> tuple[Any, Any]:
+        now = at(model, unknowns.corrections, deviations)
+        sigma = scale(now.observations, unknowns.clip.joints)
+        now = dataclasses.replace(now, sigma=sigma)
+        motion = tj.motion_scale(unknowns.clip.joints, inside)
+        # Where cameras are far off so are lengths: held to millimetres nothing could move.
+        bone = posterior.BONE * jnp.maximum(sigma, 1.0)
+        fixed = dataclasses.replace(model, sigma=sigma, step=motion, bone=bone)
+        weight = posterior.inliers(now, unknowns.clip.joints)
+        normal = normal_equations(fixed, unknowns, weight, deviations)
+
+        def propose(damping: Array) -> Bundle:
+            joints, shared = bordered.step(normal, damping)
+            lengths, corrections = jnp.split(shared, [len(bones)])
+            return Bundle(
+                Unknowns(unknowns.clip.joints + joints, unknowns.clip.lengths + lengths),
+                unknowns.corrections + corrections.reshape(deviations.shape),
+            )
+
+        return lambda candidate: cost(fixed, candidate, weight, deviations), propose
+
+    found = levenberg_marquardt(local, first, steps)
+    return found.corrections * deviations, found.clip.joints
+
+
+def at(
+    model: Model,
+    corrections: Float[Array, "views entries"],
+    deviations: Float[Array, "views entries"],
+) -> Model:
+    """The model with the cameras' corrections, in units of their deviations."""
+    seen = rigs.apply(model.observations, corrections * deviations)
+    return dataclasses.replace(model, observations=seen)
+
+
+def cost(
+    model: Model,
+    unknowns: Bundle,
+    weight: Float[Array, "time views joints"],
+    deviations: Float[Array, "views entries"],
+) -> Float[Array, ""]:
+    """-2 log of the density, but for a constant, with the keypoints' weights as they are."""
+    now = at(model, unknowns.corrections, deviations)
+    size = _grown(model, unknowns.corrections, deviations)
+    clip = posterior.cost(now, unknowns.clip, weight)
+    return clip + jnp.sum(unknowns.corrections**2) + (size / _SIZE) ** 2
+
+
+def normal_equations(
+    model: Model,
+    unknowns: Bundle,
+    weight: Float[Array, "time views joints"],
+    deviations: Float[Array, "views entries"],
+) -> Normal:
+    """Gauss-Newton's approximation of half the `cost`: the corrections follow the bones' lengths.
+
+    The keypoints' errors must not be correlated in time.
+    """
+    now = at(model, unknowns.corrections, deviations)
+    normal = posterior.normal_equations(now, unknowns.clip, weight)
+    joints = unknowns.clip.joints
+    residual, jacobian = residuals.reprojections(now.observations, joints)
+    precision = weight * now.observations.confidence / model.sigma**2
+
+    def errors(view: Observations, own: Array, deviation: Array) -> Array:
+        one = jax.tree.map(lambda x: x[:, None], view)
+        seen = rigs.apply(one, (own * deviation)[None])
+        return residuals.reprojections(seen, joints)[0][:, 0]
+
+    over = jax.vmap(jax.jacfwd(errors, argnums=1), in_axes=(1, 0, 0), out_axes=1)
+    moved = over(model.observations, unknowns.corrections, deviations)  # [T, V, J, 2, entries]
+    weighted = precision[..., None, None] * moved
+    border = jnp.einsum("tvjxa,tvjxs->tjavs", jacobian, weighted)
+    corner = jnp.einsum("tvjxs,tvjxr->vsr", moved, weighted, precision=jax.lax.Precision.HIGHEST)
+    pull = jnp.einsum("tvjxs,tvjx->vs", weighted, residual) + unknowns.corrections
+    size, slope = jax.value_and_grad(_grown, argnums=1)(model, unknowns.corrections, deviations)
+    pull = (pull + size * slope / _SIZE**2).ravel()
+    views, entries = deviations.shape
+    lengths = len(model.bones)
+    own = views * entries
+    whole = jnp.zeros((lengths + own,) * 2).at[:lengths, :lengths].set(normal.corner)
+    blocks = jnp.einsum("vsr,vw->vswr", corner, jnp.eye(views)).reshape(own, own) + jnp.eye(own)
+    blocks = blocks + jnp.outer(slope, slope) / _SIZE**2
+    whole = whole.at[lengths:, lengths:].set(blocks)
+    border = border.reshape(*normal.gradient.shape, own)
+    return dataclasses.replace(
+        normal,
+        border=jnp.concatenate([normal.border, border], axis=-1),
+        corner=whole,
+        corner_gradient=jnp.concatenate([normal.corner_gradient, pull]),
+    )
+
+
+def _grown(model: Model, corrections: Array, deviations: Array) -> Array:
+    """Logarithm of how much farther from one another cameras are than the calibration says."""
+
+    def apart(cameras: Camera) -> Array:
+        centre = jax.vmap(jax.vmap(cam.to_world, in_axes=(0, None)), in_axes=(0, None))
+        at = centre(cameras, jnp.zeros(3))
+        return jnp.mean(safe_norm(at[:, :, None] - at[:, None]))
+
+    given = model.observations
+    moved = rigs.apply(given, corrections * deviations).cameras
+    return jnp.log(jnp.maximum(apart(moved), 1e-6) / jnp.maximum(apart(given.cameras), 1e-6))
+
+
+def scale(observations: Observations, joints: Float[Array, "time joints 3"]) -> Float[Array, ""]:
+    """The keypoints' standard deviation, pixels, from the median length of their residuals."""
+    squared = jnp.sum(residuals.reprojections(observations, joints)[0] ** 2, axis=-1)
+    median = jnp.nanmedian(jnp.where(observations.confidence > 0, squared, jnp.nan))
+    # The median of a chi-square distribution with 2 degrees of freedom is 2 log 2.
+    variance = jnp.nan_to_num(median) / (2 * jnp.log(2.0))
+    return jnp.sqrt(jnp.maximum(variance, LEAST_SIGMA**2))

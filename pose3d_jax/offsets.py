@@ -1,0 +1,167 @@
+"""Poses adapted to what all views of a clip see: an offset of every frame's joints, second order.
+
+Of several views a lifter says several poses. Put together they are what is believed of a pose
+beforehand, weighted by how far the lifter errs; the keypoints of all views, distances that do not
+change and quiet motion say the rest. What is most probable is found by `trajectory.fit`, beginning
+with triangulation where it knows, and with the lifter where it does not. No labels are needed:
+`fitting.measure` reads the distances and the lifter's errors from its training poses, which may be
+triangulated.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from pose3d_jax import cameras as cam
+from pose3d_jax import pieces, posterior, references, trajectory
+from pose3d_jax.data import windows
+from pose3d_jax.data.poses import PoseData
+from pose3d_jax.fitting import Body, FitError
+from pose3d_jax.references import Estimate
+from pose3d_jax.schema import Observations, Prediction
+from pose3d_jax.skeleton import Skeleton
+
+
+class Settings(NamedTuple):
+    """See `config.adaptation`."""
+
+    doubt: float = 3.0  # standard deviation of the lifter's errors, in its mean errors in training
+    alike: float = 1 / 3  # seconds over which they are much the same
+    chunk: int = 0  # pieces of clips at once; 0: as many as are of use
+
+
+def adapt_split(
+    data: PoseData, predicted: Prediction, body: Body, settings: Settings
+) -> tuple[Prediction, Estimate]:
+    """A split's predictions, joints `[frames, V, J, 3]`, adapted clip by clip; and in the world.
+
+    Raises `FitError` for predictions that are not where the joints are in space, and
+    `references.RowError` for fewer than two views, or keypoints that are not the joints.
+    """
+    if predicted.space != "absolute":
+        raise FitError(f"poses are adapted where they are; these are {predicted.space}")
+    if data.keypoint_skeleton != data.joint_skeleton:
+        raise FitError(
+            f"poses are adapted to keypoints of the same joint set, but the joints are "
+            f"{data.joint_skeleton.name} and the keypoints {data.keypoint_skeleton.name}; set "
+            f"data.joint_skeleton to {data.keypoint_skeleton.name}"
+        )
+    observations = jax.tree.map(np.asarray, data.poses.observations)
+    lifted = np.asarray(predicted.joints)
+    cuts = [slice(clip.start, clip.stop) for clip in windows.clips(data.poses)]
+    found = adapt_clips(
+        [jax.tree.map(lambda x, at=at: x[at], observations) for at in cuts],
+        [lifted[at] for at in cuts],
+        [identity.fps for identity in windows.identities(data)],
+        body,
+        data.joint_skeleton,
+        settings,
+    )
+    parts = list(found)
+    world: Estimate = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+    cameras = data.poses.observations.cameras
+    joints = jnp.broadcast_to(world.joints[:, None], lifted.shape)
+    return dataclasses.replace(predicted, joints=np.asarray(_to_camera(cameras, joints))), world
+
+
+_to_camera = jax.jit(cam.batched(cam.to_camera))
+
+
+def adapt_clips(
+    clips: Sequence[Observations],
+    lifted: Sequence[Float[np.ndarray, "frames views joints 3"]],
+    fps: Sequence[float],
+    body: Body,
+    skeleton: Skeleton,
+    settings: Settings,
+) -> Iterator[Estimate]:
+    """World joints of each of several clips with the same views; see `adapt_split`.
+
+    `lifted` are what the lifter says of each clip, in camera frames. All pieces of clips run in one
+    compiled program, `settings.chunk` of them at a time.
+    """
+    references.check(clips, skeleton, ())
+
+    def told(i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each frame, too, how much what is said of it weighs: errors last for some frames."""
+        frames = max(1.0, settings.alike * fps[i])
+        weight = np.full(len(lifted[i]), 1 / (settings.doubt**2 * frames), np.float32)
+        return np.asarray(lifted[i], np.float32), weight
+
+    solver = functools.partial(_solve, body=body, skeleton=skeleton)
+    more = [told(i) for i in range(len(clips))]
+    return (
+        found["adapted"]
+        for found in pieces.solve(
+            clips, more, solver, references.PIECE, references.OVERLAP, settings.chunk
+        )
+    )
+
+
+@functools.partial(jax.jit, static_argnames="skeleton")
+def _solve(
+    observations: Observations,
+    more: Any,
+    inside: Float[Array, "pieces time"],
+    *,
+    body: Body,
+    skeleton: Skeleton,
+) -> dict[str, Estimate]:
+    def one(observations: Observations, more: Any, inside: Array) -> Estimate:
+        lifted, weight = more
+        return adapted(observations, lifted, weight, inside, body=body, skeleton=skeleton)
+
+    return {"adapted": jax.vmap(one)(observations, more, inside)}
+
+
+def adapted(
+    observations: Observations,
+    lifted: Float[Array, "time views joints 3"],
+    weight: Float[Array, "time"],
+    inside: Float[Array, "time"],
+    *,
+    body: Body,
+    skeleton: Skeleton,
+) -> Estimate:
+    """One piece's world joints; frames where `inside` is 0 pad it.
+
+    `weight`: of what is said of each frame, on the precisions that `body.error` gives.
+    """
+    refined, model = references.clip_model(observations, inside, skeleton)
+    belief = believed(observations, lifted, refined.joints, inside * weight, body, skeleton.root)
+    nothing = (refined.found == 0) & (belief.precision > 0)
+    start = jnp.where(nothing[..., None], belief.joints, refined.joints)
+    model = dataclasses.replace(
+        model, start=start, bones=body.pairs, bone=body.spread, belief=belief
+    )
+    joints, covariance = trajectory.fit(model)
+    return Estimate(joints, refined.found, covariance)
+
+
+def believed(
+    observations: Observations,
+    lifted: Float[Array, "time views joints 3"],
+    placed: Float[Array, "time joints 3"],
+    weight: Float[Array, "time"],
+    body: Body,
+    root: int,
+) -> posterior.Belief:
+    """What the lifter says of all views together: their mean about the root, which it leaves open.
+
+    `placed` are joints in the world; their root is where the believed poses stand. A view that sees
+    nothing of a frame says nothing of it.
+    """
+    world = cam.batched(cam.to_world)(observations.cameras, lifted)
+    about = world - world[:, :, root, None]
+    seeing = (observations.confidence > 0).any(axis=-1)
+    views = weight[:, None] * seeing
+    said = jnp.sum(views[..., None, None] * about, axis=1)
+    mean = said / jnp.maximum(jnp.sum(views, axis=1), 1e-9)[:, None, None]
+    precision = jnp.sum(views, axis=1)[:, None] / body.error[None] ** 2
+    return posterior.Belief(placed[:, root, None] + mean, precision.at[:, root].set(0.0), root)

@@ -1,0 +1,93 @@
+"""Cameras that are not quite what a calibration says: what they are off by, and what follows.
+
+A correction of a camera holds for a whole recording, and is the identity at zero.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jaxlie
+import numpy as np
+from jaxtyping import Array, Float
+
+from pose3d_jax.cameras import Camera
+from pose3d_jax.geometry import HIGHEST
+from pose3d_jax.schema import Observations
+
+# A correction's entries: of the pose an element of se(3) in the camera's axes, first metres, then
+# radians; of the focal length its logarithm; of the first radial coefficient; of the clock frames.
+SIZE = 9
+POSITION, ROTATION = slice(0, 3), slice(3, 6)
+FOCAL, RADIAL, TIME = 6, 7, 8
+
+
+class Doubt(NamedTuple):
+    """How far cameras may be from their calibration: standard deviations; 0: not at all."""
+
+    degrees: float = 3.0  # about each axis
+    metres: float = 0.1  # along each
+    focal: float = 0.02  # of its length
+    radial: float = 0.0  # of k1
+    frames: float = 2.0  # of the clock, beside that of the first view
+
+
+def deviations(doubt: Doubt, views: int) -> Float[np.ndarray, "views entries"]:
+    """Of each entry of each view's correction. The first view's clock is the recording's."""
+    found = np.zeros((views, SIZE), np.float32)
+    found[:, POSITION], found[:, ROTATION] = doubt.metres, math.radians(doubt.degrees)
+    found[:, FOCAL], found[:, RADIAL], found[1:, TIME] = doubt.focal, doubt.radial, doubt.frames
+    return found
+
+
+def corrected(camera: Camera, correction: Float[Array, "entries"]) -> Camera:
+    """One camera with its correction: what it sees is moved by the element of SE(3)."""
+    moved = jaxlie.SE3.exp(correction[:FOCAL])
+    turn = moved.rotation().as_matrix()
+    return dataclasses.replace(
+        camera,
+        rotation=jnp.matmul(turn, camera.rotation, precision=HIGHEST),
+        translation=jnp.matmul(turn, camera.translation, precision=HIGHEST) + moved.translation(),
+        focal=camera.focal * jnp.exp(correction[FOCAL]),
+        distortion=camera.distortion.at[0].add(correction[RADIAL]),
+    )
+
+
+def at_time(
+    keypoints: Float[Array, "time joints 2"],
+    confidence: Float[Array, "time joints"],
+    frames: Float[Array, ""],
+) -> tuple[Float[Array, "time joints 2"], Float[Array, "time joints"]]:
+    """One view's points so many frames later: on the line between the two nearest, if both are seen.
+
+    Beyond the clip there is nothing.
+    """
+    before = jnp.floor(frames)
+    share = frames - before
+    last = len(keypoints) - 1
+    first = jnp.arange(len(keypoints)) + before.astype(jnp.int32)
+
+    def ends(x: Array) -> tuple[Array, Array]:
+        return x[jnp.clip(first, 0, last)], x[jnp.clip(first + 1, 0, last)]
+
+    (a, b), (sure_a, sure_b) = ends(keypoints), ends(confidence)
+    # On a frame itself the next one does not matter.
+    sure_b, b = jnp.where(share > 0, sure_b, sure_a), jnp.where(share > 0, b, a + (b - a))
+    there = (first >= 0) & (first + (share > 0) <= last)
+    return a + share * (b - a), jnp.where(there[:, None], jnp.minimum(sure_a, sure_b), 0.0)
+
+
+def apply(observations: Observations, corrections: Float[Array, "views entries"]) -> Observations:
+    """A clip's observations `[T, views, ...]` as its cameras, corrected, have seen them."""
+    over_frames = jax.vmap(jax.vmap(corrected, in_axes=(0, 0)), in_axes=(0, None))
+    keypoints, confidence = jax.vmap(at_time, in_axes=(1, 1, 0), out_axes=1)(
+        observations.keypoints, observations.confidence, corrections[:, TIME]
+    )
+    return dataclasses.replace(
+        observations,
+        cameras=over_frames(observations.cameras, corrections),
+        keypoints=jnp.where(confidence[..., None] > 0, keypoints, 0.0),
+        confidence=confidence,
+    )
