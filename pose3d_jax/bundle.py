@@ -8,26 +8,42 @@ metres, would rather have a smaller one. The clock is that of the first view.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from pose3d_jax import bordered, posterior, residuals, rigs, triangulate
+from pose3d_jax import bordered, pieces, posterior, references, residuals, rigs, triangulate
 from pose3d_jax import cameras as cam
 from pose3d_jax import trajectory as tj
 from pose3d_jax.bordered import Normal
 from pose3d_jax.cameras import Camera, Leaf
+from pose3d_jax.data import windows
+from pose3d_jax.data.poses import PoseData
 from pose3d_jax.geometry import safe_norm
 from pose3d_jax.posterior import Bones, Model, Unknowns
+from pose3d_jax.rigs import Doubt
 from pose3d_jax.schema import Observations
+from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.solvers import levenberg_marquardt
 from pose3d_jax.triangulate import LEAST_SIGMA
 
 STEPS = 30
+FRAMES = 512  # of a recording that are looked at
+_STEP = 128  # they are padded to a multiple: few programs
+_GAP = 8  # blank frames between clips, more than clocks differ by
 _SIZE = 1e-3  # share by which the mean distance of cameras may change
+
+
+_applied = jax.jit(rigs.apply)
+
+
+def _put(into: np.ndarray, where: slice, values: Array) -> None:
+    into[where] = values
 
 
 @struct.dataclass
@@ -36,6 +52,57 @@ class Bundle:
 
     clip: Leaf  # Unknowns
     corrections: Leaf  # [views, rigs.SIZE] in units of their deviations
+
+
+def correct_split(
+    data: PoseData, doubt: Doubt
+) -> tuple[PoseData, dict[str, Float[np.ndarray, "views entries"]]]:
+    """A split as its cameras, corrected recording by recording, have seen it; the corrections.
+
+    Raises `references.RowError` for fewer than two views and for keypoints of another joint set
+    than the skeleton of the bones.
+    """
+    observations = jax.tree.map(np.asarray, data.poses.observations)
+    seen = jax.tree.map(np.array, observations)
+    recordings: dict[str, list[slice]] = {}
+    for clip, identity in zip(windows.clips(data.poses), windows.identities(data), strict=True):
+        name = f"{identity.dataset}/{identity.recording}"
+        recordings.setdefault(name, []).append(slice(clip.start, clip.stop))
+    found = {}
+    for name, clips in recordings.items():
+        own = [jax.tree.map(lambda x, at=at: x[at], observations) for at in clips]
+        found[name] = corrections_of(own, data.keypoint_skeleton, doubt)
+        for at, clip in zip(clips, own, strict=True):
+            parts = _applied(clip, found[name])
+            jax.tree.map(lambda whole, x, at=at: _put(whole, at, x), seen, parts)
+    poses = dataclasses.replace(data.poses, observations=jax.device_put(seen))
+    return dataclasses.replace(data, poses=poses), found
+
+
+def corrections_of(
+    clips: Sequence[Observations], skeleton: Skeleton, doubt: Doubt
+) -> Float[np.ndarray, "views entries"]:
+    """Of the cameras that have filmed all of these clips; see `rigs`.
+
+    Of long recordings the middles of the clips are looked at, `FRAMES` in all. Raises `RowError` as
+    `correct_split` does.
+    """
+    references.check(clips, skeleton, ())
+    total = sum(len(clip.confidence) for clip in clips)
+    parts = []
+    for clip in clips:
+        frames = len(clip.confidence)
+        kept = min(frames, max(2, frames * FRAMES // total))
+        first = (frames - kept) // 2
+        middle = jax.tree.map(lambda x, a=first, n=kept: np.asarray(x)[a : a + n], clip)
+        parts.append(pieces.cut(middle, 0, kept + _GAP))
+    seen, inside = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+    length = -(-len(inside) // _STEP) * _STEP
+    inside = np.pad(inside, (0, length - len(inside)))
+    seen, _ = pieces.cut(seen, 0, length)
+    deviations = rigs.deviations(doubt, seen.confidence.shape[1])
+    solved, _ = _solve(seen, inside, skeleton.bones, skeleton.root, deviations)
+    return np.asarray(solved)
 
 
 def solve(
@@ -88,6 +155,9 @@ def solve(
 
     found = levenberg_marquardt(local, first, steps)
     return found.corrections * deviations, found.clip.joints
+
+
+_solve = jax.jit(solve, static_argnums=(2, 3))
 
 
 def at(

@@ -60,7 +60,7 @@ def at_time(
     confidence: Float[Array, "time joints"],
     frames: Float[Array, ""],
 ) -> tuple[Float[Array, "time joints 2"], Float[Array, "time joints"]]:
-    """One view's points so many frames later: on the line between the two nearest, if both are seen.
+    """One view's points so many frames later: between the two nearest, where both are seen.
 
     Beyond the clip there is nothing.
     """

@@ -1,0 +1,140 @@
+"""Cameras and joints at once: derivatives against autodiff, and cameras that are found again."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from numpy.testing import assert_allclose
+
+from benchmarks import cameras as study
+from pose3d_jax import bundle, geometry, rigs
+from pose3d_jax.bundle import Bundle
+from pose3d_jax.references import RowError
+from pose3d_jax.schema import Observations
+from pose3d_jax.skeleton import Skeleton
+from tests import scenes
+from tests.test_posterior import BONES, FRAMES, JOINTS, VIEWS, dense, scene, stacked
+from tests.test_trajectory import BONES as LIMBS
+from tests.test_trajectory import figure
+
+SKELETON = Skeleton("four", ("a", "b", "c", "d"), (-1, 0, 1, 1), 0)
+solve = jax.jit(functools.partial(bundle.solve, bones=LIMBS, root=0))
+align = jax.jit(geometry.similarity_align)
+
+
+def doubtful(seed=0):
+    """A model without correlation, unknowns with corrections, weights; deviations."""
+    model, unknowns, weight = scene(seed, gaps=False, correlation=np.array(0.0), bones=BONES)
+    rng = np.random.default_rng(seed)
+    deviations = jnp.asarray(rigs.deviations(rigs.Doubt(radial=0.01), VIEWS), jnp.float64)
+    # Between frames, where the points' line has a derivative.
+    corrections = jnp.asarray(0.3 * rng.uniform(0.2, 1, deviations.shape))
+    return model, Bundle(unknowns, corrections), weight, deviations
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_gradient_is_half_the_costs(seed):
+    with jax.enable_x64(True):
+        model, unknowns, weight, deviations = doubtful(seed)
+        expected = jax.jit(jax.grad(bundle.cost, argnums=1))(model, unknowns, weight, deviations)
+        normal = jax.jit(bundle.normal_equations)(model, unknowns, weight, deviations)
+        size = np.abs(expected.clip.joints).max()
+        found = normal.gradient.reshape(FRAMES, JOINTS, 3)
+        assert_allclose(2 * found, expected.clip.joints, rtol=1e-7, atol=1e-10 * size)
+        lengths, corrections = np.split(normal.corner_gradient, [len(BONES)])
+        assert_allclose(2 * lengths, expected.clip.lengths, rtol=1e-7)
+        found = corrections.reshape(VIEWS, rigs.SIZE)
+        size = np.abs(expected.corrections).max()
+        assert_allclose(2 * found, expected.corrections, rtol=1e-6, atol=1e-9 * size)
+
+
+def test_matrix_is_that_of_the_stacked_residuals():
+    with jax.enable_x64(True):
+        model, unknowns, weight, deviations = doubtful()
+        model = model.replace(tail=jnp.asarray(1e10))
+
+        def residuals(flat):
+            own = unravel(flat)
+            now = bundle.at(model, own.corrections, deviations)
+            size = bundle._grown(model, own.corrections, deviations) / bundle._SIZE
+            parts = stacked(now, own.clip, weight), own.corrections.ravel(), size[None]
+            return jnp.concatenate(parts)
+
+        flat, unravel = ravel_pytree(unknowns)
+        jacobian = np.asarray(jax.jit(jax.jacfwd(residuals))(flat))
+        normal = jax.jit(bundle.normal_equations)(model, unknowns, weight, deviations)
+        matrix, pull = dense(normal)
+        expected = jacobian.T @ jacobian
+        for i in range(FRAMES * JOINTS * 3, FRAMES * JOINTS * 3 + len(BONES)):
+            expected[i, i] += 1  # a length is within a metre
+        assert_allclose(matrix, expected, rtol=1e-6, atol=1e-9 * np.abs(expected).max())
+        right = jacobian.T @ np.asarray(residuals(flat))
+        assert_allclose(pull, right, rtol=1e-6, atol=1e-9 * np.abs(right).max())
+
+
+def walk(frames=128, noise=1.0, seed=0):
+    joints = figure(frames, seed)
+    seen = jax.tree.map(np.asarray, scenes.film(jnp.asarray(joints, jnp.float32), scenes.ring(4)))
+    cameras = jax.tree.map(lambda x: np.broadcast_to(x, (frames, *x.shape)), scenes.ring(4))
+    rng = np.random.default_rng(seed)
+    keypoints = seen.keypoints + noise * rng.standard_normal(seen.keypoints.shape)
+    return Observations(keypoints.astype(np.float32), seen.confidence, cameras), joints
+
+
+def error(found, joints, inner=slice(4, -4)):
+    own, truth = (jnp.asarray(x[inner].reshape(-1, 3), jnp.float32) for x in (found, joints))
+    aligned = align(own, truth, jnp.ones(len(own)))
+    return float(np.linalg.norm(np.asarray(aligned - truth), axis=-1).mean())
+
+
+def test_cameras_and_clocks_that_are_off_are_found_again():
+    seen, joints = walk()
+    moved = study.disturbance("walk", 0, 4)
+    wrong = study.moved_by(seen, moved)
+    inside = np.ones(128, np.float32)
+    deviations = rigs.deviations(rigs.Doubt(), 4)
+    corrections, found = solve(wrong, inside, deviations=deviations)
+    none = np.full_like(deviations, 1e-6)
+    held, true = solve(seen, inside, deviations=none)
+    assert np.abs(held).max() < 1e-4
+    assert error(found, joints) < 1.5 * error(true, joints)
+    assert error(solve(wrong, inside, deviations=none)[1], joints) > 5 * error(true, joints)
+    assert_allclose(corrections[:, rigs.TIME], -moved[:, rigs.TIME], atol=0.3)
+    back = study.moved_by(wrong, np.asarray(corrections))
+    angle, baseline = study.apart(back.cameras, seen.cameras)
+    before, _ = study.apart(wrong.cameras, seen.cameras)
+    assert angle < 1.0 < 3.0 < before
+    assert baseline < 2.0
+    # The world keeps its size: cameras are as far from one another as they were said to be.
+    assert_allclose(distance(back.cameras), distance(wrong.cameras), rtol=5e-3)
+
+
+def distance(cameras):
+    """Mean distance between the cameras of a clip, which stay where they are."""
+    centre = -np.einsum("vab,va->vb", cameras.rotation[0], cameras.translation[0])
+    return np.linalg.norm(centre[:, None] - centre[None], axis=-1).mean()
+
+
+def test_a_perfect_calibration_stays_put():
+    seen, joints = walk(noise=0.0)
+    deviations = rigs.deviations(rigs.Doubt(), 4)
+    corrections, found = solve(seen, np.ones(128, np.float32), deviations=deviations)
+    assert np.linalg.norm(found - joints, axis=-1).mean() < 1e-3
+    assert np.abs(corrections[:, rigs.POSITION]).max() < 2e-3
+    assert np.abs(corrections[:, rigs.ROTATION]).max() < 1e-3
+    assert np.abs(corrections[:, rigs.TIME]).max() < 0.02
+
+
+def test_several_clips_of_a_recording_tell_together_and_refusals():
+    seen, _ = walk()
+    wrong = study.moved_by(seen, study.disturbance("walk", 0, 4))
+    clips = [jax.tree.map(lambda x, a=a: x[a : a + 64], wrong) for a in (0, 64)]
+    found = bundle.corrections_of(clips, SKELETON, rigs.Doubt())
+    moved = study.disturbance("walk", 0, 4)
+    assert_allclose(found[:, rigs.TIME], -moved[:, rigs.TIME], atol=0.4)
+    alone = jax.tree.map(lambda x: x[:, :1], seen)
+    with pytest.raises(RowError, match="geometry needs two"):
+        bundle.corrections_of([alone], SKELETON, rigs.Doubt())

@@ -1,0 +1,107 @@
+"""Corrections of cameras: against SciPy's rotations and OpenCV's projection, and inverses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.spatial.transform import Rotation
+
+from pose3d_jax import cameras as cam
+from pose3d_jax import rigs
+from pose3d_jax.schema import Observations
+from tests import scenes
+
+FRAMES, VIEWS, JOINTS = 12, 3, 4
+corrected = jax.jit(rigs.corrected)
+at_time = jax.jit(rigs.at_time)
+apply = jax.jit(rigs.apply)
+project = jax.jit(cam.project)
+one_camera = lambda: jax.tree.map(lambda x: jnp.asarray(x)[0], scenes.ring(VIEWS))  # noqa: E731
+
+
+def observations(seed=0):
+    rng = np.random.default_rng(seed)
+    cameras = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (FRAMES, *np.shape(x))), scenes.ring(VIEWS)
+    )
+    keypoints = jnp.asarray(rng.uniform(300, 700, (FRAMES, VIEWS, JOINTS, 2)), jnp.float32)
+    return Observations(keypoints, jnp.ones((FRAMES, VIEWS, JOINTS)), cameras)
+
+
+def test_zero_is_the_identity():
+    seen = observations()
+    found = apply(seen, jnp.zeros((VIEWS, rigs.SIZE)))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(seen), strict=True):
+        assert_allclose(a, b, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000))
+def test_a_turned_camera_sees_what_a_turned_world_shows(seed):
+    """A pure rotation moves the camera about its own centre, a pure shift along its own axes."""
+    rng = np.random.default_rng(seed)
+    camera = one_camera()
+    turn, shift = 0.3 * rng.standard_normal((2, 3))
+    own = np.zeros(rigs.SIZE, np.float32)
+    own[rigs.ROTATION] = turn
+    found = corrected(camera, jnp.asarray(own))
+    expected = Rotation.from_rotvec(turn).as_matrix() @ np.asarray(camera.rotation)
+    assert_allclose(found.rotation, expected, atol=2e-6)
+    centre = lambda c: -np.asarray(c.rotation).T @ np.asarray(c.translation)  # noqa: E731
+    assert_allclose(centre(found), centre(camera), atol=2e-5)
+
+    own = np.zeros(rigs.SIZE, np.float32)
+    own[rigs.POSITION] = shift
+    found = corrected(camera, jnp.asarray(own))
+    assert_allclose(found.translation, np.asarray(camera.translation) + shift, atol=1e-5)
+    assert_allclose(found.rotation, camera.rotation, atol=1e-6)
+
+
+def test_a_longer_lens_magnifies_about_the_centre():
+    camera = jax.tree.map(lambda x: x, one_camera())
+    own = jnp.zeros(rigs.SIZE).at[rigs.FOCAL].set(jnp.log(1.1)).at[rigs.RADIAL].set(0.05)
+    found = corrected(camera, own)
+    assert_allclose(found.focal, 1.1 * camera.focal, rtol=1e-6)
+    assert_allclose(found.distortion[0], camera.distortion[0] + 0.05, rtol=1e-5)
+    assert_array_equal(found.distortion[1:], camera.distortion[1:])
+
+
+@pytest.mark.parametrize("frames", [-2.0, -1.75, -0.25, 0.0, 0.5, 1.0, 2.25])
+def test_points_at_another_time_lie_on_numpys_line(frames):
+    rng = np.random.default_rng(1)
+    points = rng.uniform(0, 1000, (FRAMES, JOINTS, 2)).astype(np.float32)
+    found, sure = at_time(jnp.asarray(points), jnp.ones((FRAMES, JOINTS)), jnp.float32(frames))
+    wanted = np.arange(FRAMES) + frames
+    inside = (wanted >= 0) & (wanted <= FRAMES - 1)
+    assert_array_equal(np.asarray(sure), np.broadcast_to(inside[:, None], (FRAMES, JOINTS)))
+    for joint in range(JOINTS):
+        for axis in range(2):
+            expected = np.interp(wanted, np.arange(FRAMES), points[:, joint, axis])
+            assert_allclose(found[inside, joint, axis], expected[inside], rtol=1e-5)
+
+
+def test_between_a_point_and_a_gap_there_is_nothing():
+    points = jnp.ones((FRAMES, JOINTS, 2))
+    confidence = jnp.ones((FRAMES, JOINTS)).at[5, 1].set(0.0)
+    _, sure = at_time(points, confidence, jnp.float32(0.5))
+    assert_array_equal(np.flatnonzero(np.asarray(sure)[:, 1] == 0), [4, 5, FRAMES - 1])
+    _, sure = at_time(points, confidence, jnp.float32(1.0))  # on a frame only that frame counts
+    assert_array_equal(np.flatnonzero(np.asarray(sure)[:, 1] == 0), [4, FRAMES - 1])
+
+
+def test_the_derivative_by_time_is_the_points_velocity():
+    rng = np.random.default_rng(2)
+    points = jnp.asarray(rng.uniform(0, 100, (FRAMES, JOINTS, 2)), jnp.float32)
+    ones = jnp.ones((FRAMES, JOINTS))
+    for frames in (0.0, 0.3):
+        slope = jax.jacfwd(lambda t: at_time(points, ones, t)[0])(jnp.float32(frames))
+        assert_allclose(slope[:-1], points[1:] - points[:-1], rtol=1e-4, atol=1e-3)
+
+
+def test_the_first_view_s_clock_is_the_recording_s():
+    found = rigs.deviations(rigs.Doubt(), VIEWS)
+    assert_array_equal(found[:, rigs.TIME], [0, 2, 2])
+    assert_allclose(found[:, rigs.ROTATION], np.radians(3.0), rtol=1e-6)
