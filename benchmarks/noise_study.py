@@ -1,7 +1,7 @@
 """What plain geometry makes of noisy keypoints: every row, preset and number of views.
 
     python -m benchmarks.noise_study --data data/cmu_mv_v1 --out runs/noise_study
-        [--workdirs RUN ...]
+        [--workdirs RUN ...] [--settings typical ...]
 
 Reconstructs the test splits of a prepared data set with every row of `references`, under every
 preset of `noise`, with all, one fewer and two views, and sets the limits of Cramer and Rao beside
@@ -238,6 +238,8 @@ def _of_covariances(covariances: np.ndarray) -> dict[str, float]:
 
 def ratios(table: dict[str, Any], views: list[int]) -> dict[str, dict[str, Any]]:
     """`typical`, kind (b): error of one row over that of another, by number of views."""
+    if "typical" not in table:
+        return {}
     rows = {str(v): table["typical"][str(v)] for v in views}
     found = {
         "smooth_bones_over_robust": {
@@ -278,6 +280,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=["test_seen", "test_unseen"])
     parser.add_argument("--out", type=Path, default=Path("runs/noise_study"))
     parser.add_argument("--workdirs", type=Path, nargs="+", default=[], help="of trained lifters")
+    parser.add_argument("--settings", nargs="+", choices=list(settings()), help="default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
@@ -293,8 +296,8 @@ def main() -> None:
     most = records[0].clip.observations.confidence.shape[1]
     views = list(range(most, 1, -1))
     chosen = settings()
-    if arguments.quick:
-        chosen = {name: chosen[name] for name in ("clean", "typical")}
+    names = arguments.settings or (["clean", "typical"] if arguments.quick else list(chosen))
+    chosen = {name: chosen[name] for name in names}
     started = time.monotonic()
     table: dict[str, Any] = {}
     arguments.out.mkdir(parents=True, exist_ok=True)

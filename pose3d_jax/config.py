@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, TypeAlias
 import jax.numpy as jnp
 import ml_collections
 
-from pose3d_jax import noise, references
+from pose3d_jax import noise, offsets, references
 from pose3d_jax.errors import UserError
+from pose3d_jax.rigs import Doubt
 
 Keys: TypeAlias = Mapping[str, tuple[Any, Any]]
 
@@ -187,7 +188,11 @@ EVALUATION: Keys = {
     "fit": (FIT, {}),
     "every_epochs": (POSITIVE, 1),
 }
+# Standard deviations of what cameras are off by: see `rigs.Doubt`.
+CAMERAS: Keys = {name: (AMOUNT, value) for name, value in Doubt()._asdict().items()}
 ADAPTATION: Keys = {
+    # One after the other, in this order, those that are named.
+    "stages": (_some_of("cameras", "weights", "poses"), ["weights"]),
     "scope": (_one_of("shared", "clip"), "shared"),  # one set of weights for a split, or for a clip
     "init": (_one_of("checkpoint", "random"), "checkpoint"),
     "method": (TEXT, "multiview"),  # whose terms are minimised, with the trained method's settings
@@ -200,6 +205,10 @@ ADAPTATION: Keys = {
     "learning_rate": (RATE, {"kind": "cosine", "start": 3e-4, "stop": 0.0}),
     "chunk": (COUNT, 4),  # clips at once, where each has its own weights
     "seed": (_whole(0), 0),
+    # Of the stage `poses`: as in FIT, of all views together.
+    "doubt": (POSITIVE, offsets.Settings().doubt),
+    "alike": (POSITIVE, offsets.Settings().alike),
+    "cameras": (CAMERAS, {}),  # of the stage of that name
 }
 # What training begins with: a part of the variables that another run learnt, and where it goes
 # ("": all of them).

@@ -96,18 +96,21 @@ def _in_mm(metres: float | None) -> float | None:
 
 def _adaptations(runs: Sequence[Run]) -> viewer.Table:
     """How each adapted run was adapted, and what it took."""
-    columns = ("weights", "start", "split", "steps", "wall time", "s per 1,000 frames")
+    columns = ("stages", "weights", "start", "split", "steps", "wall time", "s per 1,000 frames")
     rows = []
     for run in runs:
         known = run.metrics.get("adaptation", {"splits": {}})
         for split, cost in known["splits"].items():
+            # Those of older versions adapted weights alone.
+            stages = known.get("stages", ["weights"])
             scope = {"shared": "one set", "clip": "one set per clip"}[known["scope"]]
+            weights = (scope, known["init"]) if "weights" in stages else ("–", "–")
             costs = (
                 f"{cost['steps']:,}",
                 _time(cost["wall_s"]),
                 f"{cost['s_per_1000_frames']:.1f}",
             )
-            rows.append(viewer.Row(run.name, (scope, known["init"], split, *costs)))
+            rows.append(viewer.Row(run.name, (", ".join(stages), *weights, split, *costs)))
     return viewer.Table("", columns, tuple(rows))
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from configs.demo import get_config
 from data_prep import synthetic
-from pose3d_jax import adapt, evaluate, inference, methods, train
+from pose3d_jax import adapt, evaluate, inference, methods, rigs, train, weights
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
@@ -70,6 +70,34 @@ def test_adaptation_brings_the_error_down_and_leaves_a_row(directory, run, scope
     assert curve[-1] < 0.7 * curve[0]
 
 
+def test_cameras_and_poses_are_adapted_to_the_views(directory, run):
+    """On exact points they end where triangulation is, and cameras that are right stay so."""
+    metrics = adapt.run(run, config(directory, stages=["poses", "cameras"]))
+    rows = metrics["splits"]["test"]["rows"]
+    row = rows["multiview_adapted_cameras_poses"]
+    assert row["absolute"]["frames"] < 0.005
+    assert row["p1"]["frames"] < 0.002
+    told = metrics["adaptation"]["splits"]["test"]
+    assert told["steps"] == 0
+    corrections = np.array(list(told["cameras"].values()))
+    assert np.abs(corrections[..., rigs.POSITION]).max() < 0.01
+    assert np.abs(corrections[..., rigs.TIME]).max() < 0.1
+    assert "cameras, poses" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"stages": ["weights"]}, "adapted_shared"),
+        ({"stages": ["poses", "weights"], "scope": "clip"}, "adapted_clip_poses"),
+        ({"stages": ["weights"], "init": "random"}, "adapted_shared_random"),
+        ({"stages": ["poses", "cameras"]}, "adapted_cameras_poses"),
+    ],
+)
+def test_a_folder_s_name_says_the_stages(settings, name):
+    assert adapt.name_of({"scope": "shared", "init": "checkpoint", **settings}) == name
+
+
 @pytest.mark.slow
 def test_another_checkpoint_s_adaptation_leaves_the_report(directory, run):
     adapt.run(run, config(directory))
@@ -92,6 +120,9 @@ def test_a_checkpoint_with_3d_labels_is_adapted_without_them(directory, tmp_path
     ("changes", "message"),
     [
         ({"scope": "clips"}, r"config.adaptation.scope.*'clips'"),
+        ({"stages": []}, r"config.adaptation.stages is empty; name what"),
+        ({"stages": ["pose"]}, r"config.adaptation.stages.*'cameras', 'weights', 'poses'"),
+        ({"cameras": {"degree": 1.0}}, r"config.adaptation.cameras.*degree"),
         ({"method": "nonsense"}, r"config.adaptation.method: no method is named 'nonsense'"),
         ({"weights": {"root": 1.0}}, r"config.adaptation.weights: 'root' is unknown"),
         (
@@ -134,14 +165,14 @@ class Case:
 
     def shared(self, data=None, devices=1):
         data = data or self.data
-        return adapt.adapt_shared(
+        return weights.adapt_shared(
             self.method, self.phase, self.variables, data, 8, devices, self.lift(data),
             tqdm(disable=True),
         ).predictions.joints  # fmt: skip
 
     def clips(self, data=None, chunk=4, devices=1):
         data = data or self.data
-        return adapt.adapt_clips(
+        return weights.adapt_clips(
             self.method, self.phase, self.variables, data, 8, chunk, devices, self.lift(data),
             tqdm(disable=True),
         ).predictions.joints  # fmt: skip
@@ -158,7 +189,7 @@ def case(directory):
 
 
 def test_labels_change_nothing(case):
-    blind = dataclasses.replace(case.data, poses=adapt.without_labels(case.data.poses))
+    blind = dataclasses.replace(case.data, poses=weights.without_labels(case.data.poses))
     nan = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), case.data.poses.labels)
     poisoned = dataclasses.replace(
         case.data, poses=dataclasses.replace(case.data.poses, labels=nan)
@@ -171,8 +202,8 @@ def test_labels_change_nothing(case):
 
 def test_a_clip_s_weights_know_that_clip_alone(case):
     """Moving another clip's keypoints changes nothing; its own do."""
-    (first, *_), (other, *_) = list(adapt.windows_of_clips(case.data).values())[:2]
-    own = adapt.windows_of_clips(case.data)[next(iter(adapt.windows_of_clips(case.data)))]
+    (first, *_), (other, *_) = list(weights.windows_of_clips(case.data).values())[:2]
+    own = weights.windows_of_clips(case.data)[next(iter(weights.windows_of_clips(case.data)))]
     before = case.adapted["clips"]
     for moved, same in ((other, True), (first, False)):
         observations = case.data.poses.observations
@@ -193,7 +224,7 @@ def test_clips_adapted_together_are_as_those_adapted_alone(case):
 
 def test_one_clip_s_own_weights_are_shared_weights_of_a_split_of_that_clip(case):
     """The two scopes are one method: on a single clip they do the same steps."""
-    name, windows = next(iter(adapt.windows_of_clips(case.data).items()))
+    name, windows = next(iter(weights.windows_of_clips(case.data).items()))
     fields = ("start", "begin", "stop", "recording")
     part = dataclasses.replace(
         case.data.poses, **{k: getattr(case.data.poses, k)[windows] for k in fields}
@@ -201,7 +232,7 @@ def test_one_clip_s_own_weights_are_shared_weights_of_a_split_of_that_clip(case)
     alone = dataclasses.replace(
         case.data, poses=part, identities=tuple(case.data.identities[w] for w in windows)
     )
-    assert len(adapt.windows_of_clips(alone)) == 1, name
+    assert len(weights.windows_of_clips(alone)) == 1, name
     np.testing.assert_allclose(case.shared(alone), case.clips(alone), atol=1e-4)
 
 
