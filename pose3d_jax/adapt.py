@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from pose3d_jax import bundle, evaluate, fitting, hosts, inference, methods, noise, offsets
+from pose3d_jax import bundle, evaluate, fitting, hosts, inference, methods, noise, offsets, parts
 from pose3d_jax import cameras as cam
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import windows
@@ -145,14 +145,26 @@ def _adapt_weights(
     batch_size = _batch_size(settings["batch_size"], data.poses.size, devices)
     epoch = max(1, data.poses.size // (sets * batch_size))
     phase = adaptation_phase(restored.config, method, epoch)
+    share = settings["held_out"]
+    if settings["part"] == "low_rank":
+        changed = parts.LowRank(method, settings["rank"])
+        variables = changed.around(jax.random.key(settings["seed"]), variables)
+        method, own = changed, lift
+        lift = lambda found, clips: own(changed.merged(found), clips)  # noqa: E731
+    else:
+        outputs = (3, 3 * restored.info.joint_skeleton.size)
+        frozen = parts.resting(variables, settings["part"], outputs)
+        phase = dataclasses.replace(phase, mode=dataclasses.replace(phase.mode, frozen=frozen))
     with tqdm(total=phase.steps * sets, desc=split, unit="step", dynamic_ncols=True) as bar:
         if clip:
             chunk = settings["chunk"]
             adapted = adapt_clips(
-                method, phase, variables, data, batch_size, chunk, devices, lift, bar
+                method, phase, variables, data, batch_size, chunk, devices, lift, bar, share
             )
         else:
-            adapted = adapt_shared(method, phase, variables, data, batch_size, devices, lift, bar)
+            adapted = adapt_shared(
+                method, phase, variables, data, batch_size, devices, lift, bar, share
+            )
     return adapted, phase.steps
 
 
@@ -178,6 +190,12 @@ def _method(restored: Restored) -> Method:
     settings = restored.config["adaptation"]
     if not settings["stages"]:
         raise ConfigError("config.adaptation.stages is empty; name what is to be adapted")
+    info = restored.info
+    if settings["held_out"] and info.keypoint_skeleton != info.joint_skeleton:
+        raise ConfigError(
+            "config.adaptation.held_out: what is predicted is compared with keypoints, but they "
+            "are of another joint set than the joints; set it to 0"
+        )
     if restored.config["evaluation"]["fit"]["on"]:
         raise ConfigError(
             "config.evaluation.fit: what was adapted is not fitted; switch fit.on off to adapt"

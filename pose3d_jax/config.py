@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax.numpy as jnp
 import ml_collections
 
-from pose3d_jax import noise, offsets, references
+from pose3d_jax import noise, offsets, parts, references
 from pose3d_jax.errors import UserError
 from pose3d_jax.rigs import Doubt
 
@@ -205,6 +205,11 @@ ADAPTATION: Keys = {
     "learning_rate": (RATE, {"kind": "cosine", "start": 3e-4, "stop": 0.0}),
     "chunk": (COUNT, 4),  # clips at once, where each has its own weights
     "seed": (_whole(0), 0),
+    # Of the stage `weights`: which of them, the rank of a change of low rank, and the share of
+    # keypoints that are not shown, by which the best of the weights on the way are chosen.
+    "part": (_one_of(*parts.PARTS), "all"),
+    "rank": (COUNT, 4),
+    "held_out": (FRACTION, 0.0),
     # Of the stage `poses`: as in FIT, of all views together.
     "doubt": (POSITIVE, offsets.Settings().doubt),
     "alike": (POSITIVE, offsets.Settings().alike),

@@ -15,15 +15,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 from tqdm import tqdm
 
+from pose3d_jax import cameras as cam
 from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData, PoseSet
 from pose3d_jax.epoch import compile_epoch, replicate, train_epoch, unreplicate
 from pose3d_jax.errors import NonFiniteError
+from pose3d_jax.geometry import safe_norm
 from pose3d_jax.methods.base import Method, Variables
 from pose3d_jax.models.layers import BATCH_AXIS
+from pose3d_jax.residuals import OUTLIER_PX
 from pose3d_jax.schema import Identity, Prediction
 from pose3d_jax.state import Phase, TrainState, init_optimizer, term_names
 
+_JUDGED = 1024  # windows at most on which weights are judged
 _CALLS = 40  # compiled calls of an adaptation, between which the progress bar moves
 
 
@@ -47,19 +51,27 @@ def adapt_shared(
     devices: int,
     lift: Lift,
     bar: tqdm,
+    held_out: float = 0.0,
 ) -> Adapted:
     """One set of weights for all windows: training as ever, on what is to be lifted.
 
-    Raises `NonFiniteError` naming the term.
+    `held_out`: the share of keypoints that are not shown; the weights that predict them best are
+    those that lift. Raises `NonFiniteError` naming the term.
     """
-    poses = without_labels(data.poses)
+    poses, hidden = hide(without_labels(data.poses), held_out)
 
     def program(steps: int) -> Callable:
         return compile_epoch(method, phase, {"main": batch_size}, devices, steps)
 
     state = replicate(_state(method, phase, variables), devices)
     check = lambda failure: _check_finite(method, failure[:1], ["the split"])  # noqa: E731
-    state, curve = _minimise(phase, functools.cache(program), state, poses, bar, check)
+    judge = None
+    if hidden is not None:
+        size = min(poses.size, _JUDGED)
+        chosen = jnp.asarray(np.arange(size) * poses.size // size, jnp.int32)
+        missed = jax.jit(functools.partial(_missed, method, poses, hidden))
+        judge = lambda found: missed(unreplicate(found), chosen)  # noqa: E731
+    state, curve = _minimise(phase, functools.cache(program), state, poses, bar, check, judge=judge)
     adapted = unreplicate(state.variables)
     first = jax.tree.map(lambda x: x[0], curve)  # the devices agree
     return Adapted(lift(adapted, None), _means([first]))
@@ -75,13 +87,15 @@ def adapt_clips(
     devices: int,
     lift: Lift,
     bar: tqdm,
+    held_out: float = 0.0,
 ) -> Adapted:
     """A set of weights for every clip, `chunk` of them at a time under `vmap`.
 
     All start from the same `variables` and take the same number of steps. Several devices share the
-    clips of a chunk. Raises `NonFiniteError` naming the term and the clip.
+    clips of a chunk. `held_out` as in `adapt_shared`, clip by clip. Raises `NonFiniteError` naming
+    the term and the clip.
     """
-    poses = without_labels(data.poses)
+    poses, hidden = hide(without_labels(data.poses), held_out)
     clips = windows_of_clips(data)
     slots = max(len(windows) for windows in clips.values())
     sizes = {"main": min(batch_size, slots)}
@@ -101,6 +115,11 @@ def adapt_clips(
         bound = jax.vmap(one, in_axes=(0, None), axis_name=BATCH_AXIS)
         return jax.jit(jax.vmap(bound, in_axes=(0, {"main": per_clip})), donate_argnums=0)
 
+    @jax.jit
+    def missed(found: Variables, at: Array) -> Array:
+        over = jax.vmap(lambda own, at: _missed(method, poses, hidden, unreplicate(own), at))
+        return over(found, at)
+
     joints: Any = 0.0  # what is lifted of one clip is 0 elsewhere
     curves = []
     names, numbers = list(clips), _numbers(data)
@@ -115,7 +134,11 @@ def adapt_clips(
         state = replicate(replicate(_state(method, phase, variables), 1), chunk)
         state = jax.device_put(state, over_devices)
         check = lambda failure, m=members: _check_finite(method, failure[: len(m), 0], m)  # noqa: E731
-        state, curve = _minimise(phase, program, state, chosen, bar, check, len(members))
+        judge = None
+        if hidden is not None:
+            at = jnp.asarray(drawn[:, :_JUDGED], jnp.int32)
+            judge = functools.partial(missed, at=at)
+        state, curve = _minimise(phase, program, state, chosen, bar, check, len(members), judge)
         curves += [jax.tree.map(lambda x, i=i: x[i, 0], curve) for i in range(len(members))]
         for i, name in enumerate(members):
             own = jax.tree.map(lambda x, i=i: x[i, 0], state.variables)
@@ -174,9 +197,17 @@ def _minimise(
     bar: tqdm,
     check: Callable[[Array], None],
     sets: int = 1,
+    judge: Callable[[Variables], Array] | None = None,
 ) -> tuple[TrainState, dict[int, Any]]:
-    """Runs the phase in a few compiled calls; also the sums and counts of terms at their ends."""
+    """Runs the phase in a few compiled calls; also the sums and counts of terms at their ends.
+
+    With a `judge` (of variables, or of a chunk of them, the lower the better) the state has the
+    best variables that a call began or ended with, by set.
+    """
     per_call, done, curve = -(-phase.steps // _CALLS), 0, {}
+    # Calls take over what they are given.
+    best = None if judge is None else jax.tree.map(jnp.copy, state.variables)
+    least = None if judge is None else judge(state.variables)
     while done < phase.steps:
         call = min(per_call, phase.steps - done)
         state, terms = program(call)(state, {"main": poses})
@@ -184,7 +215,61 @@ def _minimise(
         done += call
         curve[done] = jax.device_get(terms)
         bar.update(call * sets)
-    return state, curve
+        if judge is not None:
+            now = judge(state.variables)
+            best, least = _better(now, state.variables, least, best)
+    return (state if best is None else dataclasses.replace(state, variables=best)), curve
+
+
+@jax.jit
+def _better(now: Array, own: Variables, least: Array, best: Variables) -> tuple[Variables, Array]:
+    """Of each set the variables that are better, and how good they are."""
+
+    def chosen(a: Array, b: Array) -> Array:
+        return jnp.where((now < least).reshape(now.shape + (1,) * (a.ndim - now.ndim)), a, b)
+
+    return jax.tree.map(chosen, own, best), jnp.minimum(now, least)
+
+
+def hide(poses: PoseSet, share: float) -> tuple[PoseSet, Array | None]:
+    """The set without a share of its keypoints, drawn by frame, view and joint; which those are."""
+    if not share:
+        return poses, None
+    confidence = poses.observations.confidence
+    drawn = jax.random.uniform(jax.random.key(0), confidence.shape) < share
+    hidden = drawn & (confidence > 0)
+    shown = jnp.where(hidden, 0.0, confidence)
+    observations = dataclasses.replace(poses.observations, confidence=shown)
+    return dataclasses.replace(poses, observations=observations), hidden
+
+
+def _missed(
+    method: Method, poses: PoseSet, hidden: Array | None, variables: Variables, chosen: Array
+) -> Array:
+    """How far keypoints that were not shown are from what the views predict: a mean, pixels.
+
+    What each view predicts is compared in all views: its own alone does not see its depth. A
+    keypoint counts `OUTLIER_PX` at most: it may be an outlier.
+    """
+    assert hidden is not None
+    observations = poses.take(chosen).observations
+    # The windows' own frames, without what a method sees around them.
+    before, _ = poses.context
+    frame = poses.start[chosen][:, None] + jnp.arange(poses.window)[None]
+    inside = frame < poses.stop[chosen][:, None]
+    there = hidden[jnp.minimum(frame, len(hidden) - 1)] & inside[..., None, None]
+    wanted = observations.keypoints[:, before : before + poses.window]
+    cameras = jax.tree.map(lambda x: x[:, before : before + poses.window], observations.cameras)
+    joints = method.predict(variables, observations).joints
+    world = cam.batched(cam.to_world)(cameras, joints)
+
+    def seen_by_all(joints: Array) -> Array:  # [B, T, J, 3] -> [B, T, V, J, 2]
+        shown = jnp.broadcast_to(joints[:, :, None], world.shape)
+        return cam.batched(cam.project)(cameras, shown)
+
+    points = jax.vmap(seen_by_all, in_axes=2)(world)  # of each view's prediction
+    away = jnp.minimum(safe_norm(points - wanted[None]), OUTLIER_PX).mean(axis=0)
+    return jnp.sum(jnp.where(there, away, 0.0)) / jnp.maximum(jnp.sum(there), 1)
 
 
 def _means(curves: list[dict[int, Any]]) -> dict[int, dict[str, float]]:

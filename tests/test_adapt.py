@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from tqdm import tqdm
 
 from configs.demo import get_config
@@ -86,6 +87,43 @@ def test_cameras_and_poses_are_adapted_to_the_views(directory, run):
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {"part": "low_rank", "rank": 2},
+        {"part": "last", "scope": "clip"},
+        pytest.param({"part": "norms"}, marks=pytest.mark.slow),
+    ],
+    ids=["low_rank", "last", "norms"],
+)
+def test_a_part_of_the_weights_is_adapted(directory, run, settings):
+    before = evaluate.run(run)["splits"]["test"]["rows"]["multiview"]["absolute"]["frames"]
+    own = config(directory, length_steps=40, learning_rate=3e-3, held_out=0.1, **settings)
+    rows = adapt.run(run, own)["splits"]["test"]["rows"]
+    row = rows[f"multiview_adapted_{settings.get('scope', 'shared')}"]
+    assert row["absolute"]["frames"] < 0.95 * before
+
+
+@pytest.mark.parametrize("scope", ["shared", "clip"])
+def test_held_out_keypoints_stop_what_makes_it_worse(directory, scope):
+    """A rate far too high: the weights that predict best what was not shown are the first ones."""
+    case = Case(directory, learning_rate=30.0, length_steps=20)
+    before = case.lift(case.data)(case.variables, None).joints  # of fresh weights
+    how = case.shared if scope == "shared" else case.clips
+    assert np.abs(np.asarray(how()) - before).max() > 0.1
+    assert_allclose(how(held_out=0.1), before, atol=1e-5)
+
+
+def test_what_is_held_out_is_drawn_by_frame_view_and_joint(directory):
+    data = poses.load([directory], "test").poses
+    shown, hidden = weights.hide(data, 0.2)
+    seen = np.asarray(data.observations.confidence) > 0
+    assert abs(np.asarray(hidden)[seen].mean() - 0.2) < 0.02
+    assert not np.asarray(hidden)[~seen].any()
+    assert_array_equal(np.asarray(shown.observations.confidence) > 0, seen & ~np.asarray(hidden))
+    assert weights.hide(data, 0.0)[1] is None
+
+
+@pytest.mark.parametrize(
     ("settings", "name"),
     [
         ({"stages": ["weights"]}, "adapted_shared"),
@@ -152,7 +190,7 @@ class Case:
     def __init__(self, directory, **changes):
         # Adam makes a whole step out of a gradient that is zero but for rounding.
         plain = {"optimizer": {"name": "sgd"}, "learning_rate": 2e-3}
-        full = configs.complete(config(directory, **plain, **changes))
+        full = configs.complete(config(directory, **{**plain, **changes}))
         self.data = poses.load([directory], "test")
         info = Info(self.data.keypoint_skeleton, self.data.joint_skeleton)
         self.method = methods.create(full["method"], info)
@@ -163,18 +201,18 @@ class Case:
     def lift(self, data):
         return adapt._lift(self.method, self.method.info, data, inference.Settings())
 
-    def shared(self, data=None, devices=1):
+    def shared(self, data=None, devices=1, held_out=0.0):
         data = data or self.data
         return weights.adapt_shared(
             self.method, self.phase, self.variables, data, 8, devices, self.lift(data),
-            tqdm(disable=True),
+            tqdm(disable=True), held_out,
         ).predictions.joints  # fmt: skip
 
-    def clips(self, data=None, chunk=4, devices=1):
+    def clips(self, data=None, chunk=4, devices=1, held_out=0.0):
         data = data or self.data
         return weights.adapt_clips(
             self.method, self.phase, self.variables, data, 8, chunk, devices, self.lift(data),
-            tqdm(disable=True),
+            tqdm(disable=True), held_out,
         ).predictions.joints  # fmt: skip
 
     @functools.cached_property
