@@ -122,6 +122,8 @@ DATA: Keys = {
 STREAM: Keys = {
     "path": (PATHS, ""),  # prepared data sets of its own; "" = data.path
     "split": (TEXT, "train"),
+    # As the data says, or of each recording solved for with its joints: see `bundle`.
+    "cameras": (_one_of("given", "solved"), "given"),
     # What stands for its 3D: labels, or the row of `references` that its own 2D gives.
     "joints": (_one_of("labels", *references.ROWS), "labels"),
     # Of the clips of each group those between two shares of their number, in a fixed order.

@@ -248,7 +248,7 @@ def body_under(restored: Restored, noisy: noise.Noise) -> fitting.Body:
     load = functools.partial(
         read, restored.config, main["split"], path=path, recordings=restored.info.recordings
     )
-    known, shown = posed(main, load()), windows.some(load(noise=noisy), *main["clips"])
+    known, shown = posed(main, load()), posed({**main, "joints": "labels"}, load(noise=noisy))
     labelled = dataclasses.replace(shown.poses, labels=known.poses.labels)
     shown = dataclasses.replace(shown, poses=labelled)
     return fitting.measure(shown, predict(restored, shown))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from pose3d_jax import references
+from pose3d_jax import bundle, references
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import images, poses, windows
 from pose3d_jax.data.poses import PoseData
@@ -23,6 +23,7 @@ from pose3d_jax.methods.base import (
     picture_cells_of,
 )
 from pose3d_jax.noise import Noise
+from pose3d_jax.rigs import Doubt
 
 
 def read(
@@ -74,12 +75,14 @@ def read_all(config: Mapping[str, Any]) -> dict[str, PoseData]:
 
 
 def posed(stream: Mapping[str, Any], data: PoseData) -> PoseData:
-    """The split's clips that the stream has, with what stands for their 3D."""
+    """The split's clips that the stream has, with what stands for their cameras and their 3D."""
     data = windows.some(data, *stream["clips"])
     if not data.poses.size:
         raise ConfigError(
             f"no clip of any group lies between the shares {stream['clips']} of clips"
         )
+    if stream["cameras"] == "solved":
+        data, _ = bundle.correct_split(data, Doubt())
     row = stream["joints"]
     return data if row == "labels" else references.relabelled(data, row)
 
