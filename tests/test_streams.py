@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import jax
+import numpy as np
 import pytest
 
+from benchmarks import cameras as study
 from configs import cmu_mv
-from data_prep import writer
-from pose3d_jax import methods, streams
+from data_prep import synthetic, writer
+from pose3d_jax import geometry, methods, streams
 from pose3d_jax.config import ConfigError, complete
 from pose3d_jax.data import poses
 from pose3d_jax.methods.base import Info
@@ -75,3 +78,26 @@ def test_features_of_images_are_for_methods_that_look_at_them(tmp_path):
     method = methods.create({"name": "supervised"}, Info(scenes.H36M, scenes.H36M))
     found, _ = streams.examples(config, method, {"main": data}, 1)
     assert found["main"].poses.observations.images is None
+
+
+def test_cameras_that_are_off_are_solved_for_before_joints_are_triangulated(tmp_path):
+    made = synthetic.records(scale=0.4)["test"][0]
+    wrong = study.moved_by(made.clip.observations, study.disturbance("walk", 0, 3))
+    clip = dataclasses.replace(made.clip, observations=wrong)
+    writer.write(
+        tmp_path / "set", "synthetic", {"test": [made._replace(clip=clip)]}, description=""
+    )
+    loaded = poses.load([tmp_path / "set"], "test")
+    stream = {"clips": [0.0, 1.0], "joints": "dlt"}
+    align = jax.jit(geometry.similarity_align)
+
+    def error(cameras):
+        labels = streams.posed({**stream, "cameras": cameras}, loaded).poses.labels
+        inner = slice(4, -4)  # where a view's clock is off, it has not seen the clip's ends
+        valid = np.asarray(labels.joints_valid)[inner].ravel()
+        own = np.asarray(labels.joints)[inner].reshape(-1, 3)
+        truth = np.asarray(made.clip.labels.joints)[inner].reshape(-1, 3)
+        away = np.asarray(align(own, truth, valid)) - truth
+        return np.average(np.linalg.norm(away, axis=-1), weights=valid)
+
+    assert error("solved") < min(0.01, error("given") / 2)
