@@ -66,6 +66,7 @@ def get_config(argument: str = "multiview") -> ConfigDict:
             },
             # --mode=adapt: on the test splits, after training.
             "adaptation": {
+                "stages": ("weights",),  # of cameras, weights, poses
                 "scope": "shared",
                 "init": "checkpoint",
                 "method": "multiview",

@@ -82,6 +82,7 @@ def get_config(argument: str = "") -> ConfigDict:
             },
             # --mode=adapt: on the test split, after training.
             "adaptation": {
+                "stages": ("weights",),  # of cameras, weights, poses
                 "scope": "shared",
                 "init": "checkpoint",
                 "method": "multiview",

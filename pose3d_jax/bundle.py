@@ -33,7 +33,8 @@ from pose3d_jax.solvers import levenberg_marquardt
 from pose3d_jax.triangulate import LEAST_SIGMA
 
 STEPS = 30
-FRAMES = 512  # of a recording that are looked at
+FRAMES = 512  # of a recording that are looked at, at most
+_PART = 160  # of a clip
 _STEP = 128  # they are padded to a multiple: few programs
 _GAP = 8  # blank frames between clips, more than clocks differ by
 _SIZE = 1e-3  # share by which the mean distance of cameras may change
@@ -84,18 +85,21 @@ def corrections_of(
 ) -> Float[np.ndarray, "views entries"]:
     """Of the cameras that have filmed all of these clips; see `rigs`.
 
-    Of long recordings the middles of the clips are looked at, `FRAMES` in all. Raises `RowError` as
-    `correct_split` does.
+    Of long recordings the middles of the longest clips are looked at, `FRAMES` in all. Raises
+    `RowError` as `correct_split` does.
     """
     references.check(clips, skeleton, ())
-    total = sum(len(clip.confidence) for clip in clips)
-    parts = []
-    for clip in clips:
-        frames = len(clip.confidence)
-        kept = min(frames, max(2, frames * FRAMES // total))
-        first = (frames - kept) // 2
+    parts: list[Any] = []
+    room = FRAMES
+    # Those with the most frames first: motion tells clocks, and of a glimpse nothing tells.
+    for clip in sorted(clips, key=lambda clip: -len(clip.confidence)):
+        kept = min(len(clip.confidence), _PART, room)
+        if parts and kept < _PART:
+            break
+        first = (len(clip.confidence) - kept) // 2
         middle = jax.tree.map(lambda x, a=first, n=kept: np.asarray(x)[a : a + n], clip)
         parts.append(pieces.cut(middle, 0, kept + _GAP))
+        room -= kept + _GAP
     seen, inside = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
     length = -(-len(inside) // _STEP) * _STEP
     inside = np.pad(inside, (0, length - len(inside)))

@@ -23,6 +23,8 @@ SIZE = 9
 POSITION, ROTATION = slice(0, 3), slice(3, 6)
 FOCAL, RADIAL, TIME = 6, 7, 8
 
+EDGE = 0.25  # frames
+
 
 class Doubt(NamedTuple):
     """How far cameras may be from their calibration: standard deviations; 0: not at all."""
@@ -62,21 +64,22 @@ def at_time(
 ) -> tuple[Float[Array, "time joints 2"], Float[Array, "time joints"]]:
     """One view's points so many frames later: between the two nearest, where both are seen.
 
-    Beyond the clip there is nothing.
+    Up to `EDGE` beyond the clip's ends they are on the line of the last two; then there is nothing.
     """
-    before = jnp.floor(frames)
-    share = frames - before
     last = len(keypoints) - 1
-    first = jnp.arange(len(keypoints)) + before.astype(jnp.int32)
-
-    def ends(x: Array) -> tuple[Array, Array]:
-        return x[jnp.clip(first, 0, last)], x[jnp.clip(first + 1, 0, last)]
-
-    (a, b), (sure_a, sure_b) = ends(keypoints), ends(confidence)
-    # On a frame itself the next one does not matter.
-    sure_b, b = jnp.where(share > 0, sure_b, sure_a), jnp.where(share > 0, b, a + (b - a))
-    there = (first >= 0) & (first + (share > 0) <= last)
-    return a + share * (b - a), jnp.where(there[:, None], jnp.minimum(sure_a, sure_b), 0.0)
+    wanted = jnp.arange(len(keypoints)) + frames
+    first = jnp.clip(jnp.floor(wanted), 0, max(last - 1, 0))
+    share = wanted - jax.lax.stop_gradient(first)
+    before = first.astype(jnp.int32)
+    after = jnp.minimum(before + 1, last)
+    sure = jnp.minimum(
+        # On a frame itself the other does not matter.
+        jnp.where((share == 1)[:, None], 1.0, confidence[before]),
+        jnp.where((share == 0)[:, None], 1.0, confidence[after]),
+    )
+    there = (wanted >= -EDGE) & (wanted <= last + EDGE)
+    points = keypoints[before] + share[:, None, None] * (keypoints[after] - keypoints[before])
+    return points, jnp.where(there[:, None], sure, 0.0)
 
 
 def apply(observations: Observations, corrections: Float[Array, "views entries"]) -> Observations:
