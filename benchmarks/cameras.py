@@ -3,12 +3,12 @@
     python -m benchmarks.cameras --data data/cmu_mv_v1 [--splits test_seen test_unseen] [--seeds 3]
         [--quick]
 
-Every recording's calibration is made wrong by 5 degrees, 10 cm and 2 % of the focal length, each
-view in a direction of its own, and its clocks, but the first view's, by up to 3 frames; keypoints
-have the noise `mild` (1 px). `bundle` solves for cameras and joints at once. Errors are of the row
-`smooth_bones`, in mm after one similarity alignment per recording: with the true cameras, with the
-wrong ones, and with those found; `relative` is the last over the first, with a 95 % interval (a
-bootstrap over recordings of the mean over seeds). Angles are between views' rotations, baselines
+Every clip is a recording of its own, whose calibration is made wrong by 5 degrees, 10 cm and 2 % of
+the focal length, each view in a direction of its own, and its clocks, but the first view's, by up
+to 3 frames; keypoints have the noise `mild` (1 px). `bundle` solves for cameras and joints at once.
+Errors are of the row `smooth_bones`, in mm after one similarity alignment per clip: with the true
+cameras, with the wrong ones, and with those found; `relative` is the last over the first, with a
+95 % interval (a bootstrap over clips of the mean over seeds), `worst` that of a single clip. Angles are between views' rotations, baselines
 relative to their mean, clocks beside the first view's. Ends with one line of JSON. `--quick`: a few
 short clips of synthetic people.
 """
@@ -32,6 +32,7 @@ from pose3d_jax import bundle, geometry, noise, references, rigs, skeleton
 from pose3d_jax.cameras import Camera
 from pose3d_jax.errors import UserError
 from pose3d_jax.schema import Observations, Record
+from pose3d_jax.skeleton import Skeleton
 
 DEGREES, METRES, FOCAL, FRAMES = 5.0, 0.1, 0.02, 3.0
 COLUMNS = ("true", "wrong", "found", "angle_wrong", "angle", "baseline_wrong", "baseline", "clock")
@@ -40,9 +41,9 @@ _apply = jax.jit(rigs.apply)
 _align = jax.jit(geometry.similarity_align)
 
 
-def disturbance(recording: str, seed: int, views: int) -> Float[np.ndarray, "views entries"]:
+def disturbance(name: str, seed: int, views: int) -> Float[np.ndarray, "views entries"]:
     """What a recording's cameras are moved by; the same for the same name and seed."""
-    digest = hashlib.sha256(f"{seed}/{recording}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
     def directions() -> np.ndarray:
@@ -62,40 +63,31 @@ def moved_by(clip: Observations, moved: Float[np.ndarray, "views entries"]) -> O
     return jax.tree.map(np.asarray, _apply(clip, moved))
 
 
-def recovered(records: list[Record], seed: int) -> dict[str, float]:
-    """The figures of one recording, whose clips are given."""
-    skeleton_ = skeleton.get(records[0].identity.keypoint_skeleton)
-    true = [
-        noise.corrupt_record(record, noise.preset("mild"), seed).clip.observations
-        for record in records
-    ]
-    views = true[0].confidence.shape[1]
-    moved = disturbance(records[0].identity.recording, seed, views)
-    wrong = [moved_by(clip, moved) for clip in true]
-    corrections = bundle.corrections_of(wrong, skeleton_, rigs.Doubt())
-    found = [moved_by(clip, corrections) for clip in wrong]
+def recovered(record: Record, seed: int) -> dict[str, float]:
+    """The figures of one clip."""
+    skeleton_ = skeleton.get(record.identity.keypoint_skeleton)
+    true = noise.corrupt_record(record, noise.preset("mild"), seed).clip.observations
+    moved = disturbance(record.identity.clip, seed, true.confidence.shape[1])
+    wrong = moved_by(true, moved)
+    corrections = bundle.corrections_of([wrong], skeleton_, rigs.Doubt())
+    found = moved_by(wrong, corrections)
     figures = {
-        name: error(records, clips, skeleton_)
-        for name, clips in (("true", true), ("wrong", wrong), ("found", found))
+        name: error(record, clip, skeleton_)
+        for name, clip in (("true", true), ("wrong", wrong), ("found", found))
     }
-    cameras = {"wrong": wrong[0].cameras, "": found[0].cameras}
-    for name, own in cameras.items():
-        suffix = f"_{name}" if name else ""
-        angle, baseline = apart(own, true[0].cameras)
+    for suffix, own in (("_wrong", wrong), ("", found)):
+        angle, baseline = apart(own.cameras, true.cameras)
         figures |= {f"angle{suffix}": angle, f"baseline{suffix}": baseline}
     off = corrections[1:, rigs.TIME] + moved[1:, rigs.TIME]
     return {**figures, "clock": float(np.abs(off).mean())}
 
 
-def error(records: list[Record], clips: list[Observations], skeleton_: Any) -> float:
-    """Of `smooth_bones`, mm, after one alignment of all clips together."""
-    rows = references.reconstruct_all(clips, skeleton_, ("smooth_bones",))
-    joints, truth = [], []
-    for record, found in zip(records, rows, strict=True):
-        inner = slice(_EDGE, -_EDGE) if len(record.clip.labels.joints) > 4 * _EDGE else slice(None)
-        joints.append(found["smooth_bones"].joints[inner].reshape(-1, 3))
-        truth.append(record.clip.labels.joints[inner].reshape(-1, 3))
-    own, other = jnp.asarray(np.concatenate(joints)), jnp.asarray(np.concatenate(truth))
+def error(record: Record, clip: Observations, skeleton_: Skeleton) -> float:
+    """Of `smooth_bones`, mm, after one alignment of the whole clip."""
+    found = references.reconstruct(clip, skeleton_, ("smooth_bones",))["smooth_bones"].joints
+    truth = record.clip.labels.joints
+    inner = slice(_EDGE, -_EDGE) if len(truth) > 4 * _EDGE else slice(None)
+    own, other = (jnp.asarray(x[inner].reshape(-1, 3)) for x in (found, truth))
     aligned = _align(own, other, jnp.ones(len(own)))
     return float(1000 * np.linalg.norm(np.asarray(aligned - other), axis=-1).mean())
 
@@ -118,16 +110,16 @@ def apart(cameras: Camera, true: Camera) -> tuple[float, float]:
 
 
 def run(records: list[Record], seeds: int) -> dict[str, Any]:
-    """All recordings' figures, `[seeds][recordings]`, their means, and the ratio."""
-    recordings: dict[str, list[Record]] = {}
-    for record in records:
-        recordings.setdefault(record.identity.recording, []).append(record)
+    """The means of all clips' figures, and the ratio."""
     table = []
     for seed in range(seeds):
         rows = []
-        for name, own in recordings.items():
-            rows.append(recovered(own, seed))
-            print(f"{name:20}" + "".join(f"{rows[-1][c]:>16.2f}" for c in COLUMNS), flush=True)
+        for record in records:
+            rows.append(recovered(record, seed))
+            print(
+                f"{record.identity.clip:20}" + "".join(f"{rows[-1][c]:>16.2f}" for c in COLUMNS),
+                flush=True,
+            )
         table.append(rows)
     each = {c: np.array([[row[c] for row in rows] for rows in table]).mean(axis=0) for c in COLUMNS}
 
@@ -136,14 +128,14 @@ def run(records: list[Record], seeds: int) -> dict[str, Any]:
 
     result: dict[str, Any] = {c: float(values.mean()) for c, values in each.items()}
     result["relative"] = float(ratio(each["found"], each["true"]))
-    if len(recordings) > 1:
+    if len(records) > 1:
         low, high = stats.bootstrap(
             (each["found"], each["true"]), ratio, paired=True, n_resamples=2000,
             rng=np.random.default_rng(0),
         ).confidence_interval  # fmt: skip
         result["relative_interval"] = [float(low), float(high)]
     result["worst"] = float(max(r["found"] / r["true"] for rows in table for r in rows))
-    return {**result, "recordings": len(recordings), "seeds": seeds}
+    return {**result, "clips": len(records), "seeds": seeds}
 
 
 def main() -> None:
