@@ -7,10 +7,10 @@ Every clip is a recording of its own, whose calibration is made wrong by 5 degre
 the focal length, each view in a direction of its own, and its clocks, but the first view's, by up
 to 3 frames; keypoints have the noise `mild` (1 px). `bundle` solves for cameras and joints at once.
 Errors are of the row `smooth_bones`, in mm after one similarity alignment per clip: with the true
-cameras, with the wrong ones, and with those found; `relative` is the last over the first, with a
-95 % interval (a bootstrap over clips of the mean over seeds), `worst` that of a single clip. Angles are between views' rotations, baselines
-relative to their mean, clocks beside the first view's. Ends with one line of JSON. `--quick`: a few
-short clips of synthetic people.
+cameras, with the wrong ones, and with those found; `relative` is the last over the first, with a 95
+% interval (a bootstrap over clips of the mean over seeds), `worst` that of a single clip. Angles
+are between views' rotations, baselines relative to their mean, clocks beside the first view's. Ends
+with one line of JSON. `--quick`: a few short clips of synthetic people.
 """
 
 import argparse

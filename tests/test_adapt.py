@@ -90,7 +90,7 @@ def test_cameras_and_poses_are_adapted_to_the_views(directory, run):
     "settings",
     [
         {"part": "low_rank", "rank": 2},
-        {"part": "last", "scope": "clip"},
+        pytest.param({"part": "last", "scope": "clip"}, marks=pytest.mark.slow),
         pytest.param({"part": "norms"}, marks=pytest.mark.slow),
     ],
     ids=["low_rank", "last", "norms"],

@@ -184,6 +184,7 @@ def tiny(folder, argument="tiny,front=features"):
     return config
 
 
+@pytest.mark.slow  # meshes' run, of the same config, stands for it
 def test_the_config_trains_and_predicts_from_features(folder, tmp_path):
     metrics = train.run(tiny(folder), tmp_path / "run")
     row = metrics["splits"]["validation"]["rows"]["dynamics"]
