@@ -5,7 +5,7 @@ every recording's calibration is solved for with its joints (`bundle`), second o
 last part of "3D Pose Estimation Using 2D Supervision" (CMU 16-824 report): what trained the lifter
 is minimised once more on the observations that are to be lifted, first order (`weights`). `poses`:
 every frame's joints are moved to where all views, constant bones and quiet motion want them
-(`offsets`), second order. No stage sees labels.
+(`offsets`), second order. No stage sees labels of what is adapted.
 """
 
 import dataclasses
@@ -27,7 +27,14 @@ from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.evaluate import Restored
 from pose3d_jax.log import ScalarLog
-from pose3d_jax.methods.base import Info, Method, Variables, context_of, picture_cells_of
+from pose3d_jax.methods.base import (
+    Info,
+    Method,
+    Variables,
+    context_of,
+    needs_images_of,
+    picture_cells_of,
+)
 from pose3d_jax.phases import adaptation_phase
 from pose3d_jax.rigs import Doubt
 from pose3d_jax.schema import Prediction
@@ -53,9 +60,7 @@ def run(
     stages = settings["stages"]
     method = _method(restored)
     variables = _start(restored, method)
-    if "weights" in stages:
-        _check_devices(restored)
-        adaptation_phase(restored.config, method, 1)  # refuses what does not fit before any work
+    _check(restored, method, variables)  # refuses what does not fit before any work
     body = _body(restored) if "poses" in stages else None
     trained = restored.metadata["config"]["method"]["name"]
     evaluate.leave(restored, restored.directory, trained)
@@ -146,15 +151,11 @@ def _adapt_weights(
     epoch = max(1, data.poses.size // (sets * batch_size))
     phase = adaptation_phase(restored.config, method, epoch)
     share = settings["held_out"]
-    if settings["part"] == "low_rank":
-        changed = parts.LowRank(method, settings["rank"])
-        variables = changed.around(jax.random.key(settings["seed"]), variables)
-        method, own = changed, lift
-        lift = lambda found, clips: own(changed.merged(found), clips)  # noqa: E731
-    else:
-        outputs = (3, 3 * restored.info.joint_skeleton.size)
-        frozen = parts.resting(variables, settings["part"], outputs)
-        phase = dataclasses.replace(phase, mode=dataclasses.replace(phase.mode, frozen=frozen))
+    rests, changed, variables = _part(settings, method, variables, restored.info)
+    phase = dataclasses.replace(phase, mode=dataclasses.replace(phase.mode, frozen=rests))
+    if changed is not None:
+        merged, own = changed.merged, lift
+        method, lift = changed, lambda found, clips: own(merged(found), clips)
     with tqdm(total=phase.steps * sets, desc=split, unit="step", dynamic_ncols=True) as bar:
         if clip:
             chunk = settings["chunk"]
@@ -190,12 +191,6 @@ def _method(restored: Restored) -> Method:
     settings = restored.config["adaptation"]
     if not settings["stages"]:
         raise ConfigError("config.adaptation.stages is empty; name what is to be adapted")
-    info = restored.info
-    if settings["held_out"] and info.keypoint_skeleton != info.joint_skeleton:
-        raise ConfigError(
-            "config.adaptation.held_out: what is predicted is compared with keypoints, but they "
-            "are of another joint set than the joints; set it to 0"
-        )
     if restored.config["evaluation"]["fit"]["on"]:
         raise ConfigError(
             "config.evaluation.fit: what was adapted is not fitted; switch fit.on off to adapt"
@@ -214,13 +209,65 @@ def _method(restored: Restored) -> Method:
         raise ConfigError(f"config.adaptation.method: {error}") from error
 
 
-def _check_devices(restored: Restored) -> None:
-    devices = hosts.devices(restored.config["devices"])
-    batch_size = restored.config["adaptation"]["batch_size"]
-    if batch_size % devices:
+def _check(restored: Restored, method: Method, variables: Variables) -> None:
+    """Raises `ConfigError` or `PartError` for settings that do not fit the method or the data."""
+    settings, info = restored.config["adaptation"], restored.info
+    stages, where = settings["stages"], "config.adaptation"
+    if "weights" in stages:
+        devices = hosts.devices(restored.config["devices"])
+        if settings["batch_size"] % devices:
+            raise ConfigError(
+                f"{where}.batch_size is {settings['batch_size']}, which {devices} devices cannot "
+                f"share"
+            )
+        adaptation_phase(restored.config, method, 1)
+        _part(settings, method, variables, info)
+    if settings["init"] == "random" and stages != ["weights"]:
         raise ConfigError(
-            f"config.adaptation.batch_size is {batch_size}, which {devices} devices cannot share"
+            f"{where}.init is 'random', which is for the stage weights alone: the others believe "
+            f"the lifter as far as it erred in training; set it to 'checkpoint'"
         )
+    if {"cameras", "poses"} & set(stages):
+        for split, data in restored.splits.items():
+            if data.poses.observations.confidence.shape[1] < 2:
+                raise ConfigError(
+                    f"{where}.stages: split {split} has one view, and cameras and poses are "
+                    f"adapted to several; one view is fitted by config.evaluation.fit"
+                )
+    if "cameras" in stages and needs_images_of(method):
+        raise ConfigError(
+            f"{where}.stages: the method looks at features of images, which belong to the cameras "
+            f"as given; leave out cameras"
+        )
+    if not ("poses" in stages or settings["held_out"]):
+        return
+    asking = "held_out" if settings["held_out"] else "stages"
+    if info.keypoint_skeleton != info.joint_skeleton:
+        raise ConfigError(
+            f"{where}.{asking}: joints are compared with keypoints, but they are of "
+            f"{info.joint_skeleton.name} and the keypoints of {info.keypoint_skeleton.name}; set "
+            f"data.joint_skeleton to {info.keypoint_skeleton.name}, or leave that out"
+        )
+    data = next(iter(restored.splits.values()))
+    example = windows.cut(data, 1, context=context_of(method)).poses.take(jnp.zeros(1, jnp.int32))
+    space = jax.eval_shape(method.predict, variables, example.observations).space
+    if space != "absolute":
+        raise ConfigError(
+            f"{where}.{asking}: joints are compared with keypoints where they are, but those that "
+            f"the method predicts are {space}; leave that out"
+        )
+
+
+def _part(
+    settings: Mapping[str, Any], method: Method, variables: Variables, info: Info
+) -> tuple[tuple[str, ...], parts.LowRank | None, Variables]:
+    """What rests of the weights, the method with a change of low rank, and the variables."""
+    if settings["part"] == "low_rank":
+        changed = parts.LowRank(method, settings["rank"])
+        key = jax.random.key(settings["seed"])
+        return (), changed, changed.around(key, variables)
+    outputs = (3, 3 * info.joint_skeleton.size)
+    return parts.resting(variables, settings["part"], outputs), None, variables
 
 
 def _lift(method: Method, info: Info, data: PoseData, settings: inference.Settings) -> Lift:

@@ -8,8 +8,9 @@ metres, would rather have a smaller one. The clock is that of the first view.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,11 @@ from pose3d_jax import cameras as cam
 from pose3d_jax import trajectory as tj
 from pose3d_jax.bordered import Normal
 from pose3d_jax.cameras import Camera, Leaf
-from pose3d_jax.data import windows
+from pose3d_jax.data import joining, windows
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.geometry import safe_norm
+from pose3d_jax.geometry import HIGHEST, safe_norm
 from pose3d_jax.posterior import Bones, Model, Unknowns
+from pose3d_jax.references import RowError
 from pose3d_jax.rigs import Doubt
 from pose3d_jax.schema import Observations
 from pose3d_jax.skeleton import Skeleton
@@ -36,9 +38,13 @@ STEPS = 30
 FRAMES = 512  # of a recording that are looked at, at most
 _PART = 160  # of a clip
 _STEP = 128  # they are padded to a multiple: few programs
-_GAP = 8  # blank frames between clips, more than clocks differ by
+_GAP = 8  # blank frames between clips at least, more than clocks differ by
+_FEWEST = 32  # frames of a further clip that are of use
 _SIZE = 1e-3  # share by which the mean distance of cameras may change
 
+
+# By recording, of each view: see `rigs`.
+Corrections: TypeAlias = dict[str, Float[np.ndarray, "views entries"]]
 
 _applied = jax.jit(rigs.apply)
 
@@ -55,56 +61,71 @@ class Bundle:
     corrections: Leaf  # [views, rigs.SIZE] in units of their deviations
 
 
-def correct_split(
-    data: PoseData, doubt: Doubt
-) -> tuple[PoseData, dict[str, Float[np.ndarray, "views entries"]]]:
+def correct_split(data: PoseData, doubt: Doubt) -> tuple[PoseData, Corrections]:
     """A split as its cameras, corrected recording by recording, have seen it; the corrections.
 
-    Raises `references.RowError` for fewer than two views and for keypoints of another joint set
-    than the skeleton of the bones.
+    Raises `RowError` as `corrections_of` does.
     """
     observations = jax.tree.map(np.asarray, data.poses.observations)
-    seen = jax.tree.map(np.array, observations)
-    recordings: dict[str, list[slice]] = {}
+    people: dict[str, dict[str, list[Observations]]] = {}
     for clip, identity in zip(windows.clips(data.poses), windows.identities(data), strict=True):
-        name = f"{identity.dataset}/{identity.recording}"
-        recordings.setdefault(name, []).append(slice(clip.start, clip.stop))
+        own = jax.tree.map(lambda x, at=clip: x[at.start : at.stop], observations)
+        name = joining.recording_of(identity)
+        people.setdefault(name, {}).setdefault(identity.subject, []).append(own)
     found = {}
-    for name, clips in recordings.items():
-        own = [jax.tree.map(lambda x, at=at: x[at], observations) for at in clips]
-        found[name] = corrections_of(own, data.keypoint_skeleton, doubt)
-        for at, clip in zip(clips, own, strict=True):
-            parts = _applied(clip, found[name])
-            jax.tree.map(lambda whole, x, at=at: _put(whole, at, x), seen, parts)
+    for name, by_person in people.items():
+        # Their bones are taken to be one person's.
+        most = max(by_person.values(), key=lambda own: sum(len(c.confidence) for c in own))
+        found[name] = corrections_of(most, data.keypoint_skeleton, doubt)
+    return corrected(data, found), found
+
+
+def corrected(data: PoseData, corrections: Corrections) -> PoseData:
+    """A split as its cameras, with the corrections of each recording, have seen it."""
+    observations = jax.tree.map(np.asarray, data.poses.observations)
+    seen = jax.tree.map(np.array, observations)
+    for clip, identity in zip(windows.clips(data.poses), windows.identities(data), strict=True):
+        at = slice(clip.start, clip.stop)
+        own = jax.tree.map(lambda x, at=at: x[at], observations)
+        applied = _applied(own, corrections[joining.recording_of(identity)])
+        jax.tree.map(lambda whole, x, at=at: _put(whole, at, x), seen, applied)
     poses = dataclasses.replace(data.poses, observations=jax.device_put(seen))
-    return dataclasses.replace(data, poses=poses), found
+    return dataclasses.replace(data, poses=poses)
 
 
 def corrections_of(
     clips: Sequence[Observations], skeleton: Skeleton, doubt: Doubt
 ) -> Float[np.ndarray, "views entries"]:
-    """Of the cameras that have filmed all of these clips; see `rigs`.
+    """Of the cameras that have filmed all of these clips, of one person; see `rigs`.
 
     Of long recordings the middles of the longest clips are looked at, `FRAMES` in all. Raises
-    `RowError` as `correct_split` does.
+    `RowError` for fewer than two views, numbers that are not finite, and cameras that move where
+    clocks are in doubt.
     """
     references.check(clips, skeleton, ())
+    still = all((clip.cameras.rotation == clip.cameras.rotation[:1]).all() for clip in clips)
+    if doubt.frames and not still:
+        raise RowError(
+            "cameras that move are not given other clocks; set config.adaptation.cameras.frames "
+            "to 0"
+        )
+    gap = max(_GAP, math.ceil(4 * doubt.frames))
     parts: list[Any] = []
     room = FRAMES
     # Those with the most frames first: motion tells clocks, and of a glimpse nothing tells.
     for clip in sorted(clips, key=lambda clip: -len(clip.confidence)):
         kept = min(len(clip.confidence), _PART, room)
-        if parts and kept < _PART:
+        if parts and kept < _FEWEST:
             break
         first = (len(clip.confidence) - kept) // 2
         middle = jax.tree.map(lambda x, a=first, n=kept: np.asarray(x)[a : a + n], clip)
-        parts.append(pieces.cut(middle, 0, kept + _GAP))
-        room -= kept + _GAP
+        parts.append(pieces.cut(middle, 0, kept + gap))
+        room -= kept + gap
     seen, inside = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
     length = -(-len(inside) // _STEP) * _STEP
     inside = np.pad(inside, (0, length - len(inside)))
     seen, _ = pieces.cut(seen, 0, length)
-    deviations = rigs.deviations(doubt, seen.confidence.shape[1])
+    deviations = rigs.deviations(doubt, (seen.confidence > 0).any(axis=(0, 2)))
     solved, _ = _solve(seen, inside, skeleton.bones, skeleton.root, deviations)
     return np.asarray(solved)
 
@@ -184,6 +205,8 @@ def cost(
     now = at(model, unknowns.corrections, deviations)
     size = _grown(model, unknowns.corrections, deviations)
     clip = posterior.cost(now, unknowns.clip, weight)
+    # What another clock no longer sees costs what it would: else losing points would pay.
+    clip += 2 * jnp.sum(jnp.where(now.observations.confidence > 0, 0.0, weight))
     return clip + jnp.sum(unknowns.corrections**2) + (size / _SIZE) ** 2
 
 
@@ -211,9 +234,10 @@ def normal_equations(
     over = jax.vmap(jax.jacfwd(errors, argnums=1), in_axes=(1, 0, 0), out_axes=1)
     moved = over(model.observations, unknowns.corrections, deviations)  # [T, V, J, 2, entries]
     weighted = precision[..., None, None] * moved
-    border = jnp.einsum("tvjxa,tvjxs->tjavs", jacobian, weighted)
-    corner = jnp.einsum("tvjxs,tvjxr->vsr", moved, weighted, precision=jax.lax.Precision.HIGHEST)
-    pull = jnp.einsum("tvjxs,tvjx->vs", weighted, residual) + unknowns.corrections
+    border = jnp.einsum("tvjxa,tvjxs->tjavs", jacobian, weighted, precision=HIGHEST)
+    corner = jnp.einsum("tvjxs,tvjxr->vsr", moved, weighted, precision=HIGHEST)
+    pull = jnp.einsum("tvjxs,tvjx->vs", weighted, residual, precision=HIGHEST)
+    pull = pull + unknowns.corrections
     size, slope = jax.value_and_grad(_grown, argnums=1)(model, unknowns.corrections, deviations)
     pull = (pull + size * slope / _SIZE**2).ravel()
     views, entries = deviations.shape

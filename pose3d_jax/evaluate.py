@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from pose3d_jax import (
+    bundle,
     checkpoint,
     collapse,
     fitting,
@@ -43,6 +44,7 @@ from pose3d_jax.methods.base import (
     view_seen,
 )
 from pose3d_jax.phases import phase_before, phases_of
+from pose3d_jax.rigs import Doubt
 from pose3d_jax.runs import read_runs, sealed
 from pose3d_jax.schema import Clip, Prediction
 from pose3d_jax.skeleton import Skeleton
@@ -248,7 +250,11 @@ def body_under(restored: Restored, noisy: noise.Noise) -> fitting.Body:
     load = functools.partial(
         read, restored.config, main["split"], path=path, recordings=restored.info.recordings
     )
-    known, shown = posed(main, load()), posed({**main, "joints": "labels"}, load(noise=noisy))
+    clean, shown = (windows.some(x, *main["clips"]) for x in (load(), load(noise=noisy)))
+    if main["cameras"] == "solved":
+        clean, corrections = bundle.correct_split(clean, Doubt())
+        shown = bundle.corrected(shown, corrections)
+    known = posed({**main, "clips": (0.0, 1.0), "cameras": "given"}, clean)
     labelled = dataclasses.replace(shown.poses, labels=known.poses.labels)
     shown = dataclasses.replace(shown, poses=labelled)
     return fitting.measure(shown, predict(restored, shown))

@@ -201,8 +201,8 @@ def check(data: PoseData) -> None:
     valid = np.asarray(data.poses.labels.joints_valid) > 0
     if np.any(valid & valid[:, data.joint_skeleton.root, None], axis=0).sum() < 2:
         raise FitError(
-            "the training split has no 3D poses to learn a body from; switch evaluation.fit off, "
-            "or let streams.main.joints be a row of triangulation"
+            "the training split has no 3D poses to learn a body from; let streams.main.joints be "
+            "a row of triangulation, or neither fit (evaluation.fit) nor adapt poses"
         )
 
 

@@ -18,6 +18,7 @@ from pose3d_jax.schema import Observations, Prediction
 
 PARTS = ("all", "last", "norms", "low_rank")
 _BASE, _CHANGE = "base", "change"
+_NOTHING = "config.adaptation.part is {!r}, of which the network has nothing; take another"
 
 
 class PartError(UserError):
@@ -43,7 +44,7 @@ def resting(variables: Variables, part: str, outputs: Sequence[int]) -> tuple[st
 
     chosen = {path for path in shapes if moved(path)}
     if not chosen:
-        raise PartError(f"config.adaptation.part is {part!r}, of which the network has nothing")
+        raise PartError(_NOTHING.format(part))
     return tuple("/".join(path) for path in shapes if path not in chosen)
 
 
@@ -71,13 +72,18 @@ class LowRank:
         return self.around(key, self.method.init(key, batch))
 
     def around(self, key: Key[Array, ""], variables: Variables) -> Variables:
-        """The method's variables with a change that is zero."""
+        """The method's variables with a change that is zero.
+
+        Kernels of convolutions rest. Raises `PartError` where there are no matrices.
+        """
         change: dict[tuple[str, ...], Array] = {}
         matrices = {
             path: leaf
             for path, leaf in flatten_dict(variables["params"]).items()
             if path[-1] == "kernel" and leaf.ndim == 2
         }
+        if not matrices:
+            raise PartError(_NOTHING.format("low_rank"))
         for number, (path, leaf) in enumerate(matrices.items()):
             inputs, outputs = leaf.shape
             rank = min(self.rank, inputs, outputs)

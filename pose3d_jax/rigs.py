@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import jaxlie
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from pose3d_jax.cameras import Camera
 from pose3d_jax.geometry import HIGHEST
@@ -36,17 +36,23 @@ class Doubt(NamedTuple):
     frames: float = 2.0  # of the clock, beside that of the first view
 
 
-def deviations(doubt: Doubt, views: int) -> Float[np.ndarray, "views entries"]:
-    """Of each entry of each view's correction. The first view's clock is the recording's."""
-    found = np.zeros((views, SIZE), np.float32)
+def deviations(doubt: Doubt, sees: Bool[np.ndarray, "views"]) -> Float[np.ndarray, "views entries"]:
+    """Of each entry of each view's correction; 0 of views that see nothing.
+
+    The clock of the first view that sees anything is the recording's.
+    """
+    found = np.zeros((len(sees), SIZE), np.float32)
     found[:, POSITION], found[:, ROTATION] = doubt.metres, math.radians(doubt.degrees)
-    found[:, FOCAL], found[:, RADIAL], found[1:, TIME] = doubt.focal, doubt.radial, doubt.frames
+    found[:, FOCAL], found[:, RADIAL], found[:, TIME] = doubt.focal, doubt.radial, doubt.frames
+    found[~sees] = 0.0
+    found[np.argmax(sees), TIME] = 0.0
     return found
 
 
 def corrected(camera: Camera, correction: Float[Array, "entries"]) -> Camera:
     """One camera with its correction: what it sees is moved by the element of SE(3)."""
-    moved = jaxlie.SE3.exp(correction[:FOCAL])
+    with jax.default_matmul_precision("highest"):
+        moved = jaxlie.SE3.exp(correction[:FOCAL])
     turn = moved.rotation().as_matrix()
     return dataclasses.replace(
         camera,

@@ -81,9 +81,14 @@ def posed(stream: Mapping[str, Any], data: PoseData) -> PoseData:
         raise ConfigError(
             f"no clip of any group lies between the shares {stream['clips']} of clips"
         )
-    if stream["cameras"] == "solved":
-        data, _ = bundle.correct_split(data, Doubt())
     row = stream["joints"]
+    if stream["cameras"] == "solved":
+        if row == "labels":
+            raise ConfigError(
+                "a stream's cameras are 'solved', but its joints are labels, which know the "
+                "cameras as given; let its joints be a row of references"
+            )
+        data, _ = bundle.correct_split(data, Doubt())
     return data if row == "labels" else references.relabelled(data, row)
 
 

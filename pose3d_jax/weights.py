@@ -67,8 +67,7 @@ def adapt_shared(
     check = lambda failure: _check_finite(method, failure[:1], ["the split"])  # noqa: E731
     judge = None
     if hidden is not None:
-        size = min(poses.size, _JUDGED)
-        chosen = jnp.asarray(np.arange(size) * poses.size // size, jnp.int32)
+        chosen = jnp.asarray(_spread(np.arange(poses.size), min(poses.size, _JUDGED)), jnp.int32)
         missed = jax.jit(functools.partial(_missed, method, poses, hidden))
         judge = lambda found: missed(unreplicate(found), chosen)  # noqa: E731
     state, curve = _minimise(phase, functools.cache(program), state, poses, bar, check, judge=judge)
@@ -136,7 +135,8 @@ def adapt_clips(
         check = lambda failure, m=members: _check_finite(method, failure[: len(m), 0], m)  # noqa: E731
         judge = None
         if hidden is not None:
-            at = jnp.asarray(drawn[:, :_JUDGED], jnp.int32)
+            some = _spread(np.arange(slots), min(slots, _JUDGED))
+            at = jnp.asarray(drawn[:, some], jnp.int32)
             judge = functools.partial(missed, at=at)
         state, curve = _minimise(phase, program, state, chosen, bar, check, len(members), judge)
         curves += [jax.tree.map(lambda x, i=i: x[i, 0], curve) for i in range(len(members))]
@@ -228,7 +228,7 @@ def _better(now: Array, own: Variables, least: Array, best: Variables) -> tuple[
     def chosen(a: Array, b: Array) -> Array:
         return jnp.where((now < least).reshape(now.shape + (1,) * (a.ndim - now.ndim)), a, b)
 
-    return jax.tree.map(chosen, own, best), jnp.minimum(now, least)
+    return jax.tree.map(chosen, own, best), jnp.where(now < least, now, least)
 
 
 def hide(poses: PoseSet, share: float) -> tuple[PoseSet, Array | None]:

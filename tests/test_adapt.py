@@ -158,6 +158,7 @@ def test_a_checkpoint_with_3d_labels_is_adapted_without_them(directory, tmp_path
     ("changes", "message"),
     [
         ({"scope": "clips"}, r"config.adaptation.scope.*'clips'"),
+        ({"stages": ["weights", "poses"], "init": "random"}, r"init is 'random', which is for"),
         ({"stages": []}, r"config.adaptation.stages is empty; name what"),
         ({"stages": ["pose"]}, r"config.adaptation.stages.*'cameras', 'weights', 'poses'"),
         ({"cameras": {"degree": 1.0}}, r"config.adaptation.cameras.*degree"),

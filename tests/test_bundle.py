@@ -1,5 +1,6 @@
 """Cameras and joints at once: derivatives against autodiff, and cameras that are found again."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.interpolate import interp1d
 
 from benchmarks import cameras as study
 from pose3d_jax import bundle, geometry, rigs
@@ -29,7 +31,9 @@ def doubtful(seed=0):
     """A model without correlation, unknowns with corrections, weights; deviations."""
     model, unknowns, weight = scene(seed, gaps=False, correlation=np.array(0.0), bones=BONES)
     rng = np.random.default_rng(seed)
-    deviations = jnp.asarray(rigs.deviations(rigs.Doubt(radial=0.01), VIEWS), jnp.float64)
+    deviations = jnp.asarray(
+        rigs.deviations(rigs.Doubt(radial=0.01), np.ones(VIEWS, bool)), jnp.float64
+    )
     # Between frames, where the points' line has a derivative.
     corrections = jnp.asarray(0.3 * rng.uniform(0.2, 1, deviations.shape))
     return model, Bundle(unknowns, corrections), weight, deviations
@@ -95,7 +99,7 @@ def test_cameras_and_clocks_that_are_off_are_found_again():
     moved = study.disturbance("walk", 0, 4)
     wrong = study.moved_by(seen, moved)
     inside = np.ones(128, np.float32)
-    deviations = rigs.deviations(rigs.Doubt(), 4)
+    deviations = rigs.deviations(rigs.Doubt(), np.ones(4, bool))
     corrections, found = solve(wrong, inside, deviations=deviations)
     none = np.full_like(deviations, 1e-6)
     held, true = solve(seen, inside, deviations=none)
@@ -120,7 +124,7 @@ def distance(cameras):
 
 def test_a_perfect_calibration_stays_put():
     seen, joints = walk(noise=0.0)
-    deviations = rigs.deviations(rigs.Doubt(), 4)
+    deviations = rigs.deviations(rigs.Doubt(), np.ones(4, bool))
     corrections, found = solve(seen, np.ones(128, np.float32), deviations=deviations)
     assert np.linalg.norm(found - joints, axis=-1).mean() < 1e-3
     assert np.abs(corrections[:, rigs.POSITION]).max() < 2e-3
@@ -128,13 +132,59 @@ def test_a_perfect_calibration_stays_put():
     assert np.abs(corrections[:, rigs.TIME]).max() < 0.02
 
 
-def test_several_clips_of_a_recording_tell_together_and_refusals():
+def cut(observations, first, stop, blind=()):
+    confidence = observations.confidence[first:stop].copy()
+    confidence[:, list(blind)] = 0
+    own = jax.tree.map(lambda x: x[first:stop], observations)
+    return dataclasses.replace(own, confidence=confidence)
+
+
+def test_several_clips_of_a_recording_tell_together():
+    """Each view is blind in one of them."""
     seen, _ = walk()
-    wrong = study.moved_by(seen, study.disturbance("walk", 0, 4))
-    clips = [jax.tree.map(lambda x, a=a: x[a : a + 64], wrong) for a in (0, 64)]
-    found = bundle.corrections_of(clips, SKELETON, rigs.Doubt())
     moved = study.disturbance("walk", 0, 4)
-    assert_allclose(found[:, rigs.TIME], -moved[:, rigs.TIME], atol=0.4)
+    wrong = study.moved_by(seen, moved)
+    clips = [cut(wrong, 0, 64, blind=[3]), cut(wrong, 64, 128, blind=[1])]
+    found = bundle.corrections_of(clips, SKELETON, rigs.Doubt())
+    assert_allclose(found[:, rigs.TIME], -moved[:, rigs.TIME], atol=0.5)
+
+
+def test_a_view_that_sees_nothing_stays_where_it_is_and_gaps_are_no_gain():
+    seen, joints = walk()
+    moved = study.disturbance("walk", 1, 4)
+    wrong = study.moved_by(seen, moved)
+    rng = np.random.default_rng(0)
+    gaps = np.repeat(rng.uniform(size=(16, 4, 4)) < 0.2, 8, axis=0)
+    confidence = np.where(gaps, 0.0, wrong.confidence).astype(np.float32)
+    confidence[:, 0] = 0.0
+    wrong = dataclasses.replace(wrong, confidence=confidence)
+    sees = np.arange(4) > 0
+    deviations = rigs.deviations(rigs.Doubt(), sees)
+    assert_array_equal(deviations[0], 0.0)
+    assert_array_equal(deviations[:, rigs.TIME], [0, 0, 2, 2])
+    corrections, found = solve(wrong, np.ones(128, np.float32), deviations=deviations)
+    assert_array_equal(corrections[0], 0.0)
+    # The clock is now that of the second view: joints are where they were at its frames.
+    clocks = moved[2:, rigs.TIME] - moved[1, rigs.TIME]
+    assert_allclose(corrections[2:, rigs.TIME], -clocks, atol=0.1)
+    then = at_clock(joints, moved[1, rigs.TIME])
+    none = solve(wrong, np.ones(128, np.float32), deviations=np.full_like(deviations, 1e-6))[1]
+    assert error(found, then) < error(none, then) / 3
+
+
+def at_clock(joints, frames):
+    """Joints as they are so many frames later."""
+    time = np.arange(len(joints))
+    return interp1d(time, joints, axis=0, fill_value="extrapolate")(time + frames)
+
+
+def test_what_cannot_be_solved_for_is_refused():
+    seen, _ = walk()
     alone = jax.tree.map(lambda x: x[:, :1], seen)
     with pytest.raises(RowError, match="geometry needs two"):
         bundle.corrections_of([alone], SKELETON, rigs.Doubt())
+    turned = np.array(seen.cameras.rotation)
+    turned[1:] = turned[1:, :, ::-1]
+    moving = dataclasses.replace(seen, cameras=dataclasses.replace(seen.cameras, rotation=turned))
+    with pytest.raises(RowError, match=r"cameras that move .* set config.adaptation.cameras"):
+        bundle.corrections_of([moving], SKELETON, rigs.Doubt())

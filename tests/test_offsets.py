@@ -87,6 +87,12 @@ def test_the_lifter_that_errs_more_weighs_less():
     )
     assert_allclose(told.joints, placed, atol=1e-4)
     assert_allclose(told.precision[:, 1:], 3 / 0.05**2, rtol=1e-5)
+    worse = dataclasses.replace(BODY, error=np.array([0.05, 0.05, 0.1, 0.05], np.float32))
+    less = jax.jit(functools.partial(offsets.believed, body=worse, root=0))(
+        observations, lifted, placed, weight
+    )
+    share = np.asarray(less.precision)[:, 1:] / np.asarray(told.precision)[:, 1:]
+    assert_allclose(share, np.broadcast_to([1, 0.25, 1], share.shape), rtol=1e-5)
     assert_array_equal(np.asarray(told.precision)[:, 0], 0.0)
     blind = dataclasses.replace(
         observations, confidence=observations.confidence * np.array([1, 0, 1])[None, :, None]

@@ -103,6 +103,6 @@ def test_the_derivative_by_time_is_the_points_velocity():
 
 
 def test_the_first_view_s_clock_is_the_recording_s():
-    found = rigs.deviations(rigs.Doubt(), VIEWS)
+    found = rigs.deviations(rigs.Doubt(), np.ones(VIEWS, bool))
     assert_array_equal(found[:, rigs.TIME], [0, 2, 2])
     assert_allclose(found[:, rigs.ROTATION], np.radians(3.0), rtol=1e-6)
