@@ -57,6 +57,7 @@ def get_config(argument: str = "") -> ConfigDict:
                     "batch_size": 16 if tiny else 128,
                     # What is filmed anew is triangulated from the 2D points, not labelled.
                     "joints": "smooth_bones" if given.detections else "dlt",
+                    "cameras": "given",  # or solved for, with the joints
                 },
             },
             "method": {

@@ -17,7 +17,7 @@ from pose3d_jax.schema import Observations
 T = TypeVar("T", bound=Mapping)
 
 # Pieces at once on an accelerator; a processor gains nothing by it.
-CHUNK = 32
+_CHUNK = 32
 
 
 def firsts(frames: int, piece: int, overlap: int) -> list[int]:
@@ -71,13 +71,14 @@ def solve(
     cuts = [(i, first) for i, n in enumerate(lengths) for first in firsts(n, piece, overlap)]
     longest = max(lengths, default=1)
     length = piece if longest > piece else -(-longest // 32) * 32
-    size = min(chunk or (1 if jax.default_backend() == "cpu" else CHUNK), max(len(cuts), 1))
+    size = min(chunk or (1 if jax.default_backend() == "cpu" else _CHUNK), max(len(cuts), 1))
     found: list[T] = []
     for first in range(0, len(cuts), size):
         own = cuts[first : first + size]
         padded = own + own[-1:] * (size - len(own))
         batch = [
-            (*cut(clips[i], start, length), cut_more(more[i], start, length)) for i, start in padded
+            (*cut(clips[i], start, length), _cut_more(more[i], start, length))
+            for i, start in padded
         ]
         observations, inside, rest = jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *batch)
         solved = jax.tree.map(np.asarray, solver(observations, rest, inside))
@@ -88,7 +89,7 @@ def solve(
                 found = []
 
 
-def cut_more(tree: Any, first: int, length: int) -> Any:
+def _cut_more(tree: Any, first: int, length: int) -> Any:
     """`length` frames of any arrays by frame, the last of them repeated."""
 
     def own(x: np.ndarray) -> np.ndarray:
