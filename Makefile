@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo --workdir runs/demo --report report.html
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow

@@ -28,3 +28,14 @@ import jax
 # again takes long.
 gc.set_threshold(100_000, 20, 100)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The files that take longest. They come first, so that no worker is left alone with one.
+_LONG = (
+    "test_meshes", "test_train", "test_resume", "test_image", "test_dynamics", "test_adapt",
+    "test_warmstart", "test_adversarial", "test_hrnet", "test_references", "test_nrsfm",
+    "test_variational", "test_multimodal", "test_bundle", "test_offsets", "test_fitting",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in _LONG)
