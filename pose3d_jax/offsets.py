@@ -33,6 +33,10 @@ from pose3d_jax.skeleton import Skeleton
 _SURE = 0.013
 _MOST = 100.0
 
+# The root's weight beside that of the others, which is small for the sake of several views; where
+# those see it, no such weight matters.
+ROOT = 36.0
+
 
 class Settings(NamedTuple):
     """See `config.adaptation`."""
@@ -140,9 +144,13 @@ def adapted(
     `weight`: of what is said of each frame, on the precisions that `body.error` gives.
     """
     refined, model = references.clip_model(observations, inside, skeleton)
-    belief = believed(observations, lifted, refined.joints, inside * weight, body, skeleton.root)
+    belief = believed(observations, lifted, inside * weight, body, skeleton.root)
+    # Where geometry knows nothing it begins with what is believed, about the root that is known.
+    root = slice(skeleton.root, skeleton.root + 1)
+    moved = jnp.where(refined.found[:, root] > 0, 1.0, 0.0)[..., None]
+    shift = moved * (refined.joints[:, root] - belief.joints[:, root])
     nothing = (refined.found == 0) & (belief.precision > 0)
-    start = jnp.where(nothing[..., None], belief.joints, refined.joints)
+    start = jnp.where(nothing[..., None], belief.joints + shift, refined.joints)
     model = dataclasses.replace(
         model, start=start, bones=body.pairs, bone=body.spread, belief=belief
     )
@@ -155,21 +163,23 @@ def adapted(
 def believed(
     observations: Observations,
     lifted: Float[Array, "time views joints 3"],
-    placed: Float[Array, "time joints 3"],
     weight: Float[Array, "time"],
     body: Body,
     root: int,
 ) -> posterior.Belief:
-    """What the lifter says of all views together: their mean about the root, which it leaves open.
+    """What the lifter says of all views together: the means of their roots, and about them.
 
-    `placed` are joints in the world; their root is where the believed poses stand. A view that sees
-    nothing of a frame says nothing of it.
+    A view that sees nothing of a frame says nothing of it. Where the root is matters where one view
+    is left, and is then trusted as it erred in training (`ROOT`).
     """
     world = cam.batched(cam.to_world)(observations.cameras, lifted)
     about = world - world[:, :, root, None]
+    said = about.at[:, :, root].set(world[:, :, root])
     seeing = (observations.confidence > 0).any(axis=-1)
     views = weight[:, None] * seeing
-    said = jnp.sum(views[..., None, None] * about, axis=1)
-    mean = said / jnp.maximum(jnp.sum(views, axis=1), 1e-9)[:, None, None]
-    precision = jnp.sum(views, axis=1)[:, None] / body.error[None] ** 2
-    return posterior.Belief(placed[:, root, None] + mean, precision.at[:, root].set(0.0), root)
+    total = jnp.sum(views, axis=1)
+    mean = jnp.sum(views[..., None, None] * said, axis=1)
+    mean = mean / jnp.maximum(total, 1e-9)[:, None, None]
+    joints = (mean + mean[:, root, None]).at[:, root].set(mean[:, root])
+    precision = total[:, None] / body.error[None] ** 2
+    return posterior.Belief(joints, precision.at[:, root].multiply(ROOT), root)
