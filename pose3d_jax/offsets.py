@@ -33,10 +33,6 @@ from pose3d_jax.skeleton import Skeleton
 _SURE = 0.013
 _MOST = 100.0
 
-# The root's weight beside that of the others, which is small for the sake of several views; where
-# those see it, no such weight matters.
-ROOT = 36.0
-
 
 class Settings(NamedTuple):
     """See `config.adaptation`."""
@@ -145,10 +141,12 @@ def adapted(
     """
     refined, model = references.clip_model(observations, inside, skeleton)
     belief = believed(observations, lifted, inside * weight, body, skeleton.root)
-    # Where geometry knows nothing it begins with what is believed, about the root that is known.
+    # Where geometry knows nothing it begins with what is believed, about the root that it knows or
+    # has bridged; but where one view is left for long a bridge leads nowhere.
     root = slice(skeleton.root, skeleton.root + 1)
-    moved = jnp.where(refined.found[:, root] > 0, 1.0, 0.0)[..., None]
-    shift = moved * (refined.joints[:, root] - belief.joints[:, root])
+    several = (observations.confidence > 0).any(axis=-1).sum(axis=-1) >= 2
+    shift = refined.joints[:, root] - belief.joints[:, root]
+    shift = jnp.where(several[:, None, None], shift, 0.0)
     nothing = (refined.found == 0) & (belief.precision > 0)
     start = jnp.where(nothing[..., None], belief.joints + shift, refined.joints)
     model = dataclasses.replace(
@@ -169,8 +167,8 @@ def believed(
 ) -> posterior.Belief:
     """What the lifter says of all views together: the means of their roots, and about them.
 
-    A view that sees nothing of a frame says nothing of it. Where the root is matters where one view
-    is left, and is then trusted as it erred in training (`ROOT`).
+    A view that sees nothing of a frame says nothing of it. What is said of the root's place counts
+    where one view is left; beside what several see of it, it weighs nothing.
     """
     world = cam.batched(cam.to_world)(observations.cameras, lifted)
     about = world - world[:, :, root, None]
@@ -181,5 +179,4 @@ def believed(
     mean = jnp.sum(views[..., None, None] * said, axis=1)
     mean = mean / jnp.maximum(total, 1e-9)[:, None, None]
     joints = (mean + mean[:, root, None]).at[:, root].set(mean[:, root])
-    precision = total[:, None] / body.error[None] ** 2
-    return posterior.Belief(joints, precision.at[:, root].multiply(ROOT), root)
+    return posterior.Belief(joints, total[:, None] / body.error[None] ** 2, root)
