@@ -42,7 +42,7 @@ def step(
     border, alone, joints = right[..., :-1], solved[..., :-1], solved[..., -1]
     shared = jnp.zeros_like(normal.corner_gradient)
     if shared.size:
-        raised = normal.corner + damping * jnp.diag(jnp.diagonal(normal.corner))
+        raised = normal.corner * (1 + damping * jnp.eye(shared.size, dtype=shared.dtype))
         pull = jnp.einsum("kib,ki->b", border, joints, precision=HIGHEST)
         schur = _schur(raised, border, alone)
         shared = jnp.linalg.solve(schur, -normal.corner_gradient - pull)
