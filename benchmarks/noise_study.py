@@ -33,10 +33,21 @@ from scipy import stats
 from tqdm import tqdm
 
 from data_prep import synthetic
-from pose3d_jax import checkpoint, evaluate, limits, metrics, noise, offsets, references, skeleton
+from pose3d_jax import (
+    adapt,
+    checkpoint,
+    evaluate,
+    limits,
+    metrics,
+    noise,
+    offsets,
+    references,
+    skeleton,
+)
 from pose3d_jax.config import complete
 from pose3d_jax.data import poses, windows
 from pose3d_jax.errors import UserError
+from pose3d_jax.fitting import Body
 from pose3d_jax.noise import Noise
 from pose3d_jax.references import Estimate
 from pose3d_jax.schema import Observations, Record
@@ -64,12 +75,13 @@ def study(
     records: list[Record],
     setting: Noise,
     seed: int,
-    runs: Sequence[evaluate.Restored] = (),
+    lifters: Sequence[tuple[evaluate.Restored, Body]] = (),
     splits: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Every row's figures, and the limits', under one setting.
 
-    `runs` are lifters, whose poses are adapted; the records are then those of the `splits`.
+    `lifters`, with how far each errs under that noise, are those whose poses are adapted; the
+    records are then those of the `splits`.
     """
     skeleton_ = skeleton.get(records[0].identity.keypoint_skeleton)
     observed = [noise.corrupt_record(record, setting, seed).clip.observations for record in records]
@@ -79,18 +91,18 @@ def study(
         for row, estimate in rows.items():
             parts[row].append(figures_of(record, observations, estimate))
     result: dict[str, dict[str, Any]] = {row: summary(clips) for row, clips in parts.items()}
-    lifters = []
-    for run in runs:
-        estimates = adapted(run, records, observed, setting, splits)
-        lifters.append(
+    found_by = []
+    for run, body in lifters:
+        estimates = adapted(run, body, records, observed, setting, splits)
+        found_by.append(
             [figures_of(*of_clip) for of_clip in zip(records, observed, estimates, strict=True)]
         )
-    if lifters:
-        each = [summary(clips) for clips in lifters]
+    if found_by:
+        each = [summary(clips) for clips in found_by]
         result[ADAPTED] = {
             **{name: float(np.mean([own[name] for own in each])) for name in each[0]},
             "b_by_lifter": [own["b"] for own in each],
-            **{f"over_{row}": ratio(lifters, parts[row]) for row in _RIVALS},
+            **{f"over_{row}": ratio(found_by, parts[row]) for row in _RIVALS},
         }
     if setting.sigma_px:
         result |= bounds(records, observed, setting)
@@ -99,14 +111,13 @@ def study(
 
 def adapted(
     run: evaluate.Restored,
+    body: Body,
     records: list[Record],
     observed: list[Observations],
     setting: Noise,
     splits: Sequence[str],
 ) -> Iterator[Estimate]:
     """World joints of each record, from what a lifter says of the same observations."""
-    everything = Noise(**{**vars(setting), "lost_views": 0})
-    body = evaluate.body_under(run, everything)
     lifted: list[np.ndarray] = []
     for split in splits:
         data = poses.load(run.config["data"]["path"], split, noise=setting)
@@ -301,10 +312,13 @@ def main() -> None:
     started = time.monotonic()
     table: dict[str, Any] = {}
     arguments.out.mkdir(parents=True, exist_ok=True)
+    lifters: list[tuple[evaluate.Restored, Body]] = []
     with tqdm([(name, v) for name in chosen for v in views], desc="settings") as bar:
         for name, left in bar:
+            if left == most:  # a new setting
+                lifters = [(run, adapt.body_under(run, chosen[name])) for run in runs]
             setting = Noise(**{**vars(chosen[name]), "lost_views": most - left})
-            found = study(records, setting, arguments.seed, runs, arguments.splits)
+            found = study(records, setting, arguments.seed, lifters, arguments.splits)
             table.setdefault(name, {})[str(left)] = found
             bar.write(f"{name}, {left} views\n" + text(table[name][str(left)]))
     frames = sum(len(record.clip.labels.joints) for record in records)

@@ -9,6 +9,7 @@ every frame's joints are moved to where all views, constant bones and quiet moti
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ from pose3d_jax.methods.base import (
 from pose3d_jax.phases import adaptation_phase
 from pose3d_jax.rigs import Doubt
 from pose3d_jax.schema import Prediction
+from pose3d_jax.streams import posed, read
 from pose3d_jax.weights import Adapted, Lift, adapt_clips, adapt_shared
 
 
@@ -61,7 +63,8 @@ def run(
     method = _method(restored)
     variables = _start(restored, method)
     _check(restored, method, variables)  # refuses what does not fit before any work
-    body = _body(restored) if "poses" in stages else None
+    noisy = noise.preset(restored.config["evaluation"]["noise"])
+    body = body_under(restored, noisy) if "poses" in stages else None
     trained = restored.metadata["config"]["method"]["name"]
     evaluate.leave(restored, restored.directory, trained)
 
@@ -181,9 +184,24 @@ def _carried(own: cam.Camera, given: cam.Camera, joints: Any) -> Any:
     return cam.batched(cam.to_camera)(given, cam.batched(cam.to_world)(own, joints))
 
 
-def _body(restored: Restored) -> fitting.Body:
-    """The body of the training poses, and how far the method errs under the noise of the tests."""
-    return evaluate.body_under(restored, noise.preset(restored.config["evaluation"]["noise"]))
+def body_under(restored: Restored, noisy: noise.Noise) -> fitting.Body:
+    """The training split's body, and how far the method errs there where keypoints are so noisy.
+
+    Raises `FitError` as `fitting.measure` does.
+    """
+    main = restored.metadata["config"]["streams"]["main"]
+    path = main["path"] or restored.config["data"]["path"]
+    load = functools.partial(
+        read, restored.config, main["split"], path=path, recordings=restored.info.recordings
+    )
+    clean, shown = (windows.some(x, *main["clips"]) for x in (load(), load(noise=noisy)))
+    if main["cameras"] == "solved":
+        clean, corrections = bundle.correct_split(clean, Doubt())
+        shown = bundle.corrected(shown, corrections)
+    known = posed({**main, "clips": (0.0, 1.0), "cameras": "given"}, clean)
+    labelled = dataclasses.replace(shown.poses, labels=known.poses.labels)
+    shown = dataclasses.replace(shown, poses=labelled)
+    return fitting.measure(shown, evaluate.predict(restored, shown))
 
 
 def _method(restored: Restored) -> Method:
@@ -239,23 +257,15 @@ def _check(restored: Restored, method: Method, variables: Variables) -> None:
             f"{where}.stages: the method looks at features of images, which belong to the cameras "
             f"as given; leave out cameras"
         )
-    if not ("poses" in stages or settings["held_out"]):
-        return
-    asking = "held_out" if settings["held_out"] else "stages"
-    if info.keypoint_skeleton != info.joint_skeleton:
-        raise ConfigError(
-            f"{where}.{asking}: joints are compared with keypoints, but they are of "
-            f"{info.joint_skeleton.name} and the keypoints of {info.keypoint_skeleton.name}; set "
-            f"data.joint_skeleton to {info.keypoint_skeleton.name}, or leave that out"
-        )
-    data = next(iter(restored.splits.values()))
-    example = windows.cut(data, 1, context=context_of(method)).poses.take(jnp.zeros(1, jnp.int32))
-    space = jax.eval_shape(method.predict, variables, example.observations).space
-    if space != "absolute":
-        raise ConfigError(
-            f"{where}.{asking}: joints are compared with keypoints where they are, but those that "
-            f"the method predicts are {space}; leave that out"
-        )
+    if "poses" in stages or settings["held_out"]:
+        data = windows.cut(next(iter(restored.splits.values())), 1, context=context_of(method))
+        example = data.poses.take(jnp.zeros(1, jnp.int32)).observations
+        space = jax.eval_shape(method.predict, variables, example).space
+        asking = "held_out" if settings["held_out"] else "stages"
+        try:
+            offsets.check(info.keypoint_skeleton, info.joint_skeleton, space)
+        except fitting.FitError as error:
+            raise ConfigError(f"{where}.{asking}: {error}; or leave that out") from error
 
 
 def _part(

@@ -103,11 +103,10 @@ def corrections_of(
     clocks are in doubt.
     """
     references.check(clips, skeleton, ())
-    still = all((clip.cameras.rotation == clip.cameras.rotation[:1]).all() for clip in clips)
-    if doubt.frames and not still:
+    if doubt.frames and any(_moves(clip.cameras) for clip in clips):
         raise RowError(
-            "cameras that move are not given other clocks; set config.adaptation.cameras.frames "
-            "to 0"
+            "cameras that move are not given other clocks, and cannot be solved for with them; let "
+            "a stream's cameras be as given, or set config.adaptation.cameras.frames to 0"
         )
     gap = max(_GAP, math.ceil(4 * doubt.frames))
     parts: list[Any] = []
@@ -128,6 +127,10 @@ def corrections_of(
     deviations = rigs.deviations(doubt, (seen.confidence > 0).any(axis=(0, 2)))
     solved, _ = _solve(seen, inside, skeleton.bones, skeleton.root, deviations)
     return np.asarray(solved)
+
+
+def _moves(cameras: Camera) -> bool:
+    return any((x != x[:1]).any() for x in (cameras.rotation, cameras.translation))
 
 
 def solve(

@@ -20,7 +20,6 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from pose3d_jax import (
-    bundle,
     checkpoint,
     collapse,
     fitting,
@@ -44,7 +43,6 @@ from pose3d_jax.methods.base import (
     view_seen,
 )
 from pose3d_jax.phases import phase_before, phases_of
-from pose3d_jax.rigs import Doubt
 from pose3d_jax.runs import read_runs, sealed
 from pose3d_jax.schema import Clip, Prediction
 from pose3d_jax.skeleton import Skeleton
@@ -238,26 +236,6 @@ def predict(restored: Restored, data: PoseData) -> Prediction:
     return inference.predict_split(
         restored.method, restored.info, restored.variables, data, settings_of(restored)
     )
-
-
-def body_under(restored: Restored, noisy: noise.Noise) -> fitting.Body:
-    """The training split's body, and how far the method errs there where keypoints are so noisy.
-
-    Raises `FitError` as `fitting.measure` does.
-    """
-    main = restored.metadata["config"]["streams"]["main"]
-    path = main["path"] or restored.config["data"]["path"]
-    load = functools.partial(
-        read, restored.config, main["split"], path=path, recordings=restored.info.recordings
-    )
-    clean, shown = (windows.some(x, *main["clips"]) for x in (load(), load(noise=noisy)))
-    if main["cameras"] == "solved":
-        clean, corrections = bundle.correct_split(clean, Doubt())
-        shown = bundle.corrected(shown, corrections)
-    known = posed({**main, "clips": (0.0, 1.0), "cameras": "given"}, clean)
-    labelled = dataclasses.replace(shown.poses, labels=known.poses.labels)
-    shown = dataclasses.replace(shown, poses=labelled)
-    return fitting.measure(shown, predict(restored, shown))
 
 
 def settings_of(restored: Restored) -> inference.Settings:

@@ -47,17 +47,9 @@ def adapt_split(
 ) -> tuple[Prediction, Estimate]:
     """A split's predictions, joints `[frames, V, J, 3]`, adapted clip by clip; and in the world.
 
-    Raises `FitError` for predictions that are not where the joints are in space, and
-    `references.RowError` for fewer than two views, or keypoints that are not the joints.
+    Raises `FitError` as `check` does, and `references.RowError` for fewer than two views.
     """
-    if predicted.space != "absolute":
-        raise FitError(f"poses are adapted where they are; these are {predicted.space}")
-    if data.keypoint_skeleton != data.joint_skeleton:
-        raise FitError(
-            f"poses are adapted to keypoints of the same joint set, but the joints are "
-            f"{data.joint_skeleton.name} and the keypoints {data.keypoint_skeleton.name}; set "
-            f"data.joint_skeleton to {data.keypoint_skeleton.name}"
-        )
+    check(data.keypoint_skeleton, data.joint_skeleton, predicted.space)
     observations = jax.tree.map(np.asarray, data.poses.observations)
     lifted = np.asarray(predicted.joints)
     cuts = [slice(clip.start, clip.stop) for clip in windows.clips(data.poses)]
@@ -74,6 +66,23 @@ def adapt_split(
     cameras = data.poses.observations.cameras
     joints = jnp.broadcast_to(world.joints[:, None], lifted.shape)
     return dataclasses.replace(predicted, joints=np.asarray(_to_camera(cameras, joints))), world
+
+
+def check(keypoints: Skeleton, joints: Skeleton, space: str) -> None:
+    """Raises `FitError` where joints cannot be compared with keypoints.
+
+    Because they are not of one joint set, or are not where people are in space.
+    """
+    if keypoints != joints:
+        raise FitError(
+            f"joints are compared with keypoints, but they are of {joints.name} and the keypoints "
+            f"of {keypoints.name}; set data.joint_skeleton to {keypoints.name}"
+        )
+    if space != "absolute":
+        raise FitError(
+            f"joints are compared with keypoints where they are in space, but those that the "
+            f"method predicts are {space}; take a method that predicts absolute ones"
+        )
 
 
 _to_camera = jax.jit(cam.batched(cam.to_camera))

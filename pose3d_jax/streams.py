@@ -85,8 +85,8 @@ def posed(stream: Mapping[str, Any], data: PoseData) -> PoseData:
     if stream["cameras"] == "solved":
         if row == "labels":
             raise ConfigError(
-                "a stream's cameras are 'solved', but its joints are labels, which know the "
-                "cameras as given; let its joints be a row of references"
+                "config.streams.*.cameras is 'solved' where config.streams.*.joints is 'labels', "
+                "which know the cameras as given; let joints be a row of references"
             )
         data, _ = bundle.correct_split(data, Doubt())
     return data if row == "labels" else references.relabelled(data, row)

@@ -14,12 +14,14 @@ from tqdm import tqdm
 
 from configs.demo import get_config
 from data_prep import synthetic
-from pose3d_jax import adapt, evaluate, inference, methods, rigs, train, weights
+from pose3d_jax import adapt, evaluate, inference, methods, offsets, rigs, skeleton, train, weights
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
 from pose3d_jax.errors import NonFiniteError
+from pose3d_jax.fitting import FitError
 from pose3d_jax.methods.base import Info
+from pose3d_jax.methods.multiview import MultiView
 from pose3d_jax.phases import adaptation_phase
 from pose3d_jax.runs import sealed
 
@@ -183,6 +185,39 @@ def test_a_loss_that_is_not_finite_is_named(directory, run, scope):
         NonFiniteError, match=r"adapting to (the split|synthetic/.*): lifter/\w+ is"
     ):
         adapt.run(run, broken)
+
+
+def test_one_view_is_told_what_is_for_it(directory, run):
+    alone = config(directory, stages=["poses"])
+    alone["data"]["views"] = [0]
+    with pytest.raises(ConfigError, match=r"stages: split test has one view.*evaluation\.fit"):
+        adapt.run(run, alone)
+
+
+@pytest.mark.parametrize(
+    ("settings", "asking"), [({"stages": ["poses"]}, "stages"), ({"held_out": 0.1}, "held_out")]
+)
+def test_joints_that_are_nowhere_in_space_are_refused(
+    directory, run, monkeypatch, settings, asking
+):
+    """Before anything is adapted; and those of another joint set."""
+    own = config(directory, length_steps=3, **settings)
+    predict = MultiView.predict
+    monkeypatch.setattr(
+        MultiView,
+        "predict",
+        lambda *args: dataclasses.replace(predict(*args), space="root_relative"),
+    )
+    with pytest.raises(
+        ConfigError, match=rf"adaptation\.{asking}: .* root_relative; take a method"
+    ):
+        adapt.run(run, own)
+    assert not list(run.glob("adapted*"))
+
+
+def test_joints_of_another_set_than_the_keypoints_are_refused():
+    with pytest.raises(FitError, match=r"of coco17 and the keypoints of h36m17; set data\.joint"):
+        offsets.check(skeleton.get("h36m17"), skeleton.get("coco17"), "absolute")
 
 
 class Case:

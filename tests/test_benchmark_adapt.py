@@ -11,6 +11,7 @@ from benchmarks import adapt, cameras, noise_study
 from configs.demo import get_config
 from data_prep import synthetic
 from pose3d_jax import noise, rigs, train
+from pose3d_jax.adapt import body_under
 from tests import scenes
 
 
@@ -63,8 +64,9 @@ def test_the_noise_study_has_rows_of_lifters(tmp_path):
     config.data.path = str(tmp_path / "data")
     train.run(config, tmp_path / "run")
     run = noise_study.lifter(tmp_path / "run", tmp_path / "data")
+    own = (run, body_under(run, noise.preset("typical")))
     records = noise_study.poses.read_split(tmp_path / "data", "test")
-    found = noise_study.study(records, noise.preset("typical"), 0, [run, run], ["test"])
+    found = noise_study.study(records, noise.preset("typical"), 0, [own, own], ["test"])
     row = found[noise_study.ADAPTED]
     assert row["b_by_lifter"][0] == pytest.approx(row["b_by_lifter"][1])
     assert row["over_smooth"]["ratio"] == pytest.approx(row["b"] / found["smooth"]["b"], rel=1e-3)

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.interpolate import interp1d
 
 from benchmarks import cameras as study
-from pose3d_jax import bundle, geometry, rigs
+from pose3d_jax import bundle, geometry, posterior, rigs
 from pose3d_jax.bundle import Bundle
 from pose3d_jax.references import RowError
 from pose3d_jax.schema import Observations
@@ -170,6 +170,22 @@ def test_a_view_that_sees_nothing_stays_where_it_is_and_gaps_are_no_gain():
     then = at_clock(joints, moved[1, rigs.TIME])
     none = solve(wrong, np.ones(128, np.float32), deviations=np.full_like(deviations, 1e-6))[1]
     assert error(found, then) < error(none, then) / 3
+
+
+def test_points_that_are_lost_are_no_gain():
+    """A clock beyond the clip's end shows a view nothing: that costs what its points would."""
+    with jax.enable_x64(True):
+        model, unknowns, weight, deviations = doubtful()
+        away = unknowns.corrections.at[1, rigs.TIME].set(2.0 * FRAMES)
+        moved = Bundle(unknowns.clip, away)
+        seen = bundle.at(model, away, deviations).observations.confidence
+        assert not np.asarray(seen)[:, 1].any()
+        clip = posterior.cost(bundle.at(model, away, deviations), unknowns.clip, weight)
+        known = jnp.sum(away**2) + (bundle._grown(model, away, deviations) / bundle._SIZE) ** 2
+        charged = bundle.cost(model, moved, weight, deviations) - clip - known
+        lost = np.where(np.asarray(seen) > 0, 0.0, np.asarray(weight))
+        assert lost[:, 1].sum() > 1
+        assert_allclose(charged, 2 * lost.sum(), rtol=1e-6)
 
 
 def at_clock(joints, frames):

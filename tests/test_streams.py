@@ -101,5 +101,5 @@ def test_cameras_that_are_off_are_solved_for_before_joints_are_triangulated(tmp_
         return np.average(np.linalg.norm(away, axis=-1), weights=valid)
 
     assert error("solved") < min(0.01, error("given") / 2)
-    with pytest.raises(ConfigError, match="its joints are labels, which know the cameras as given"):
+    with pytest.raises(ConfigError, match=r"joints is 'labels', which know the cameras as given"):
         streams.posed({**stream, "cameras": "solved", "joints": "labels"}, loaded)
