@@ -1,7 +1,7 @@
 """From a picture to 3D, row by row: end to end beside frozen heatmaps, and the report's ablation.
 
     python -m benchmarks.from_images --data data/rendered_cmu_v1 --out runs/from_images
-        [--rows all frozen ...] [--variant small] [--seeds 1] [--other_code] [--quick]
+        [--rows all frozen ...] [--variant small] [--share 1] [--seeds 1] [--other_code] [--quick]
 
 A row is trained as `configs/rendered_cmu.py` says for its arguments; a run that is there already,
 whole or cut, is taken up where it is. `all` is the default, `frozen` the same with the heatmaps'
@@ -11,7 +11,7 @@ order: which terms are minimised. On the split `test`: P1 and P2, mm, with the m
 image, and without it the mean distance of the points that the soft-argmax finds, in percent of the
 square's side; means over the seeds, and the difference of P1 from the first row with its 95 %
 interval: a bootstrap over pictures (of each the mean over the seeds), which says nothing of other
-seeds; these are in the JSON line at the end.
+seeds; these are in the JSON line at the end. `--share`: of the training pictures, in a fixed order.
 `--quick`: a few steps of small networks, two rows.
 """
 
@@ -55,6 +55,7 @@ def trained(row: str, seed: int, args: argparse.Namespace) -> tuple[Errors, floa
     size = "tiny" if args.quick else args.variant
     config = rendered_cmu.get_config(",".join(word for word in (size, ROWS[row]) if word))
     config.data.path, config.seed = args.data, seed
+    config.streams.main.clips = (0.0, args.share)
     workdir = Path(args.out / row / str(seed))
     said = train.run(config, workdir, other_code=args.other_code)
     return errors_of(evaluate.restore(workdir)), said["wall_s"] / 60
@@ -144,6 +145,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/from_images"))
     parser.add_argument("--rows", nargs="+", help="by default all; with --quick two")
     parser.add_argument("--variant", default="small", help="argument of the config; '' = its own")
+    parser.add_argument("--share", type=float, default=1.0, help="of the training pictures")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument(
         "--other_code", action="store_true", help="go on with runs of another version"
@@ -156,6 +158,8 @@ def main() -> None:
         parser.error(f"no row is named {', '.join(unknown)}; there are {', '.join(ROWS)}")
     if args.seeds < 1:
         parser.error(f"--seeds is {args.seeds}; give 1 or more")
+    if not 0 < args.share <= 1:
+        parser.error(f"--share is {args.share}; give more than 0, up to 1")
     if args.quick:
         args.out = args.out / "quick"
     try:

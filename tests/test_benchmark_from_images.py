@@ -38,7 +38,7 @@ def found(tmp_path_factory):
         # Of two resolutions, which is compiled quickly.
         small = hrnet.Size(8, stem=8, first=1, modules=(1,), units=1)
         patch.setitem(hrnet.SIZES, "tiny", small)
-        paths = f"--data {folder / 'data'} --out {folder / 'runs'}"
+        paths = f"--data {folder / 'data'} --out {folder / 'runs'} --share 0.75"
         patch.setattr("sys.argv", ["from_images", "--quick", *paths.split()])
         said = []
         patch.setattr("builtins.print", lambda text, **_: said.append(text))
@@ -49,6 +49,8 @@ def found(tmp_path_factory):
 def test_rows_are_what_evaluations_say(found):
     text, rows, runs = found
     assert list(rows) == ["all", "frozen"]
+    restored = evaluate.restore(runs / "all" / "0")
+    assert restored.metadata["config"]["streams"]["main"]["clips"] == [0.0, 0.75]
     for name, row in rows.items():
         metrics = json.loads((runs / name / "0" / "metrics.json").read_text())
         expected = metrics["splits"]["test"]["rows"]["image"]
@@ -85,8 +87,16 @@ def test_2d_errors_are_those_that_training_logs(found):
     assert rows["all"]["flat"] == [pytest.approx(100 * float(total / count), rel=1e-4)]
 
 
-def test_rows_that_there_are_not_are_named(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["from_images", "--rows", "all", "best"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--rows all best", "no row is named best; there are all, frozen, encoder"),
+        ("--share 0", "--share is 0.0; give more than 0, up to 1"),
+        ("--seeds 0", "--seeds is 0; give 1 or more"),
+    ],
+)
+def test_what_there_is_not_is_refused(monkeypatch, capsys, given, said):
+    monkeypatch.setattr("sys.argv", ["from_images", *given.split()])
     with pytest.raises(SystemExit):
         from_images.main()
-    assert "no row is named best; there are all, frozen, encoder" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
