@@ -4,8 +4,10 @@
     python -m pose3d_jax.main --config=configs/cmu_mv.py --workdir=runs/cmu_mv
 
 Arguments, behind a colon and apart by commas: `variant=report` (the schedule of "3D Pose Estimation
-Using 2D Supervision"), `tiny` (a few steps of a small network, for tests). See README.md for time
-and result.
+Using 2D Supervision"), `cameras=` what becomes of a calibration that is not quite right (`solved`:
+of each recording at once with the joints, before training; `learned`: beside the network, from
+examples of several frames, none of them filmed anew), `tiny` (a few steps of a small network, for
+tests). See README.md for time and result.
 """
 
 from ml_collections import ConfigDict
@@ -15,12 +17,20 @@ from pose3d_jax.config import arguments
 
 TUNED = {"pose": 1.0, "self": 0.1, "cross": 0.1}
 REPORT = {"self": 1.0, "cross": 1.0, "consistency": 0.1}
+LEARNED = {"rays": 1.0, "calibration": 1e-4}
+FASTER = {"cameras": 10.0}  # in units of their standard deviations
+WINDOW = 8  # frames that tell a clock
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    given = arguments(argument, variant=("tuned", "report"), tiny=False)
+    given = arguments(
+        argument,
+        variant=("tuned", "report"),
+        cameras=("given", "solved", "learned"),
+        tiny=False,
+    )
     tiny, report = given.tiny, given.variant == "report"
-    return ConfigDict(
+    config = ConfigDict(
         {
             "name": "cmu_mv_report" if report else "cmu_mv",
             "seed": 0,
@@ -86,3 +96,13 @@ def get_config(argument: str = "") -> ConfigDict:
             },
         }
     )
+    if given.cameras == "solved":
+        config.streams.main.cameras = "solved"
+    if given.cameras == "learned":
+        own, weights = config.streams.main, {**(REPORT if report else TUNED), **LEARNED}
+        own.update({"window": WINDOW, "stride": WINDOW, "joints": "labels"})
+        own.batch_size //= WINDOW
+        config.method.cameras = "learned"
+        phases = recipes.report(30, weights, tiny) if report else recipes.plain(30, weights, tiny)
+        config.phases = tuple({**phase, "rates": FASTER} for phase in phases)
+    return config

@@ -19,13 +19,12 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from pose3d_jax import bordered, pieces, posterior, references, residuals, rigs, triangulate
-from pose3d_jax import cameras as cam
 from pose3d_jax import trajectory as tj
 from pose3d_jax.bordered import Normal
 from pose3d_jax.cameras import Camera, Leaf
 from pose3d_jax.data import joining, windows
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.geometry import HIGHEST, safe_norm
+from pose3d_jax.geometry import HIGHEST
 from pose3d_jax.posterior import Bones, Model, Unknowns
 from pose3d_jax.references import RowError
 from pose3d_jax.rigs import Doubt
@@ -261,15 +260,10 @@ def normal_equations(
 
 def _grown(model: Model, corrections: Array, deviations: Array) -> Array:
     """Logarithm of how much farther from one another cameras are than the calibration says."""
-
-    def apart(cameras: Camera) -> Array:
-        centre = jax.vmap(jax.vmap(cam.to_world, in_axes=(0, None)), in_axes=(0, None))
-        at = centre(cameras, jnp.zeros(3))
-        return jnp.mean(safe_norm(at[:, :, None] - at[:, None]))
-
     given = model.observations
-    moved = rigs.apply(given, corrections * deviations).cameras
-    return jnp.log(jnp.maximum(apart(moved), 1e-6) / jnp.maximum(apart(given.cameras), 1e-6))
+    moved = rigs.apply(given, corrections * deviations)
+    now, then = (jnp.mean(rigs.spread(x.cameras)) for x in (moved, given))
+    return jnp.log(jnp.maximum(now, 1e-6) / jnp.maximum(then, 1e-6))
 
 
 def scale(observations: Observations, joints: Float[Array, "time joints 3"]) -> Float[Array, ""]:

@@ -1,5 +1,6 @@
 """A checked config to what the loops run: phases, their schedules and optimisers."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import optax
 from pose3d_jax.augment import Augmentation, augment
 from pose3d_jax.config import AMOUNT, COUNT, PHASE, RATE, SCHEDULE, ConfigError, check, choice, fill
 from pose3d_jax.disturb import Disturbance, disturb
-from pose3d_jax.methods.base import Method, Mode, needs_images_of, picture_cells_of
+from pose3d_jax.methods.base import Method, Mode, films_anew, needs_images_of, picture_cells_of
 from pose3d_jax.pictures import Change, changed
 from pose3d_jax.state import Augment, Phase, Schedule
 
@@ -49,7 +50,8 @@ def adaptation_phase(config: Mapping[str, Any], method: Method, steps_per_epoch:
     steps = _steps(settings, "length", steps_per_epoch, where)
     inference = {"dropout": False, "statistics": "running"}
     given = {**inference, **{key: settings[key] for key in settings if key in PHASE}}
-    return _phase(fill(given, PHASE, where), method, 0, steps, steps_per_epoch, where)
+    phase = _phase(fill(given, PHASE, where), method, 0, steps, steps_per_epoch, where)
+    return dataclasses.replace(phase, mode=dataclasses.replace(phase.mode, training=False))
 
 
 def _phase(
@@ -119,6 +121,11 @@ def _augmentation(settings: Mapping[str, Any], method: Any, where: str) -> Augme
         raise ConfigError(
             f"{where}: projects joints ({joints.name}) anew to where keypoints ({keypoints.name}) "
             f"are; give data with one joint set, or only `missing`"
+        )
+    if augmentation.moves and not films_anew(method):
+        raise ConfigError(
+            f"{where}: films clips anew, with the cameras as given, but the method learns what "
+            f"these are off by; leave all but `missing` out, or set method.cameras to 'given'"
         )
     return functools.partial(augment, augmentation, joints)
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from pose3d_jax.cameras import Camera
-from pose3d_jax.geometry import HIGHEST
+from pose3d_jax.geometry import HIGHEST, safe_norm
 from pose3d_jax.schema import Observations
 
 # A correction's entries: of the pose an element of se(3) in the camera's axes, first metres, then
@@ -61,6 +61,18 @@ def corrected(camera: Camera, correction: Float[Array, "entries"]) -> Camera:
         focal=camera.focal * jnp.exp(correction[FOCAL]),
         distortion=camera.distortion.at[0].add(correction[RADIAL]),
     )
+
+
+def spread(cameras: Camera) -> Float[Array, "*time"]:
+    """How far cameras `[*time, views]` are from one another in the mean, metres."""
+    at = jnp.einsum("...ab,...a->...b", cameras.rotation, cameras.translation, precision=HIGHEST)
+    return jnp.mean(safe_norm(at[..., :, None, :] - at[..., None, :, :]), axis=(-1, -2))
+
+
+def sized(cameras: Camera, given: Camera) -> Camera:
+    """Cameras `[*time, views]`, the world about its origin made as large as the given ones say."""
+    factor = jnp.maximum(spread(given), 1e-6) / jnp.maximum(spread(cameras), 1e-6)
+    return dataclasses.replace(cameras, translation=cameras.translation * factor[..., None, None])
 
 
 def at_time(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from benchmarks import adapt, cameras, noise_study
+from benchmarks import adapt, cameras, noise_study, wrong_cameras
 from configs.demo import get_config
 from data_prep import synthetic
 from pose3d_jax import noise, rigs, train
@@ -72,3 +72,20 @@ def test_the_noise_study_has_rows_of_lifters(tmp_path):
     assert row["over_smooth"]["ratio"] == pytest.approx(row["b"] / found["smooth"]["b"], rel=1e-3)
     assert row["b"] < found["robust"]["b"]
     assert 0 < row["coverage_80%"] < 1
+
+
+@pytest.mark.slow
+def test_lifters_are_trained_with_cameras_that_are_wrong(tmp_path, monkeypatch, capsys):
+    synthetic.main(["--out", str(tmp_path / "data"), "--scale", "0.05"])
+    paths = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["wrong_cameras", "--quick", "--splits", "test", *paths])
+    wrong_cameras.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["wrong_cameras"]
+    plain, learned = found["true_plain"], found["learned"]
+    assert learned["test_more"] == [
+        pytest.approx(100 * (learned["test"][0] / plain["test"][0] - 1))
+    ]
+    # Two steps change nothing much.
+    assert learned["angle"][0] == pytest.approx(learned["angle_wrong"][0], rel=0.05)
+    assert learned["angle_wrong"][0] > 3
+    assert 0 < learned["clock_wrong"][0] <= 3

@@ -1,5 +1,7 @@
 """Corrections of cameras: against SciPy's rotations and OpenCV's projection, and inverses."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,3 +108,20 @@ def test_the_first_view_s_clock_is_the_recording_s():
     found = rigs.deviations(rigs.Doubt(), np.ones(VIEWS, bool))
     assert_array_equal(found[:, rigs.TIME], [0, 2, 2])
     assert_allclose(found[:, rigs.ROTATION], np.radians(3.0), rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 1000), st.floats(0.3, 3.0))
+def test_a_world_of_another_size_is_made_as_large_as_given(seed, factor):
+    """Cameras of a world that is larger about its origin become the given ones."""
+    given = jax.tree.map(jnp.asarray, scenes.ring(VIEWS))
+    shift = np.random.default_rng(seed).uniform(-1, 1, 3).astype(np.float32)
+    turned = dataclasses.replace(
+        given, translation=given.translation + given.rotation @ jnp.asarray(shift)
+    )
+    larger = dataclasses.replace(turned, translation=factor * turned.translation)
+    found = rigs.sized(larger, turned)
+    assert_allclose(found.translation, turned.translation, rtol=1e-5, atol=1e-5)
+    places = -np.einsum("vab,va->vb", given.rotation, given.translation)
+    pairs = [np.linalg.norm(a - b) for a in places for b in places]
+    assert_allclose(rigs.spread(turned), np.mean(pairs), rtol=1e-5)

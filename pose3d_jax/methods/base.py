@@ -116,6 +116,11 @@ def needs_images_of(method: Method) -> bool:
     return getattr(method, "needs_images", False)
 
 
+def films_anew(method: Method) -> bool:
+    """Whether training may show a method clips filmed anew: its attribute `films_anew`."""
+    return getattr(method, "films_anew", True)
+
+
 def picture_cells_of(method: Method) -> int:
     """Pixels, to a side, of the pictures that a method looks at; 0 for one that does not.
 

@@ -4,10 +4,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from pose3d_jax import cameras as cam
-from pose3d_jax import losses
+from pose3d_jax import losses, rigs
+from pose3d_jax.cameras import Camera
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables, view_seen
 from pose3d_jax.methods.lifting import (
@@ -15,11 +17,15 @@ from pose3d_jax.methods.lifting import (
     need_frames,
     need_one_joint_set,
     normalised_points,
+    setting,
     shown,
 )
-from pose3d_jax.schema import Observations
+from pose3d_jax.schema import Clip, Observations
 from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.triangulate import triangulate
+
+_TERMS = ("self", "cross", "consistency", "pose", "symmetry", "motion", "bones", "smooth")
+_OF_CAMERAS = ("rays", "calibration")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +47,50 @@ class MultiView(SingleViewLifting):
     Of several frames: `motion` is the error of `pose`'s reprojection from one frame to the next,
     `bones` by how much bones change their lengths, metres, `smooth` by how much joints, relative to
     the root, leave uniform motion, metres.
+
+    With `cameras="learned"` each training recording's calibration is in doubt (`rigs.Doubt`), and
+    its correction is learned beside the network, from these terms and two more: `rays`, the
+    distance of what the views together see (DLT), reprojected, from the points of each, and
+    `calibration`, the mean square of the corrections in units of their standard deviations. Size is
+    as the calibration says, the clock the first view's; other clocks are learned where an example
+    has several frames. What is predicted is of the cameras as given.
     """
 
-    groups: tuple[Group, ...] = (
-        Group(
-            "lifter",
-            ("lifter",),
-            ("self", "cross", "consistency", "pose", "symmetry", "motion", "bones", "smooth"),
-        ),
-    )
+    cameras: str = setting("given")  # or "learned"
 
     def __post_init__(self) -> None:
         """The 2D and 3D joint sets must be the same: reprojections are compared with keypoints."""
         super().__post_init__()
         need_one_joint_set(self.info, self._name)
+        if self.cameras not in ("given", "learned"):
+            raise MethodError(f"cameras are 'given' or 'learned', not {self.cameras!r}")
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """See `Method.groups`."""
+        if self.cameras == "given":
+            return (Group("lifter", ("lifter",), _TERMS),)
+        return (Group("lifter", ("lifter", "cameras"), (*_TERMS, *_OF_CAMERAS)),)
+
+    @property
+    def films_anew(self) -> bool:
+        """Whether training may film clips anew, which takes the cameras to be as given."""
+        return self.cameras == "given"
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
+        """See `Method.init`; and the corrections of the recordings' cameras, zeros."""
+        variables = super().init(key, batch)
+        if self.cameras == "given":
+            return variables
+        views = batch["main"].observations.confidence.shape[-2]
+        table = jnp.zeros((len(self.info.recordings), views, rigs.SIZE))
+        params = {**variables["params"], "cameras": {"corrections": table}}
+        return {**variables, "params": params}
+
+    def corrections(self, variables: Variables) -> Float[Array, "recordings views entries"]:
+        """What was learned of the cameras of `info.recordings`; see `rigs`."""
+        found = variables["params"]["cameras"]["corrections"]
+        return found * rigs.deviations(rigs.Doubt(), np.ones(found.shape[1], bool))[None]
 
     @property
     def _name(self) -> str:
@@ -71,16 +107,24 @@ class MultiView(SingleViewLifting):
         mode: Mode,
     ) -> tuple[dict[str, Term], Aux]:
         """See `Method.terms`. Raises `MethodError` for fewer than two views."""
-        observations = batch["main"].observations
-        if observations.confidence.shape[-2] < 2:
+        if batch["main"].observations.confidence.shape[-2] < 2:
             raise MethodError(f"method {self._name} needs at least 2 views; the data has 1")
         need_frames(group, {"motion": 2, "bones": 2, "smooth": 3}, batch, self.context)
+        learned: dict[str, Term] = {}
+        if self.cameras == "learned" and mode.training:
+            batch, learned = self._corrected(variables, batch)
+        elif wanted := [term for term in group.terms if term in _OF_CAMERAS]:
+            raise MethodError(
+                f"the term {wanted[0]} is of cameras that are learned in training; leave it out of "
+                f"the weights of an adaptation, which has a stage for cameras"
+            )
+        observations = batch["main"].observations
         joints, collections = self.lift(variables, shown(batch), key, mode)
         observations = self.lifted(observations)
         points = normalised_points(observations)
         over_frames = lambda function: jax.vmap(jax.vmap(function))  # noqa: E731
 
-        terms = {}
+        terms = dict(learned)
         if {"self", "cross"} & set(group.terms):
             error = over_frames(losses.reprojection)(observations.cameras, joints, points)
             same, other, _ = pair_weights(observations)
@@ -106,6 +150,43 @@ class MultiView(SingleViewLifting):
         if {"bones", "smooth"} & set(group.terms):
             terms |= over_time(observations, joints, self.info.joint_skeleton)
         return {name: terms[name] for name in group.terms}, Aux(collections, {})
+
+    def _corrected(
+        self, variables: Variables, batch: Batch
+    ) -> tuple[dict[str, Clip], dict[str, Term]]:
+        """The main stream as its cameras, with what was learned of them, have seen it."""
+        clip = batch["main"]
+        frames = clip.observations.confidence.shape[1]
+        known = self.corrections(variables)
+        own = (known if frames > 1 else known.at[..., rigs.TIME].set(0.0))[clip.recording]
+        changed = dict(batch)
+        for name in {"main", "shown"} & {*batch}:
+            seen = jax.vmap(rigs.apply)(batch[name].observations, own)
+            sized = rigs.sized(seen.cameras, clip.observations.cameras)
+            seen = dataclasses.replace(seen, cameras=sized)
+            changed[name] = dataclasses.replace(batch[name], observations=seen)
+        squared = jnp.sum(variables["params"]["cameras"]["corrections"] ** 2)
+        calibration = (squared, jnp.asarray(float(known.size)))
+        return changed, {"calibration": calibration, "rays": rays(changed["main"].observations)}
+
+
+def rays(observations: Observations) -> Term:
+    """How far what the views together see, triangulated, is from the points of each.
+
+    Distances on the normalised plane, of joints that two views or more see.
+    """
+    points = normalised_points(observations)
+    world, found = triangulate(observations)
+    seen = jax.vmap(jax.vmap(_in_views))(observations.cameras, world)
+    weight = observations.confidence * found[:, :, None]
+    return losses.weighted_term(losses.distance(seen, points), weight)
+
+
+def _in_views(cameras: Camera, joints: Float[Array, "joints 3"]) -> Float[Array, "views joints 2"]:
+    def one(camera: Camera) -> Array:
+        return jax.vmap(lambda joint: cam.perspective(cam.to_camera(camera, joint)))(joints)
+
+    return jax.vmap(one)(cameras)
 
 
 def over_time(

@@ -11,7 +11,6 @@ from pose3d_jax.methods.multiview import MultiView
 from pose3d_jax.methods.supervised import labelled
 
 _LABELLED = {"labelled_pose": "pose", "labelled_root": "root"}
-_OTHERS = MultiView.groups[0].terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +22,11 @@ class SemiSupervised(MultiView):
     running ones follow both.
     """
 
-    groups: tuple[Group, ...] = (Group("lifter", ("lifter",), (*_OTHERS, *_LABELLED)),)
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """See `Method.groups`."""
+        (own,) = super().groups
+        return (dataclasses.replace(own, terms=(*own.terms, *_LABELLED)),)
 
     def terms(
         self,
@@ -39,7 +42,7 @@ class SemiSupervised(MultiView):
         if "labelled" not in batch:
             raise MethodError("method semisupervised needs a stream `labelled` beside `main`")
         others, own = jax.random.split(key)
-        rest = dataclasses.replace(group, terms=tuple(t for t in group.terms if t in _OTHERS))
+        rest = dataclasses.replace(group, terms=tuple(t for t in group.terms if t not in _LABELLED))
         terms, aux = super().terms(variables, batch, others, step, group=rest, mode=mode)
         clip = batch["labelled"]
         now = {**variables, **aux.collections}
