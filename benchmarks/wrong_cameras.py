@@ -3,28 +3,30 @@
     python -m benchmarks.wrong_cameras --data data/cmu_mv_v1 --out runs/wrong_cameras
         [--rows true wrong solved learned ...] [--seeds 1] [--epochs 10] [--width 512] [--quick]
 
-Of every recording of the training split each camera is made wrong as in `benchmarks.cameras` (5
-degrees, 10 cm, 2 % of the focal length, up to 3 frames), and keypoints have the noise `mild`
-(1 px). Rows are lifters of `configs/cmu_mv.py`, without 3D labels: `true` is trained with the true
-cameras, `wrong` with the wrong ones, `solved` with `cameras=solved`, `learned` with
-`cameras=learned`, whose examples are not filmed anew; `true_plain` and `wrong_plain` are trained as
-it is, with cameras that stay. All are measured with true cameras and the noise `mild` on the test
-splits: P1 over frames, mm, mean of the seeds, and in the JSON line at the end by how much it is
-more than that of `true` (of `true_plain` for the last three), percent. Of what was solved or
-learned also the angles between views, degrees, baselines, percent, and clocks, frames, as they were
-and as they were found. Runs that are there already, whole or cut, are taken up. `--quick`: a few
-steps of two rows.
+The clips of each person in the training split are a recording of their own, each of whose cameras
+is made wrong as in `benchmarks.cameras` (5 degrees, 10 cm, 2 % of the focal length, up to 3 frames;
+other directions for each seed), and keypoints have the noise `mild` (1 px). Rows are lifters of
+`configs/cmu_mv.py`, without 3D labels: `true` is trained with the true cameras, `wrong` with the
+wrong ones, `solved` with `cameras=solved` (512 frames of each recording), `learned` with
+`cameras=learned` (all frames), whose examples are not filmed anew; `true_plain`, `wrong_plain` and
+`solved_plain` are trained as that is, on cameras that stay. All are measured with true cameras and
+the noise `mild` on the test splits: P1 over frames, mm, mean of the seeds. In the JSON line at the
+end also by how much it is more than that of `true`, or, for `learned` and the plain ones, of
+`true_plain`, percent, by seed. Of what was solved or learned the angles between views, degrees,
+baselines, percent, and clocks, frames, as they were and as they were found, means over recordings.
+Runs that are there already, whole or cut, are taken up. `--quick`: a few steps of two rows.
 """
 
 import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -45,36 +47,51 @@ ROWS = {
     "learned": ("cameras=learned", True),
     "true_plain": ("cameras=learned", False),
     "wrong_plain": ("cameras=learned", True),
+    "solved_plain": ("cameras=learned", True),
 }
-BESIDE = {"learned": "true_plain", "wrong_plain": "true_plain"}  # the others: beside `true`
-NOISE, SEED = noise.preset("mild"), 0  # of keypoints and cameras, whatever the lifter's seed
+PLAIN = ("learned", "wrong_plain", "solved_plain")  # compared with `true_plain`
+NOISE = noise.preset("mild")
+Corrections = dict[str, Float[np.ndarray, "views entries"]]
 
 
-def prepare(source: Path, target: Path, *, wrong: bool) -> None:
+def recorded(record: Record) -> Record:
+    """The record as one of its person's own recording."""
+    identity = record.identity
+    own = dataclasses.replace(identity, recording=f"{identity.recording}_{identity.subject}")
+    return Record(record.clip, own)
+
+
+def prepare(source: Path, target: Path, seed: int, *, wrong: bool) -> None:
     """A copy of a data set: training clips with noise and, where asked, wrong cameras."""
     if target.exists():
         return
 
     def copies(split: str) -> Iterator[Record]:
-        for record in poses.read_split(source, split):
+        for record in map(recorded, poses.read_split(source, split)):
             if split != "train":
                 yield record
                 continue
-            noisy = noise.corrupt_record(record, NOISE, SEED)
+            noisy = noise.corrupt_record(record, NOISE, seed)
             if wrong:
-                views = noisy.clip.observations.confidence.shape[1]
-                moved = disturbance(record.identity.recording, SEED, views)
+                moved = moved_of(record, seed)
                 seen = moved_by(noisy.clip.observations, moved)
                 noisy = Record(dataclasses.replace(noisy.clip, observations=seen), noisy.identity)
             yield noisy
 
     first = next(iter(poses.read_split(source, "train")))
-    description = f"{source.name} with noise in training" + (", wrong cameras" if wrong else "")
+    description = f"{source} with noise in training" + (", wrong cameras" if wrong else "")
     writer.write(
         target,
         first.identity.dataset,
         {s: copies(s) for s in poses.splits(source)},
         description=description,
+    )
+
+
+def moved_of(record: Record, seed: int) -> Float[np.ndarray, "views entries"]:
+    """What the cameras of a record's recording are moved by."""
+    return disturbance(
+        record.identity.recording, seed, record.clip.observations.confidence.shape[1]
     )
 
 
@@ -90,54 +107,57 @@ def config_of(row: str, seed: int, args: argparse.Namespace) -> ConfigDict:
             phase["length_epochs"] = own["length_epochs"]
     if row.endswith("plain"):
         config.method.cameras = "given"
+        config.streams.main.cameras = "solved" if row == "solved_plain" else "given"
         phases = [{**phase, "weights": cmu_mv.TUNED, "rates": {}} for phase in phases]
     config.phases = tuple(phases)
-    config.data.path = str(data_of(args.out, wrong=wrong))
+    config.data.path = str(data_of(args, seed, wrong=wrong))
     config.seed = seed
     config.evaluation.update({"noise": "mild", "references": (), "test": tuple(args.splits)})
     return config
 
 
-def data_of(out: Path, *, wrong: bool) -> Path:
+def data_of(args: argparse.Namespace, seed: int, *, wrong: bool) -> Path:
     """Where a copy is."""
-    return out / "data" / ("wrong" if wrong else "true")
+    return args.out / "data" / f"{args.data.name}_{'wrong' if wrong else 'true'}_{seed}"
 
 
 def measured(row: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
     """A row's figures with a seed, trained where it is not there yet."""
     workdir = args.out / row / str(seed)
     config = config_of(row, seed, args)
+    wrong = ROWS[row][1]
+    prepare(args.data, data_of(args, seed, wrong=wrong), seed, wrong=wrong)
     splits = train.run(config, workdir)["splits"]
     method = config.method.name
     figures = {
         split: 1000 * found["rows"][method]["p1"]["frames"] for split, found in splits.items()
     }
-    return figures | (calibrated(workdir, args.out) if row in ("solved", "learned") else {})
+    if row in ("learned", "solved", "solved_plain"):
+        records = map(recorded, poses.read_split(args.data, "train"))
+        figures |= off_by(found_of(workdir), records, seed)
+    return figures
 
 
-def calibrated(workdir: Path, out: Path) -> dict[str, float]:
-    """What a run's cameras are off by, beside what they were: means over recordings."""
+def found_of(workdir: Path) -> Corrections:
+    """By recording, what a run has made of its wrong cameras."""
     restored = evaluate.restore(workdir)
     method = restored.method
     assert isinstance(method, MultiView)
-    wrong = streams.read(restored.config, "train")
     if method.cameras == "learned":
         table = np.asarray(method.corrections(restored.variables))
-        found = dict(zip(restored.info.recordings, table, strict=True))
-    else:
-        _, found = bundle.correct_split(wrong, rigs.Doubt())
+        return dict(zip(restored.info.recordings, table, strict=True))
+    return bundle.correct_split(streams.read(restored.config, "train"), rigs.Doubt())[1]
+
+
+def off_by(found: Corrections, records: Iterable[Record], seed: int) -> dict[str, float]:
+    """What cameras are off by when corrected, beside what they were: means over recordings."""
+    first = {joining.recording_of(record.identity): record for record in records}
     rows = []
-    done = set()
-    for record in poses.read_split(data_of(out, wrong=False), "train"):
-        name = joining.recording_of(record.identity)
-        if name in done:
-            continue
-        done.add(name)
-        clip = record.clip.observations
-        moved = disturbance(record.identity.recording, SEED, clip.confidence.shape[1])
-        off = {"": moved_by(moved_by(clip, moved), found[name]), "_wrong": moved_by(clip, moved)}
+    for name, record in first.items():
+        clip, moved = record.clip.observations, moved_of(record, seed)
+        wrong = moved_by(clip, moved)
         row = {}
-        for suffix, own in off.items():
+        for suffix, own in (("", moved_by(wrong, found[name])), ("_wrong", wrong)):
             row[f"angle{suffix}"], row[f"baseline{suffix}"] = apart(own.cameras, clip.cameras)
         row["clock"] = float(np.abs(found[name] + moved)[1:, rigs.TIME].mean())
         row["clock_wrong"] = float(np.abs(moved)[1:, rigs.TIME].mean())
@@ -146,21 +166,16 @@ def calibrated(workdir: Path, out: Path) -> dict[str, float]:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """By row, the figures of each seed, and how much more than those of the row with true cameras.
-
-    The latter in percent, with the range over seeds, of each test split.
-    """
-    for wrong in (False, True):
-        prepare(args.data, data_of(args.out, wrong=wrong), wrong=wrong)
+    """By row, the figures of each seed, and how much more they are: see above."""
     table: dict[str, Any] = {}
     for row, seed in tqdm([(row, seed) for row in args.rows for seed in range(args.seeds)]):
         for name, value in measured(row, seed, args).items():
             table.setdefault(row, {}).setdefault(name, []).append(value)
     for row, found in table.items():
-        beside = table.get(BESIDE.get(row, "true"), {})
+        beside = "true_plain" if row in PLAIN else "true"
         for split in args.splits:
-            if row != "true" and split in beside:
-                more = 100 * (np.array(found[split]) / np.array(beside[split]) - 1)
+            if row != beside and beside in table:
+                more = 100 * (np.array(found[split]) / np.array(table[beside][split]) - 1)
                 found[f"{split}_more"] = [float(x) for x in more]
     return table
 

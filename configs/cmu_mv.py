@@ -100,7 +100,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.streams.main.cameras = "solved"
     if given.cameras == "learned":
         own, weights = config.streams.main, {**(REPORT if report else TUNED), **LEARNED}
-        own.update({"window": WINDOW, "stride": WINDOW, "joints": "labels"})
+        own.update({"window": WINDOW, "stride": WINDOW})
         own.batch_size //= WINDOW
         config.method.cameras = "learned"
         phases = recipes.report(30, weights, tiny) if report else recipes.plain(30, weights, tiny)

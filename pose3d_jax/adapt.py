@@ -35,6 +35,7 @@ from pose3d_jax.methods.base import (
     context_of,
     needs_images_of,
     picture_cells_of,
+    recorded_of,
 )
 from pose3d_jax.phases import adaptation_phase
 from pose3d_jax.rigs import Doubt
@@ -194,7 +195,10 @@ def body_under(restored: Restored, noisy: noise.Noise) -> fitting.Body:
     load = functools.partial(
         read, restored.config, main["split"], path=path, recordings=restored.info.recordings
     )
-    clean, shown = (windows.some(x, *main["clips"]) for x in (load(), load(noise=noisy)))
+    clean, shown = (
+        evaluate.as_learned(restored, windows.some(x, *main["clips"]))
+        for x in (load(), load(noise=noisy))
+    )
     if main["cameras"] == "solved":
         clean, corrections = bundle.correct_split(clean, Doubt())
         shown = bundle.corrected(shown, corrections)
@@ -221,8 +225,10 @@ def _method(restored: Restored) -> Method:
     trained = restored.metadata["config"]["method"]
     if "weights" not in settings["stages"]:
         return restored.method
+    # Cameras are a stage's; what was learned of them in training is of other recordings.
+    known = {key: value for key, value in trained.items() if key != "cameras"}
     try:
-        return methods.create({**trained, "name": settings["method"]}, restored.info)
+        return methods.create({**known, "name": settings["method"]}, restored.info)
     except methods.MethodError as error:
         raise ConfigError(f"config.adaptation.method: {error}") from error
 
@@ -301,9 +307,13 @@ def _start(restored: Restored, method: Method) -> Variables:
     batch = {"main": data.poses.take(jnp.zeros(1, jnp.int32))}
     key = jax.random.key(settings["seed"])
     shapes = jax.eval_shape(method.init, key, batch)
-    if str(jax.tree.structure(shapes)) != str(jax.tree.structure(restored.variables)):
+    variables, learned = restored.variables, recorded_of(restored.method)
+    if learned and recorded_of(method) != learned:
+        kept = {k: v for k, v in variables["params"].items() if k not in learned}
+        variables = {**variables, "params": kept}
+    if str(jax.tree.structure(shapes)) != str(jax.tree.structure(variables)):
         raise ConfigError(
             f"config.adaptation.method is {settings['method']!r}, whose network is not that of the "
             f"checkpoint in {restored.directory}"
         )
-    return jax.jit(method.init)(key, batch) if settings["init"] == "random" else restored.variables
+    return jax.jit(method.init)(key, batch) if settings["init"] == "random" else variables

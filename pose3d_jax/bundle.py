@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from pose3d_jax import bordered, pieces, posterior, references, residuals, rigs, triangulate
 from pose3d_jax import trajectory as tj
 from pose3d_jax.bordered import Normal
-from pose3d_jax.cameras import Camera, Leaf
+from pose3d_jax.cameras import Leaf
 from pose3d_jax.data import joining, windows
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.geometry import HIGHEST
@@ -39,7 +39,6 @@ _PART = 160  # of a clip
 _STEP = 128  # they are padded to a multiple: few programs
 _GAP = 8  # blank frames between clips at least, more than clocks differ by
 _FEWEST = 32  # frames of a further clip that are of use
-_SIZE = 1e-3  # share by which the mean distance of cameras may change
 
 
 # By recording, of each view: see `rigs`.
@@ -102,7 +101,7 @@ def corrections_of(
     clocks are in doubt.
     """
     references.check(clips, skeleton, ())
-    if doubt.frames and any(_moves(clip.cameras) for clip in clips):
+    if doubt.frames and any(rigs.moves(clip.cameras) for clip in clips):
         raise RowError(
             "cameras that move are not given other clocks, and cannot be solved for with them; let "
             "a stream's cameras be as given, or set config.adaptation.cameras.frames to 0"
@@ -126,10 +125,6 @@ def corrections_of(
     deviations = rigs.deviations(doubt, (seen.confidence > 0).any(axis=(0, 2)))
     solved, _ = _solve(seen, inside, skeleton.bones, skeleton.root, deviations)
     return np.asarray(solved)
-
-
-def _moves(cameras: Camera) -> bool:
-    return any((x != x[:1]).any() for x in (cameras.rotation, cameras.translation))
 
 
 def solve(
@@ -209,7 +204,7 @@ def cost(
     clip = posterior.cost(now, unknowns.clip, weight)
     # What another clock no longer sees costs what it would: else losing points would pay.
     clip += 2 * jnp.sum(jnp.where(now.observations.confidence > 0, 0.0, weight))
-    return clip + jnp.sum(unknowns.corrections**2) + (size / _SIZE) ** 2
+    return clip + jnp.sum(unknowns.corrections**2) + (size / rigs.GROWTH) ** 2
 
 
 def normal_equations(
@@ -241,13 +236,13 @@ def normal_equations(
     pull = jnp.einsum("tvjxs,tvjx->vs", weighted, residual, precision=HIGHEST)
     pull = pull + unknowns.corrections
     size, slope = jax.value_and_grad(_grown, argnums=1)(model, unknowns.corrections, deviations)
-    pull = (pull + size * slope / _SIZE**2).ravel()
+    pull = (pull + size * slope / rigs.GROWTH**2).ravel()
     views, entries = deviations.shape
     lengths = len(model.bones)
     own = views * entries
     whole = jnp.zeros((lengths + own,) * 2).at[:lengths, :lengths].set(normal.corner)
     blocks = jnp.einsum("vsr,vw->vswr", corner, jnp.eye(views)).reshape(own, own) + jnp.eye(own)
-    blocks = blocks + jnp.outer(slope, slope) / _SIZE**2
+    blocks = blocks + jnp.outer(slope, slope) / rigs.GROWTH**2
     whole = whole.at[lengths:, lengths:].set(blocks)
     border = border.reshape(*normal.gradient.shape, own)
     return dataclasses.replace(
@@ -259,11 +254,9 @@ def normal_equations(
 
 
 def _grown(model: Model, corrections: Array, deviations: Array) -> Array:
-    """Logarithm of how much farther from one another cameras are than the calibration says."""
     given = model.observations
     moved = rigs.apply(given, corrections * deviations)
-    now, then = (jnp.mean(rigs.spread(x.cameras)) for x in (moved, given))
-    return jnp.log(jnp.maximum(now, 1e-6) / jnp.maximum(then, 1e-6))
+    return rigs.grown(moved.cameras, given.cameras, jnp.ones(len(deviations)))
 
 
 def scale(observations: Observations, joints: Float[Array, "time joints 3"]) -> Float[Array, ""]:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from pose3d_jax import (
+    bundle,
     checkpoint,
     collapse,
     fitting,
@@ -28,6 +29,7 @@ from pose3d_jax import (
     methods,
     noise,
     report,
+    rigs,
     scoring,
     workdir,
 )
@@ -40,8 +42,10 @@ from pose3d_jax.methods.base import (
     Variables,
     context_of,
     needs_images_of,
+    recorded_of,
     view_seen,
 )
+from pose3d_jax.methods.multiview import MultiView
 from pose3d_jax.phases import phase_before, phases_of
 from pose3d_jax.runs import read_runs, sealed
 from pose3d_jax.schema import Clip, Prediction
@@ -131,7 +135,7 @@ def restore(
         fingerprint=fingerprint,
     )
     if train is not None and config["evaluation"]["fit"]["on"]:
-        known = posed(trained["streams"]["main"], train)
+        known = posed(trained["streams"]["main"], as_learned(restored, train))
         body = fitting.measure(known, predict(restored, known))
         restored = dataclasses.replace(restored, body=body)
     return restored
@@ -238,6 +242,25 @@ def predict(restored: Restored, data: PoseData) -> Prediction:
     )
 
 
+def as_learned(restored: Restored, data: PoseData) -> PoseData:
+    """A split as its cameras have seen it, with what the method learned of those that it knows."""
+    if not recorded_of(restored.method):
+        return data
+    assert isinstance(restored.method, MultiView)
+    learned = np.array(restored.method.corrections(restored.variables))
+    # Of the views that are looked at; one that was not there in training is as given.
+    views = data.poses.observations.confidence.shape[1]
+    own = list(restored.metadata["config"]["data"]["views"]) or list(range(learned.shape[1]))
+    table = np.zeros((len(learned), views, rigs.SIZE), learned.dtype)
+    for place, view in enumerate(restored.config["data"]["views"] or range(views)):
+        if view in own:
+            table[:, place] = learned[:, own.index(view)]
+    if rate := restored.metadata["fps"]:
+        table[..., rigs.TIME] *= data.identities[0].fps / rate
+    found = dict(zip(restored.info.recordings, table, strict=True))
+    return bundle.corrected(data, found)
+
+
 def settings_of(restored: Restored) -> inference.Settings:
     """How the restored method lifts whole clips."""
     window = restored.metadata["config"]["streams"]["main"]["window"]
@@ -316,6 +339,7 @@ def info_of(metadata: Mapping[str, Any]) -> Info:
         keypoint_skeleton=read(metadata["keypoint_skeleton"]),
         joint_skeleton=read(metadata["joint_skeleton"]),
         recordings=tuple(metadata["recordings"]),
+        seeing=tuple(tuple(views) for views in metadata.get("seeing", ())),
         normalisation=metadata["normalisation"],
         precision=metadata["config"]["precision"],
     )

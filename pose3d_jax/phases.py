@@ -12,7 +12,7 @@ import optax
 from pose3d_jax.augment import Augmentation, augment
 from pose3d_jax.config import AMOUNT, COUNT, PHASE, RATE, SCHEDULE, ConfigError, check, choice, fill
 from pose3d_jax.disturb import Disturbance, disturb
-from pose3d_jax.methods.base import Method, Mode, films_anew, needs_images_of, picture_cells_of
+from pose3d_jax.methods.base import Method, Mode, needs_images_of, picture_cells_of, recorded_of
 from pose3d_jax.pictures import Change, changed
 from pose3d_jax.state import Augment, Phase, Schedule
 
@@ -122,7 +122,7 @@ def _augmentation(settings: Mapping[str, Any], method: Any, where: str) -> Augme
             f"{where}: projects joints ({joints.name}) anew to where keypoints ({keypoints.name}) "
             f"are; give data with one joint set, or only `missing`"
         )
-    if augmentation.moves and not films_anew(method):
+    if augmentation.moves and recorded_of(method):
         raise ConfigError(
             f"{where}: films clips anew, with the cameras as given, but the method learns what "
             f"these are off by; leave all but `missing` out, or set method.cameras to 'given'"
@@ -159,6 +159,11 @@ def _disturbance(
         return None
     _check_images(method, where)
     keypoints, joints = method.info.keypoint_skeleton, method.info.joint_skeleton
+    if disturbance.occluded and recorded_of(method):
+        raise ConfigError(
+            f"{where}.occluded: what a body hides is told from the cameras as given, but the "
+            f"method learns what these are off by; leave it out"
+        )
     if disturbance.occluded and keypoints != joints:
         raise ConfigError(
             f"{where}.occluded: what a body hides is told from joints ({joints.name}), not "

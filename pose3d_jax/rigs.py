@@ -24,6 +24,7 @@ POSITION, ROTATION = slice(0, 3), slice(3, 6)
 FOCAL, RADIAL, TIME = 6, 7, 8
 
 EDGE = 0.25  # frames
+GROWTH = 1e-3  # share by which the mean distance of cameras may change: see `grown`
 
 
 class Doubt(NamedTuple):
@@ -49,6 +50,11 @@ def deviations(doubt: Doubt, sees: Bool[np.ndarray, "views"]) -> Float[np.ndarra
     return found
 
 
+def moves(cameras: Camera) -> bool:
+    """Whether cameras `[time, views]` are not where they were from frame to frame."""
+    return any(bool((x != x[:1]).any()) for x in (cameras.rotation, cameras.translation))
+
+
 def corrected(camera: Camera, correction: Float[Array, "entries"]) -> Camera:
     """One camera with its correction: what it sees is moved by the element of SE(3)."""
     with jax.default_matmul_precision("highest"):
@@ -63,16 +69,19 @@ def corrected(camera: Camera, correction: Float[Array, "entries"]) -> Camera:
     )
 
 
-def spread(cameras: Camera) -> Float[Array, "*time"]:
-    """How far cameras `[*time, views]` are from one another in the mean, metres."""
-    at = jnp.einsum("...ab,...a->...b", cameras.rotation, cameras.translation, precision=HIGHEST)
-    return jnp.mean(safe_norm(at[..., :, None, :] - at[..., None, :, :]), axis=(-1, -2))
+def grown(moved: Camera, given: Camera, sees: Float[Array, "views"]) -> Float[Array, ""]:
+    """Logarithm of how much farther from one another cameras `[time, views]` are than as given.
 
+    In the mean of those that see anything (1 or 0).
+    """
+    pairs = sees[:, None] * sees[None, :]
 
-def sized(cameras: Camera, given: Camera) -> Camera:
-    """Cameras `[*time, views]`, the world about its origin made as large as the given ones say."""
-    factor = jnp.maximum(spread(given), 1e-6) / jnp.maximum(spread(cameras), 1e-6)
-    return dataclasses.replace(cameras, translation=cameras.translation * factor[..., None, None])
+    def apart(cameras: Camera) -> Array:
+        at = jnp.einsum("tvab,tva->tvb", cameras.rotation, cameras.translation, precision=HIGHEST)
+        between = safe_norm(at[:, :, None] - at[:, None])
+        return jnp.maximum(jnp.sum(jnp.mean(between, axis=0) * pairs), 1e-6)
+
+    return jnp.log(apart(moved) / apart(given))
 
 
 def at_time(
@@ -96,7 +105,11 @@ def at_time(
         jnp.where((share == 0)[:, None], 1.0, confidence[after]),
     )
     there = (wanted >= -EDGE) & (wanted <= last + EDGE)
-    points = keypoints[before] + share[:, None, None] * (keypoints[after] - keypoints[before])
+    # Where one is missing the other stays, whatever the clock.
+    here, there_too = (confidence[x][..., None] > 0 for x in (before, after))
+    slope = jnp.where(here & there_too, keypoints[after] - keypoints[before], 0.0)
+    base = jnp.where(here, keypoints[before], keypoints[after])
+    points = base + share[:, None, None] * slope
     return points, jnp.where(there[:, None], sure, 0.0)
 
 

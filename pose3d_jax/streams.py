@@ -21,9 +21,10 @@ from pose3d_jax.methods.base import (
     needs_images_of,
     needs_labels_of,
     picture_cells_of,
+    recorded_of,
 )
 from pose3d_jax.noise import Noise
-from pose3d_jax.rigs import Doubt
+from pose3d_jax.rigs import Doubt, moves
 
 
 def read(
@@ -105,6 +106,8 @@ def examples(
     pictured, cells = needs_images_of(method), picture_cells_of(method)
     for name in needs_labels_of(method):
         _check_labelled(config["method"]["name"], name, splits)
+    if recorded_of(method):
+        _check_learned(config["streams"]["main"], splits["main"])
     several = any(context_of(method)) or config["streams"]["main"]["window"] > 1
     fps = float(config["data"]["fps"] or splits["main"].identities[0].fps) if several else 0.0
     found = {}
@@ -192,6 +195,22 @@ def check_pictured(where: str, data: PoseData) -> None:
             f"{where}: the method looks at pictures, and the data has none; prepare such as "
             f"data_prep.rendered_cmu does"
         )
+
+
+def _check_learned(stream: Mapping[str, Any], data: PoseData) -> None:
+    """Raises `ConfigError` where a method cannot learn what the recordings' cameras are off by."""
+    if stream["cameras"] != "given":
+        raise ConfigError(
+            f"config.streams.main.cameras is {stream['cameras']!r} and config.method.cameras "
+            f"'learned'; leave one of them at 'given'"
+        )
+    cameras = jax.tree.map(np.asarray, data.poses.observations.cameras)
+    for clip, identity in zip(windows.clips(data.poses), windows.identities(data), strict=True):
+        if moves(jax.tree.map(lambda x, at=clip: x[at.start : at.stop], cameras)):
+            raise ConfigError(
+                f"config.method.cameras is 'learned', which is for cameras that stand still, and "
+                f"those of {identity.dataset}/{identity.clip} move; leave it at 'given'"
+            )
 
 
 def _check_labelled(method: str, name: str, splits: Mapping[str, PoseData]) -> None:

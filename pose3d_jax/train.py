@@ -29,6 +29,7 @@ from pose3d_jax import (
 )
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
+from pose3d_jax.data import poses
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.epoch import compile_epoch, draw_indices, replicate, to_host, unreplicate
 from pose3d_jax.errors import Interrupted, NonFiniteError
@@ -40,6 +41,7 @@ from pose3d_jax.methods.base import (
     covers,
     needs_images_of,
     picture_cells_of,
+    recorded_of,
 )
 from pose3d_jax.phases import phase_before, phases_of
 from pose3d_jax.signals import Signals
@@ -88,6 +90,7 @@ def run(
         main.keypoint_skeleton,
         main.joint_skeleton,
         main.recordings,
+        poses.seeing(main),
         precision=config["precision"],
     )
     method = methods.create(config["method"], info)
@@ -111,8 +114,11 @@ def run(
     sets = {name: data.poses for name, data in streams.items()}
     state = _initial_state(config, method, phases, phases[0], sets)
     if not checkpoint.exists(directory):
-        learnt = warmstart.learnt(config["init"], method, info, main)
-        state = warmstart.begin(state, learnt, config["init"]) if learnt else state
+        # What was learned of other recordings is of no use to these.
+        fresh = [*warmstart.paths(config["init"]["fresh"]), *recorded_of(method)]
+        init = {**config["init"], "fresh": fresh}
+        learnt = warmstart.learnt(init, method, info, main)
+        state = warmstart.begin(state, learnt, init) if learnt else state
     _check_phases(method, phases, state)
     loaded = {**streams, **({"validation": validation} if validation else {}), **tests}
     experiment = {
@@ -298,6 +304,7 @@ def _metadata(config: Mapping[str, Any], data: PoseData) -> dict[str, Any]:
         "keypoint_source": data.keypoint_source,
         "normalisation": Info(data.keypoint_skeleton, data.joint_skeleton).normalisation,
         "recordings": list(data.recordings),
+        "seeing": [list(views) for views in poses.seeing(data)],
         "version": pose3d_jax.__version__,
         "code": workdir.code_version(),
         "fingerprint": data.fingerprint,

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from pose3d_jax import checkpoint, evaluate, methods
 from pose3d_jax.config import ConfigError, complete
 from pose3d_jax.data.poses import PoseData
-from pose3d_jax.methods.base import Info, Method, Variables, covers
+from pose3d_jax.methods.base import Info, Method, Variables, covers, recorded_of
 from pose3d_jax.state import TrainState
 
 # Settings of methods that change what the same weights say.
@@ -56,7 +56,8 @@ def learnt(settings: Mapping[str, Any], method: Method, info: Info, data: PoseDa
             )
     _check_bodies(directory, getattr(other, "body", ""), getattr(method, "body", ""))
     variables = evaluate.variables_of(directory, metadata, other, data)
-    part, into, fresh = settings["part"], _names(settings["into"]), paths(settings["fresh"])
+    part, into = settings["part"], _names(settings["into"])
+    fresh = (*paths(settings["fresh"]), *recorded_of(other))
     found: dict[tuple[str, ...], Any] = {}
     for path, leaf in flatten_dict(variables).items():
         name = "/".join(path[1:])

@@ -74,6 +74,18 @@ def test_the_noise_study_has_rows_of_lifters(tmp_path):
     assert 0 < row["coverage_80%"] < 1
 
 
+def test_corrections_that_undo_what_is_wrong_leave_nothing():
+    """Whatever the corrections are of: angles, baselines and clocks of each recording."""
+    records = [wrong_cameras.recorded(scenes.record(f"c{n}", views=4, seed=n)) for n in range(2)]
+    moved = {f"scene/ring_s{n}": cameras.disturbance(f"ring_s{n}", 3, 4) for n in range(2)}
+    found = wrong_cameras.off_by({name: -own for name, own in moved.items()}, records, 3)
+    assert found["angle_wrong"] > 3
+    assert found["clock_wrong"] > 0.3
+    for name in ("angle", "baseline", "clock"):
+        assert found[name] == pytest.approx(0, abs=0.06)
+    assert wrong_cameras.off_by(moved, records, 3)["angle"] > found["angle_wrong"]
+
+
 @pytest.mark.slow
 def test_lifters_are_trained_with_cameras_that_are_wrong(tmp_path, monkeypatch, capsys):
     synthetic.main(["--out", str(tmp_path / "data"), "--scale", "0.05"])

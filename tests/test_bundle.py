@@ -63,7 +63,7 @@ def test_matrix_is_that_of_the_stacked_residuals():
         def residuals(flat):
             own = unravel(flat)
             now = bundle.at(model, own.corrections, deviations)
-            size = bundle._grown(model, own.corrections, deviations) / bundle._SIZE
+            size = bundle._grown(model, own.corrections, deviations) / rigs.GROWTH
             parts = stacked(now, own.clip, weight), own.corrections.ravel(), size[None]
             return jnp.concatenate(parts)
 
@@ -181,7 +181,7 @@ def test_points_that_are_lost_are_no_gain():
         seen = bundle.at(model, away, deviations).observations.confidence
         assert not np.asarray(seen)[:, 1].any()
         clip = posterior.cost(bundle.at(model, away, deviations), unknowns.clip, weight)
-        known = jnp.sum(away**2) + (bundle._grown(model, away, deviations) / bundle._SIZE) ** 2
+        known = jnp.sum(away**2) + (bundle._grown(model, away, deviations) / rigs.GROWTH) ** 2
         charged = bundle.cost(model, moved, weight, deviations) - clip - known
         lost = np.where(np.asarray(seen) > 0, 0.0, np.asarray(weight))
         assert lost[:, 1].sum() > 1

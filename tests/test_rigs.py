@@ -112,16 +112,28 @@ def test_the_first_view_s_clock_is_the_recording_s():
 
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 1000), st.floats(0.3, 3.0))
-def test_a_world_of_another_size_is_made_as_large_as_given(seed, factor):
-    """Cameras of a world that is larger about its origin become the given ones."""
-    given = jax.tree.map(jnp.asarray, scenes.ring(VIEWS))
+def test_how_much_a_world_has_grown_is_told_wherever_it_is(seed, factor):
+    """And by the cameras that see: where another one goes is nothing."""
+    given = jax.tree.map(lambda x: jnp.asarray(x)[None], scenes.ring(VIEWS))
     shift = np.random.default_rng(seed).uniform(-1, 1, 3).astype(np.float32)
-    turned = dataclasses.replace(
-        given, translation=given.translation + given.rotation @ jnp.asarray(shift)
+    larger = dataclasses.replace(
+        given, translation=factor * given.translation + given.rotation @ jnp.asarray(shift)
     )
-    larger = dataclasses.replace(turned, translation=factor * turned.translation)
-    found = rigs.sized(larger, turned)
-    assert_allclose(found.translation, turned.translation, rtol=1e-5, atol=1e-5)
-    places = -np.einsum("vab,va->vb", given.rotation, given.translation)
-    pairs = [np.linalg.norm(a - b) for a in places for b in places]
-    assert_allclose(rigs.spread(turned), np.mean(pairs), rtol=1e-5)
+    found = rigs.grown(larger, given, jnp.ones(VIEWS))
+    assert_allclose(found, np.log(factor), atol=1e-5)
+    blind = dataclasses.replace(larger, translation=larger.translation.at[:, 0].add(7.0))
+    sees = jnp.ones(VIEWS).at[0].set(0.0)
+    assert_allclose(rigs.grown(blind, given, sees), np.log(factor), atol=1e-5)
+
+
+def test_a_clock_beside_a_missing_point_moves_nothing():
+    """Between a point and none the slope is none, not that to where missing points are kept."""
+    points = jnp.asarray(np.random.default_rng(0).uniform(300, 700, (4, 1, 2)), jnp.float32)
+    seen = jnp.ones((4, 1)).at[2].set(0.0)
+    points = points * seen[..., None]
+    slope = jax.jacfwd(lambda clock: at_time(points, seen, clock)[0])(jnp.zeros(()))
+    assert_allclose(slope[0], points[1] - points[0], rtol=1e-6)
+    assert_array_equal(slope[1], 0)  # the next one is missing
+    found, sure = at_time(points, seen, jnp.ones(()))
+    assert_allclose(found[2], points[3])
+    assert sure[2, 0] == 1

@@ -129,6 +129,14 @@ def read_split(directory: str | Path, split: str) -> list[Record]:
     return found
 
 
+def seeing(data: PoseData) -> tuple[tuple[bool, ...], ...]:
+    """By recording of the table, which of its views see anything."""
+    sees = (np.asarray(data.poses.observations.confidence) > 0).any(axis=-1)  # [frames, views]
+    start, recording = (np.asarray(x) for x in (data.poses.start, data.poses.recording))
+    rows = [sees[start[recording == row]].any(axis=0) for row in range(len(data.recordings))]
+    return tuple(tuple(bool(view) for view in row) for row in rows)
+
+
 def splits(directory: str | Path) -> tuple[str, ...]:
     """Names of the splits that a data set has; `DataError` for a directory without one."""
     return tuple(open_set(Path(directory)).info.splits)

@@ -27,6 +27,7 @@ class Info:
     keypoint_skeleton: Skeleton
     joint_skeleton: Skeleton
     recordings: tuple[str, ...] = ()  # the table that `Clip.recording` points into
+    seeing: tuple[tuple[bool, ...], ...] = ()  # of these, which views see anything
     normalisation: str = "undistorted"  # of the 2D points that networks get
     precision: str = "float32"  # what networks compute in: "float32" or "bfloat16"
 
@@ -116,9 +117,12 @@ def needs_images_of(method: Method) -> bool:
     return getattr(method, "needs_images", False)
 
 
-def films_anew(method: Method) -> bool:
-    """Whether training may show a method clips filmed anew: its attribute `films_anew`."""
-    return getattr(method, "films_anew", True)
+def recorded_of(method: Method) -> tuple[str, ...]:
+    """Paths of what a method learns of the training recordings themselves, of no other use.
+
+    Those of its attribute `recorded`; with any it must not be shown clips filmed anew.
+    """
+    return getattr(method, "recorded", ())
 
 
 def picture_cells_of(method: Method) -> int:

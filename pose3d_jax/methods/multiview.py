@@ -51,9 +51,11 @@ class MultiView(SingleViewLifting):
     With `cameras="learned"` each training recording's calibration is in doubt (`rigs.Doubt`), and
     its correction is learned beside the network, from these terms and two more: `rays`, the
     distance of what the views together see (DLT), reprojected, from the points of each, and
-    `calibration`, the mean square of the corrections in units of their standard deviations. Size is
-    as the calibration says, the clock the first view's; other clocks are learned where an example
-    has several frames. What is predicted is of the cameras as given.
+    `calibration`, the mean square of the corrections in units of their standard deviations, and of
+    how much farther the cameras are apart in units of `rigs.GROWTH`: the world keeps its size. The
+    clock is that of the first view that sees anything; others are learned of examples of several
+    frames, at whose ends a view with another clock sees nothing. What is predicted is of the
+    cameras as given.
     """
 
     cameras: str = setting("given")  # or "learned"
@@ -64,6 +66,8 @@ class MultiView(SingleViewLifting):
         need_one_joint_set(self.info, self._name)
         if self.cameras not in ("given", "learned"):
             raise MethodError(f"cameras are 'given' or 'learned', not {self.cameras!r}")
+        if self.cameras == "learned" and not self.info.seeing:
+            raise MethodError("cameras are learned of recordings, and there are none")
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -73,24 +77,31 @@ class MultiView(SingleViewLifting):
         return (Group("lifter", ("lifter", "cameras"), (*_TERMS, *_OF_CAMERAS)),)
 
     @property
-    def films_anew(self) -> bool:
-        """Whether training may film clips anew, which takes the cameras to be as given."""
-        return self.cameras == "given"
+    def recorded(self) -> tuple[str, ...]:
+        """See `base.recorded_of`."""
+        return () if self.cameras == "given" else ("cameras",)
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Variables:
         """See `Method.init`; and the corrections of the recordings' cameras, zeros."""
         variables = super().init(key, batch)
         if self.cameras == "given":
             return variables
-        views = batch["main"].observations.confidence.shape[-2]
-        table = jnp.zeros((len(self.info.recordings), views, rigs.SIZE))
+        table = jnp.zeros(self._deviations.shape)
         params = {**variables["params"], "cameras": {"corrections": table}}
         return {**variables, "params": params}
 
     def corrections(self, variables: Variables) -> Float[Array, "recordings views entries"]:
-        """What was learned of the cameras of `info.recordings`; see `rigs`."""
-        found = variables["params"]["cameras"]["corrections"]
-        return found * rigs.deviations(rigs.Doubt(), np.ones(found.shape[1], bool))[None]
+        """What was learned of the cameras of `info.recordings`; see `rigs`.
+
+        Of clocks in frames at the rate of training.
+        """
+        return variables["params"]["cameras"]["corrections"] * self._deviations
+
+    @property
+    def _deviations(self) -> Float[np.ndarray, "recordings views entries"]:
+        """Of the corrections; see `rigs.deviations`."""
+        doubt = rigs.Doubt()
+        return np.stack([rigs.deviations(doubt, np.array(sees)) for sees in self.info.seeing])
 
     @property
     def _name(self) -> str:
@@ -111,13 +122,8 @@ class MultiView(SingleViewLifting):
             raise MethodError(f"method {self._name} needs at least 2 views; the data has 1")
         need_frames(group, {"motion": 2, "bones": 2, "smooth": 3}, batch, self.context)
         learned: dict[str, Term] = {}
-        if self.cameras == "learned" and mode.training:
+        if self.cameras == "learned":
             batch, learned = self._corrected(variables, batch)
-        elif wanted := [term for term in group.terms if term in _OF_CAMERAS]:
-            raise MethodError(
-                f"the term {wanted[0]} is of cameras that are learned in training; leave it out of "
-                f"the weights of an adaptation, which has a stage for cameras"
-            )
         observations = batch["main"].observations
         joints, collections = self.lift(variables, shown(batch), key, mode)
         observations = self.lifted(observations)
@@ -156,18 +162,20 @@ class MultiView(SingleViewLifting):
     ) -> tuple[dict[str, Clip], dict[str, Term]]:
         """The main stream as its cameras, with what was learned of them, have seen it."""
         clip = batch["main"]
-        frames = clip.observations.confidence.shape[1]
-        known = self.corrections(variables)
-        own = (known if frames > 1 else known.at[..., rigs.TIME].set(0.0))[clip.recording]
+        own = self.corrections(variables)[clip.recording]
+        if clip.observations.confidence.shape[1] == 1:
+            own = own.at[..., rigs.TIME].set(0.0)
         changed = dict(batch)
         for name in {"main", "shown"} & {*batch}:
             seen = jax.vmap(rigs.apply)(batch[name].observations, own)
-            sized = rigs.sized(seen.cameras, clip.observations.cameras)
-            seen = dataclasses.replace(seen, cameras=sized)
             changed[name] = dataclasses.replace(batch[name], observations=seen)
-        squared = jnp.sum(variables["params"]["cameras"]["corrections"] ** 2)
-        calibration = (squared, jnp.asarray(float(known.size)))
-        return changed, {"calibration": calibration, "rays": rays(changed["main"].observations)}
+        observations = changed["main"].observations
+        sees = jnp.asarray(self.info.seeing, jnp.float32)[clip.recording]
+        grown = jax.vmap(rigs.grown)(observations.cameras, clip.observations.cameras, sees)
+        squared = variables["params"]["cameras"]["corrections"][clip.recording] ** 2
+        total = jnp.sum(squared) + jnp.sum((grown / rigs.GROWTH) ** 2)
+        count = jnp.asarray(float(squared.size))
+        return changed, {"calibration": (total, count), "rays": rays(observations)}
 
 
 def rays(observations: Observations) -> Term:

@@ -22,6 +22,15 @@ class SemiSupervised(MultiView):
     running ones follow both.
     """
 
+    def __post_init__(self) -> None:
+        """Raises `MethodError` for cameras that are learned: labels are of those as given."""
+        super().__post_init__()
+        if self.cameras != "given":
+            raise MethodError(
+                "method semisupervised has labels, which know the cameras as given; leave "
+                "method.cameras at 'given'"
+            )
+
     @property
     def groups(self) -> tuple[Group, ...]:
         """See `Method.groups`."""

@@ -7,21 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from benchmarks.cameras import apart, disturbance
 from configs import cmu_mv
+from data_prep import synthetic, writer
+from pose3d_jax import adapt, evaluate, methods, rigs, streams, train
 from pose3d_jax import config as configs
-from pose3d_jax import methods, rigs
 from pose3d_jax.config import ConfigError
+from pose3d_jax.data import poses
 from pose3d_jax.methods.base import Info, MethodError, Mode
 from pose3d_jax.methods.lifting import normalised_points
 from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.phases import adaptation_phase, phases_of
 from tests import scenes
 
-INFO = Info(scenes.H36M, scenes.H36M, ("a", "b"))
 VIEWS = 3
+INFO = Info(scenes.H36M, scenes.H36M, ("a", "b"), ((True,) * VIEWS,) * 2)
 TRAINING = Mode(training=True)
 DEVIATIONS = rigs.deviations(rigs.Doubt(), np.ones(VIEWS, bool))
 
@@ -33,7 +35,7 @@ def make(**settings):
 
 
 def moved(seed=0, clocks=False):
-    """What a recording's cameras are off by; as the world is as large, so are these."""
+    """What a recording's cameras are off by."""
     own = disturbance("ring", seed, VIEWS)
     own[:, rigs.TIME] *= clocks
     return own
@@ -43,6 +45,13 @@ def wrong(clip, own):
     """The batch `[B, T, ...]` with the cameras moved."""
     apply = jax.jit(jax.vmap(rigs.apply, in_axes=(0, None)))
     return dataclasses.replace(clip, observations=apply(clip.observations, jnp.asarray(own)))
+
+
+def distances(cameras):
+    """Between the views of the first frame, by NumPy."""
+    own = jax.tree.map(lambda x: np.asarray(x, float)[0, 0], cameras)
+    places = -np.einsum("vab,va->vb", own.rotation, own.translation)
+    return np.linalg.norm(places[:, None] - places[None], axis=-1)
 
 
 def variables_of(method, clip, corrections):
@@ -75,7 +84,7 @@ def terms(method, variables, clip, names, mode=TRAINING):
 
 
 def test_corrections_that_undo_what_is_wrong_leave_nothing_of_rays():
-    """exp(-x) undoes exp(x): the cameras are the true ones again, but for the world's size."""
+    """exp(-x) undoes exp(x): the cameras are the true ones again."""
     clip = scenes.batch(6, views=VIEWS)
     seen = wrong(clip, moved())
     method = make()
@@ -85,9 +94,11 @@ def test_corrections_that_undo_what_is_wrong_leave_nothing_of_rays():
     assert off["rays"] > 0.01
     assert mended["rays"] < 1e-5
     assert off["calibration"] == 0
-    scaled = undone[:, DEVIATIONS[0] > 0] / DEVIATIONS[0, DEVIATIONS[0] > 0]
-    both = (2, VIEWS, rigs.SIZE)
-    assert mended["calibration"] == pytest.approx((scaled**2).sum() / np.prod(both), rel=1e-4)
+    squared = (undone / np.where(DEVIATIONS > 0, DEVIATIONS, np.inf)) ** 2
+    apart = [distances(x.observations.cameras).sum() for x in (clip, seen)]
+    grown = (np.log(apart[0] / apart[1]) / rigs.GROWTH) ** 2
+    expected = (squared.sum() + grown) / (VIEWS * rigs.SIZE)
+    assert mended["calibration"] == pytest.approx(expected, rel=2e-3)
 
 
 def test_rays_are_the_mean_distance_of_what_is_triangulated_from_what_is_seen():
@@ -110,7 +121,6 @@ def test_rays_are_the_mean_distance_of_what_is_triangulated_from_what_is_seen():
         for view in range(VIEWS):
             own = cameras.rotation[view] @ world + cameras.translation[view]
             away.append(np.linalg.norm(own[:2] / own[2] - points[view, joint]))
-    # The world is made as large as given, which it is: nothing was corrected.
     assert found == pytest.approx(np.mean(away), rel=1e-4)
 
 
@@ -198,14 +208,13 @@ def test_predictions_are_of_the_cameras_as_given():
     assert_array_equal(a, b)
 
 
-def test_what_does_not_fit_is_refused():
+def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(MethodError, match="cameras are 'given' or 'learned', not 'free'"):
         make(cameras="free")
-    method = make()
-    clip = scenes.batch(2, views=VIEWS)
-    variables = variables_of(method, clip, 0 * moved())
-    with pytest.raises(MethodError, match="rays is of cameras that are learned in training"):
-        terms(method, variables, clip, ("rays",), Mode())
+    with pytest.raises(MethodError, match="labels, which know the cameras as given"):
+        make(name="semisupervised")
+    with pytest.raises(MethodError, match="learned of recordings, and there are none"):
+        methods.create({"name": "multiview", "cameras": "learned"}, Info(scenes.H36M, scenes.H36M))
 
     def phases(argument, **changes):
         config = cmu_mv.get_config(argument)
@@ -218,10 +227,121 @@ def test_what_does_not_fit_is_refused():
         phases("tiny", cameras="learned")
     with pytest.raises(ConfigError, match="rays"):
         phases("tiny,cameras=learned", cameras="given")
+    full = configs.complete(cmu_mv.get_config("tiny,cameras=learned"))
+    method = methods.create(full["method"], INFO)
+    full["streams"]["main"]["cameras"] = "solved"
+    loaded = loaded_of(tmp_path, moving=True)
+    with pytest.raises(ConfigError, match="leave one of them at 'given'"):
+        streams.examples(full, method, {"main": loaded}, 1)
+    full["streams"]["main"]["cameras"] = "given"
+    with pytest.raises(ConfigError, match="stand still, and those of scene/a move"):
+        streams.examples(full, method, {"main": loaded}, 1)
+
+
+def loaded_of(folder, **settings):
+    record = scenes.record("a", views=VIEWS, **settings)
+    writer.write(folder / "set", "scene", {"train": [record]}, description="one clip")
+    return poses.load([folder / "set"], "train")
+
+
+def test_a_view_that_sees_nothing_is_never_moved():
+    method = methods.create(
+        {"name": "multiview", "width": 32, "cameras": "learned"},
+        dataclasses.replace(INFO, seeing=((False, True, True), (True,) * VIEWS)),
+    )
+    clip = scenes.batch(2, views=VIEWS)
+    variables = jax.jit(method.init)(jax.random.key(0), {"main": clip})
+    table = jnp.ones_like(variables["params"]["cameras"]["corrections"])
+    params = {**variables["params"], "cameras": {"corrections": table}}
+    found = np.asarray(method.corrections({**variables, "params": params}))
+    assert not found[0, 0].any()
+    assert found[0, 1, rigs.TIME] == 0 < found[0, 2, rigs.TIME]  # its clock is the recording's
+    assert found[1, 0, : rigs.RADIAL].all()
+
+
+@pytest.mark.parametrize("name", ["multiview", "fused"])
+def test_what_is_shown_is_corrected_like_what_is_compared(name):
+    """And networks that are told of cameras are told of the corrected ones."""
+    method = make(name=name)
+    clip = wrong(scenes.batch(4, views=VIEWS), moved())
+    variables = variables_of(method, clip, -moved())
+    group = dataclasses.replace(method.groups[0], terms=("self", "pose"))
+
+    @jax.jit
+    def call(batch):
+        key, zero = jax.random.key(0), jnp.int32(0)
+        one = lambda b: method.terms(variables, b, key, zero, group=group, mode=TRAINING)[0]  # noqa: E731
+        return jax.vmap(one, axis_name=BATCH_AXIS)(jax.tree.map(lambda x: x[None], batch))
+
+    both = call({"main": clip, "shown": clip})
+    alone = call({"main": clip})
+    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-5), both, alone)
+    true = scenes.batch(4, views=VIEWS)
+    plain = call({"main": wrong(true, 0 * moved()), "shown": clip})  # of which nothing is corrected
+    assert abs(float(plain["self"][0][0]) - float(both["self"][0][0])) > 1e-4
+
+
+def test_the_table_is_of_the_training_recordings_whatever_is_looked_at():
+    """A checkpoint opens for data of fewer views."""
+    init = jax.jit(make().init)
+    fewer = init(jax.random.key(0), {"main": scenes.batch(2, views=2)})
+    assert fewer["params"]["cameras"]["corrections"].shape == (2, VIEWS, rigs.SIZE)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of a few steps."""
+    folder = tmp_path_factory.mktemp("learned")
+    synthetic.main(["--out", str(folder / "data"), "--scale", "0.05"])
+    config = cmu_mv.get_config("tiny,cameras=learned")
+    config.data.path = str(folder / "data")
+    config.evaluation.test = ("test",)
+    train.run(config, folder / "run")
+    return config, folder
+
+
+@pytest.mark.slow
+def test_a_run_is_restored_for_fewer_views_and_adapted(trained):
+    """What was learned of the training recordings' cameras is of no use to others."""
+    config, folder = trained
+    restored = evaluate.restore(folder / "run")
+    table = np.asarray(restored.method.corrections(restored.variables))
+    assert table.shape == (len(restored.info.recordings), 3, rigs.SIZE)
+    assert np.abs(table).max() > 0
+    fewer = config.copy_and_resolve_references()
+    fewer.data.views = (0, 2)
+    two = evaluate.restore(folder / "run", fewer)
+    assert evaluate.predict(two, two.splits["test"]).joints.shape[-3] == 2
+    fewer.adaptation.stages = ("weights", "poses")
+    assert adapt.run(folder / "run", fewer)["splits"]["test"]
+
+
+@pytest.mark.slow
+def test_another_run_begins_with_the_network_alone(trained):
+    config, folder = trained
+    own = config.copy_and_resolve_references()
+    own.init = {"workdir": str(folder / "run"), "part": "", "into": ""}
+    for phase in own.phases:
+        phase["length_steps"] = 1
+    train.run(own, folder / "again")
+    assert evaluate.restore(folder / "again").variables["params"]["cameras"]
+
+
+@pytest.mark.slow
+def test_the_body_is_measured_with_what_was_learned(trained):
+    """A split as its cameras, corrected, have seen it; those of other recordings as given."""
+    _, folder = trained
+    restored = evaluate.restore(folder / "run")
+    table = np.asarray(restored.method.corrections(restored.variables))
+    data = streams.read(restored.config, "train", recordings=restored.info.recordings)
+    found = evaluate.as_learned(restored, data).poses.observations.cameras.focal
+    row = np.asarray(data.poses.recording)
+    given = np.asarray(data.poses.observations.cameras.focal)
+    assert_allclose(found, given * np.exp(table[row, :, rigs.FOCAL])[..., None], rtol=1e-5)
 
 
 def test_an_adaptation_is_no_training():
-    """Networks are shown all views, and learned cameras are left as they are given."""
+    """Networks are shown all that there is."""
     full = configs.complete(cmu_mv.get_config("tiny"))
     phase = adaptation_phase(full, methods.create(full["method"], INFO), 10)
     assert not phase.mode.training
