@@ -17,7 +17,7 @@ from pose3d_jax.config import arguments
 
 TUNED = {"pose": 1.0, "self": 0.1, "cross": 0.1}
 REPORT = {"self": 1.0, "cross": 1.0, "consistency": 0.1}
-LEARNED = {"rays": 1.0, "calibration": 1e-4}
+LEARNED = {"rays": 1.0, "calibration": 1e-4, "size": 1e-3}
 FASTER = {"cameras": 10.0}  # in units of their standard deviations
 WINDOW = 8  # frames that tell a clock
 

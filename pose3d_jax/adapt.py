@@ -225,8 +225,10 @@ def _method(restored: Restored) -> Method:
     trained = restored.metadata["config"]["method"]
     if "weights" not in settings["stages"]:
         return restored.method
-    # Cameras are a stage's; what was learned of them in training is of other recordings.
-    known = {key: value for key, value in trained.items() if key != "cameras"}
+    known = dict(trained)
+    if recorded_of(restored.method):
+        # Cameras are a stage's; what was learned of them in training is of other recordings.
+        known["cameras"] = "given"
     try:
         return methods.create({**known, "name": settings["method"]}, restored.info)
     except methods.MethodError as error:

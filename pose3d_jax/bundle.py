@@ -79,13 +79,18 @@ def correct_split(data: PoseData, doubt: Doubt) -> tuple[PoseData, Corrections]:
 
 
 def corrected(data: PoseData, corrections: Corrections) -> PoseData:
-    """A split as its cameras, with the corrections of each recording, have seen it."""
+    """A split as its cameras, with the corrections of each recording, have seen it.
+
+    Recordings without corrections stay as they are.
+    """
     observations = jax.tree.map(np.asarray, data.poses.observations)
     seen = jax.tree.map(np.array, observations)
     for clip, identity in zip(windows.clips(data.poses), windows.identities(data), strict=True):
         at = slice(clip.start, clip.stop)
-        own = jax.tree.map(lambda x, at=at: x[at], observations)
-        applied = _applied(own, corrections[joining.recording_of(identity)])
+        found = corrections.get(joining.recording_of(identity))
+        if found is None:
+            continue
+        applied = _applied(jax.tree.map(lambda x, at=at: x[at], observations), found)
         jax.tree.map(lambda whole, x, at=at: _put(whole, at, x), seen, applied)
     poses = dataclasses.replace(data.poses, observations=jax.device_put(seen))
     return dataclasses.replace(data, poses=poses)
@@ -256,7 +261,8 @@ def normal_equations(
 def _grown(model: Model, corrections: Array, deviations: Array) -> Array:
     given = model.observations
     moved = rigs.apply(given, corrections * deviations)
-    return rigs.grown(moved.cameras, given.cameras, jnp.ones(len(deviations)))
+    sees = jnp.any(deviations > 0, axis=1).astype(jnp.float32)
+    return rigs.grown(moved.cameras, given.cameras, sees)
 
 
 def scale(observations: Observations, joints: Float[Array, "time joints 3"]) -> Float[Array, ""]:

@@ -34,7 +34,7 @@ from pose3d_jax import (
     workdir,
 )
 from pose3d_jax import config as configs
-from pose3d_jax.data import poses, windows
+from pose3d_jax.data import joining, poses, windows
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.methods.base import (
     Info,
@@ -255,9 +255,11 @@ def as_learned(restored: Restored, data: PoseData) -> PoseData:
     for place, view in enumerate(restored.config["data"]["views"] or range(views)):
         if view in own:
             table[:, place] = learned[:, own.index(view)]
-    if rate := restored.metadata["fps"]:
-        table[..., rigs.TIME] *= data.identities[0].fps / rate
     found = dict(zip(restored.info.recordings, table, strict=True))
+    rates = {joining.recording_of(identity): identity.fps for identity in data.identities}
+    if rate := restored.metadata["fps"]:
+        for name in found.keys() & rates.keys():
+            found[name][:, rigs.TIME] *= rates[name] / rate
     return bundle.corrected(data, found)
 
 

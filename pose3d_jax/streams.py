@@ -204,6 +204,11 @@ def _check_learned(stream: Mapping[str, Any], data: PoseData) -> None:
             f"config.streams.main.cameras is {stream['cameras']!r} and config.method.cameras "
             f"'learned'; leave one of them at 'given'"
         )
+    if stream["joints"] == "labels":
+        raise ConfigError(
+            "config.streams.main.joints is 'labels', which know the cameras as given, and "
+            "config.method.cameras 'learned'; let joints be a row of references"
+        )
     cameras = jax.tree.map(np.asarray, data.poses.observations.cameras)
     for clip, identity in zip(windows.clips(data.poses), windows.identities(data), strict=True):
         if moves(jax.tree.map(lambda x, at=clip: x[at.start : at.stop], cameras)):

@@ -90,10 +90,12 @@ def run(
         main.keypoint_skeleton,
         main.joint_skeleton,
         main.recordings,
-        poses.seeing(main),
         precision=config["precision"],
     )
     method = methods.create(config["method"], info)
+    if recorded_of(method):
+        info = dataclasses.replace(info, seeing=poses.seeing(main))
+        method = methods.create(config["method"], info)
     inference.check_flip(method, flip=config["evaluation"]["flip"])
     streams, fps = examples(config, method, splits, devices)
     batch_sizes = {name: stream["batch_size"] for name, stream in config["streams"].items()}
@@ -114,7 +116,7 @@ def run(
     sets = {name: data.poses for name, data in streams.items()}
     state = _initial_state(config, method, phases, phases[0], sets)
     if not checkpoint.exists(directory):
-        # What was learned of other recordings is of no use to these.
+        # Of recordings everything is learned anew.
         fresh = [*warmstart.paths(config["init"]["fresh"]), *recorded_of(method)]
         init = {**config["init"], "fresh": fresh}
         learnt = warmstart.learnt(init, method, info, main)
@@ -127,7 +129,7 @@ def run(
         "code": workdir.code_version(),
     }
     workdir.check(directory, experiment, other_code=other_code, complete=configs.complete)
-    metadata = {**_metadata(config, main), "steps_per_epoch": epoch, "fps": fps}
+    metadata = {**_metadata(config, main, info), "steps_per_epoch": epoch, "fps": fps}
     lifting = inference.settings_of(config["streams"]["main"]["window"], settings, fps)
     earlier = 0.0  # seconds that the run took before it was taken up again
     if checkpoint.exists(directory):
@@ -288,7 +290,7 @@ def _check_finite(
     )
 
 
-def _metadata(config: Mapping[str, Any], data: PoseData) -> dict[str, Any]:
+def _metadata(config: Mapping[str, Any], data: PoseData, info: Info) -> dict[str, Any]:
     def describe(skeleton: Any) -> dict[str, Any]:
         return {
             "name": skeleton.name,
@@ -304,7 +306,7 @@ def _metadata(config: Mapping[str, Any], data: PoseData) -> dict[str, Any]:
         "keypoint_source": data.keypoint_source,
         "normalisation": Info(data.keypoint_skeleton, data.joint_skeleton).normalisation,
         "recordings": list(data.recordings),
-        "seeing": [list(views) for views in poses.seeing(data)],
+        "seeing": [list(views) for views in info.seeing],
         "version": pose3d_jax.__version__,
         "code": workdir.code_version(),
         "fingerprint": data.fingerprint,

@@ -57,11 +57,11 @@ def learnt(settings: Mapping[str, Any], method: Method, info: Info, data: PoseDa
     _check_bodies(directory, getattr(other, "body", ""), getattr(method, "body", ""))
     variables = evaluate.variables_of(directory, metadata, other, data)
     part, into = settings["part"], _names(settings["into"])
-    fresh = (*paths(settings["fresh"]), *recorded_of(other))
+    fresh = paths(settings["fresh"])
     found: dict[tuple[str, ...], Any] = {}
     for path, leaf in flatten_dict(variables).items():
         name = "/".join(path[1:])
-        if covers(part, name):
+        if covers(part, name) and not any(covers(own, name) for own in recorded_of(other)):
             place = (*into, *path[1 + len(_names(part)) :])
             if not any(covers(prefix, "/".join(place)) for prefix in fresh):
                 found[(path[0], *place)] = leaf

@@ -81,7 +81,7 @@ def test_corrections_that_undo_what_is_wrong_leave_nothing():
     found = wrong_cameras.off_by({name: -own for name, own in moved.items()}, records, 3)
     assert found["angle_wrong"] > 3
     assert found["clock_wrong"] > 0.3
-    for name in ("angle", "baseline", "clock"):
+    for name in ("angle", "baseline", "clock", "size"):
         assert found[name] == pytest.approx(0, abs=0.06)
     assert wrong_cameras.off_by(moved, records, 3)["angle"] > found["angle_wrong"]
 

@@ -130,11 +130,11 @@ def read_split(directory: str | Path, split: str) -> list[Record]:
 
 
 def seeing(data: PoseData) -> tuple[tuple[bool, ...], ...]:
-    """By recording of the table, which of its views see anything."""
+    """By recording of the table, which of its views see anything; of windows of one frame."""
     sees = (np.asarray(data.poses.observations.confidence) > 0).any(axis=-1)  # [frames, views]
-    start, recording = (np.asarray(x) for x in (data.poses.start, data.poses.recording))
-    rows = [sees[start[recording == row]].any(axis=0) for row in range(len(data.recordings))]
-    return tuple(tuple(bool(view) for view in row) for row in rows)
+    found = np.zeros((len(data.recordings), sees.shape[1]), bool)
+    np.logical_or.at(found, np.asarray(data.poses.recording), sees[np.asarray(data.poses.start)])
+    return tuple(map(tuple, found.tolist()))
 
 
 def splits(directory: str | Path) -> tuple[str, ...]:

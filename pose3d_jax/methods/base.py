@@ -27,7 +27,8 @@ class Info:
     keypoint_skeleton: Skeleton
     joint_skeleton: Skeleton
     recordings: tuple[str, ...] = ()  # the table that `Clip.recording` points into
-    seeing: tuple[tuple[bool, ...], ...] = ()  # of these, which views see anything
+    # Of these, which views see anything; for a method that learns of them: see `recorded_of`.
+    seeing: tuple[tuple[bool, ...], ...] = ()
     normalisation: str = "undistorted"  # of the 2D points that networks get
     precision: str = "float32"  # what networks compute in: "float32" or "bfloat16"
 

@@ -25,7 +25,7 @@ from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.triangulate import triangulate
 
 _TERMS = ("self", "cross", "consistency", "pose", "symmetry", "motion", "bones", "smooth")
-_OF_CAMERAS = ("rays", "calibration")
+_OF_CAMERAS = ("rays", "calibration", "size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,24 +50,25 @@ class MultiView(SingleViewLifting):
 
     With `cameras="learned"` each training recording's calibration is in doubt (`rigs.Doubt`), and
     its correction is learned beside the network, from these terms and two more: `rays`, the
-    distance of what the views together see (DLT), reprojected, from the points of each, and
-    `calibration`, the mean square of the corrections in units of their standard deviations, and of
-    how much farther the cameras are apart in units of `rigs.GROWTH`: the world keeps its size. The
-    clock is that of the first view that sees anything; others are learned of examples of several
-    frames, at whose ends a view with another clock sees nothing. What is predicted is of the
-    cameras as given.
+    distance of what the views together see (DLT), reprojected, from the points of each,
+    `calibration`, the mean square of the corrections in units of their standard deviations, and
+    `size`, the square of how much farther the cameras are apart in units of `rigs.GROWTH`: the
+    world keeps its size. The clock is that of the first view that sees anything; others are learned
+    of examples of several frames, at whose ends a view with another clock sees nothing. What is
+    predicted is of the cameras as given.
     """
 
     cameras: str = setting("given")  # or "learned"
 
     def __post_init__(self) -> None:
-        """The 2D and 3D joint sets must be the same: reprojections are compared with keypoints."""
+        """The 2D and 3D joint sets must be the same: reprojections are compared with keypoints.
+
+        Raises `MethodError` otherwise, and for `cameras` that are neither.
+        """
         super().__post_init__()
         need_one_joint_set(self.info, self._name)
         if self.cameras not in ("given", "learned"):
             raise MethodError(f"cameras are 'given' or 'learned', not {self.cameras!r}")
-        if self.cameras == "learned" and not self.info.seeing:
-            raise MethodError("cameras are learned of recordings, and there are none")
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -86,6 +87,8 @@ class MultiView(SingleViewLifting):
         variables = super().init(key, batch)
         if self.cameras == "given":
             return variables
+        if not self.info.seeing:
+            raise MethodError("cameras are learned of recordings, and there are none")
         table = jnp.zeros(self._deviations.shape)
         params = {**variables["params"], "cameras": {"corrections": table}}
         return {**variables, "params": params}
@@ -173,9 +176,11 @@ class MultiView(SingleViewLifting):
         sees = jnp.asarray(self.info.seeing, jnp.float32)[clip.recording]
         grown = jax.vmap(rigs.grown)(observations.cameras, clip.observations.cameras, sees)
         squared = variables["params"]["cameras"]["corrections"][clip.recording] ** 2
-        total = jnp.sum(squared) + jnp.sum((grown / rigs.GROWTH) ** 2)
-        count = jnp.asarray(float(squared.size))
-        return changed, {"calibration": (total, count), "rays": rays(observations)}
+        return changed, {
+            "rays": rays(observations),
+            "calibration": losses.weighted_term(squared, jnp.ones_like(squared)),
+            "size": losses.weighted_term((grown / rigs.GROWTH) ** 2, jnp.ones_like(grown)),
+        }
 
 
 def rays(observations: Observations) -> Term:
