@@ -131,7 +131,8 @@ def read_split(directory: str | Path, split: str) -> list[Record]:
 
 def seeing(data: PoseData) -> tuple[tuple[bool, ...], ...]:
     """By recording of the table, which of its views see anything; of windows of one frame."""
-    sees = (np.asarray(data.poses.observations.confidence) > 0).any(axis=-1)  # [frames, views]
+    confidence = np.asarray(data.poses.observations.confidence)
+    sees: np.ndarray = np.any(confidence > 0, axis=-1)  # [frames, views]
     found = np.zeros((len(data.recordings), sees.shape[1]), bool)
     np.logical_or.at(found, np.asarray(data.poses.recording), sees[np.asarray(data.poses.start)])
     return tuple(map(tuple, found.tolist()))
