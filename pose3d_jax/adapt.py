@@ -227,8 +227,9 @@ def _method(restored: Restored) -> Method:
         return restored.method
     known = dict(trained)
     if recorded_of(restored.method):
-        # Cameras are a stage's; what was learned of them in training is of other recordings.
-        known["cameras"] = "given"
+        # Cameras are a stage's; what was learned of them in training is of other recordings. Left
+        # out rather than given, for methods without such a setting.
+        del known["cameras"]
     try:
         return methods.create({**known, "name": settings["method"]}, restored.info)
     except methods.MethodError as error:

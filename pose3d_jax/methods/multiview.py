@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from pose3d_jax import cameras as cam
 from pose3d_jax import losses, rigs
-from pose3d_jax.cameras import Camera
 from pose3d_jax.losses import Term
 from pose3d_jax.methods.base import Aux, Batch, Group, MethodError, Mode, Variables, view_seen
 from pose3d_jax.methods.lifting import (
@@ -49,7 +48,7 @@ class MultiView(SingleViewLifting):
     the root, leave uniform motion, metres.
 
     With `cameras="learned"` each training recording's calibration is in doubt (`rigs.Doubt`), and
-    its correction is learned beside the network, from these terms and two more: `rays`, the
+    its correction is learned beside the network, from these terms and three more: `rays`, the
     distance of what the views together see (DLT), reprojected, from the points of each,
     `calibration`, the mean square of the corrections in units of their standard deviations, and
     `size`, the square of how much farther the cameras are apart in units of `rigs.GROWTH`: the
@@ -190,16 +189,13 @@ def rays(observations: Observations) -> Term:
     """
     points = normalised_points(observations)
     world, found = triangulate(observations)
-    seen = jax.vmap(jax.vmap(_in_views))(observations.cameras, world)
+    views = points.shape[2]
+    in_views = cam.batched(cam.to_camera)(
+        observations.cameras, jnp.repeat(world[:, :, None], views, axis=2)
+    )
+    seen = jnp.vectorize(cam.perspective, signature="(n)->(m)")(in_views)
     weight = observations.confidence * found[:, :, None]
     return losses.weighted_term(losses.distance(seen, points), weight)
-
-
-def _in_views(cameras: Camera, joints: Float[Array, "joints 3"]) -> Float[Array, "views joints 2"]:
-    def one(camera: Camera) -> Array:
-        return jax.vmap(lambda joint: cam.perspective(cam.to_camera(camera, joint)))(joints)
-
-    return jax.vmap(one)(cameras)
 
 
 def over_time(

@@ -321,6 +321,9 @@ def test_a_run_is_restored_for_fewer_views_and_adapted(trained):
     assert evaluate.predict(two, two.splits["test"]).joints.shape[-3] == 2
     fewer.adaptation.stages = ("weights", "poses")
     assert adapt.run(folder / "run", fewer)["splits"]["test"]
+    fewer.adaptation.method = "supervised"  # has no such setting
+    with pytest.raises(ConfigError, match="weights"):
+        adapt.run(folder / "run", fewer)
 
 
 @pytest.mark.slow
