@@ -8,6 +8,7 @@ metres, would rather have a smaller one. The clock is that of the first view.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -128,7 +129,9 @@ def corrections_of(
     inside = np.pad(inside, (0, length - len(inside)))
     seen, _ = pieces.cut(seen, 0, length)
     deviations = rigs.deviations(doubt, (seen.confidence > 0).any(axis=(0, 2)))
-    solved, _ = _solve(seen, inside, skeleton.bones, skeleton.root, deviations)
+    solved, _ = _solve(
+        seen, inside, skeleton.bones, skeleton.root, deviations, clocks=doubt.frames > 0
+    )
     return np.asarray(solved)
 
 
@@ -138,14 +141,37 @@ def solve(
     bones: Bones,
     root: int,
     deviations: Float[Array, "views entries"],
+    *,
+    clocks: bool,
     steps: int = STEPS,
 ) -> tuple[Float[Array, "views entries"], Float[Array, "time joints 3"]]:
     """Each view's correction (see `rigs`), and the joints, metres, of a clip of a recording.
 
     The number of frames must be even; those where `inside` is 0 pad the clip. How much the
     keypoints err is told by the median residual of each step, so that cameras that are far off are
-    brought near before any keypoint counts as an outlier.
+    brought near before any keypoint counts as an outlier. `clocks`: whether these are solved for,
+    too: first, with smoothed keypoints (`rigs.quiet_at_time`), then all else as they were given.
     """
+    if not clocks:
+        return _settled(observations, inside, bones, root, deviations, steps, clocks=False)
+    found, _ = _settled(observations, inside, bones, root, deviations, steps, clocks=True)
+    own = jnp.zeros_like(found).at[:, rigs.TIME].set(found[:, rigs.TIME])
+    held = jnp.asarray(deviations).at[:, rigs.TIME].set(0.0)
+    seen = rigs.apply(observations, own)
+    found, joints = _settled(seen, inside, bones, root, held, steps, clocks=False)
+    return found + own, joints
+
+
+def _settled(
+    observations: Observations,
+    inside: Float[Array, "time"],
+    bones: Bones,
+    root: int,
+    deviations: Float[Array, "views entries"],
+    steps: int,
+    *,
+    clocks: bool,
+) -> tuple[Float[Array, "views entries"], Float[Array, "time joints 3"]]:
     points, valid = triangulate.triangulate(observations)
     start = triangulate.infill(points, valid, root)
     model = Model(
@@ -157,18 +183,21 @@ def solve(
         step=tj.motion_scale(start, inside),
         bones=bones,
     )
+    seen_by = functools.partial(at, clocks=clocks)
+    # Neighbours err alike once they are smoothed; what is slow has the errors that it had.
+    quiet = math.sqrt(rigs.QUIET) if clocks else 1.0
     first = Bundle(Unknowns(start, posterior.median_lengths(model)), jnp.zeros_like(deviations))
 
     def local(unknowns: Bundle, _: Array) -> tuple[Any, Any]:
-        now = at(model, unknowns.corrections, deviations)
-        sigma = scale(now.observations, unknowns.clip.joints)
+        now = seen_by(model, unknowns.corrections, deviations)
+        sigma = scale(now.observations, unknowns.clip.joints) / quiet
         now = dataclasses.replace(now, sigma=sigma)
         motion = tj.motion_scale(unknowns.clip.joints, inside)
         # Where cameras are far off so are lengths: held to millimetres nothing could move.
         bone = posterior.BONE * jnp.maximum(sigma, 1.0)
         fixed = dataclasses.replace(model, sigma=sigma, step=motion, bone=bone)
         weight = posterior.inliers(now, unknowns.clip.joints)
-        normal = normal_equations(fixed, unknowns, weight, deviations)
+        normal = normal_equations(fixed, unknowns, weight, deviations, clocks=clocks)
 
         def propose(damping: Array) -> Bundle:
             joints, shared = bordered.step(normal, damping)
@@ -178,22 +207,24 @@ def solve(
                 unknowns.corrections + corrections.reshape(deviations.shape),
             )
 
-        return lambda candidate: cost(fixed, candidate, weight, deviations), propose
+        return lambda candidate: cost(fixed, candidate, weight, deviations, clocks=clocks), propose
 
     found = levenberg_marquardt(local, first, steps)
     return found.corrections * deviations, found.clip.joints
 
 
-_solve = jax.jit(solve, static_argnums=(2, 3))
+_solve = jax.jit(solve, static_argnums=(2, 3), static_argnames="clocks")
 
 
 def at(
     model: Model,
     corrections: Float[Array, "views entries"],
     deviations: Float[Array, "views entries"],
+    *,
+    clocks: bool,
 ) -> Model:
-    """The model with the cameras' corrections, in units of their deviations."""
-    seen = rigs.apply(model.observations, corrections * deviations)
+    """The model with the cameras' corrections, in units of their deviations; see `solve`."""
+    seen = rigs.apply(model.observations, corrections * deviations, quiet=clocks)
     return dataclasses.replace(model, observations=seen)
 
 
@@ -202,9 +233,11 @@ def cost(
     unknowns: Bundle,
     weight: Float[Array, "time views joints"],
     deviations: Float[Array, "views entries"],
+    *,
+    clocks: bool,
 ) -> Float[Array, ""]:
     """-2 log of the density, but for a constant, with the keypoints' weights as they are."""
-    now = at(model, unknowns.corrections, deviations)
+    now = at(model, unknowns.corrections, deviations, clocks=clocks)
     size = _grown(model, unknowns.corrections, deviations)
     clip = posterior.cost(now, unknowns.clip, weight)
     # What another clock no longer sees costs what it would: else losing points would pay.
@@ -217,12 +250,14 @@ def normal_equations(
     unknowns: Bundle,
     weight: Float[Array, "time views joints"],
     deviations: Float[Array, "views entries"],
+    *,
+    clocks: bool,
 ) -> Normal:
     """Gauss-Newton's approximation of half the `cost`: the corrections follow the bones' lengths.
 
     The keypoints' errors must not be correlated in time.
     """
-    now = at(model, unknowns.corrections, deviations)
+    now = at(model, unknowns.corrections, deviations, clocks=clocks)
     normal = posterior.normal_equations(now, unknowns.clip, weight)
     joints = unknowns.clip.joints
     residual, jacobian = residuals.reprojections(now.observations, joints)
@@ -230,7 +265,7 @@ def normal_equations(
 
     def errors(view: Observations, own: Array, deviation: Array) -> Array:
         one = jax.tree.map(lambda x: x[:, None], view)
-        seen = rigs.apply(one, (own * deviation)[None])
+        seen = rigs.apply(one, (own * deviation)[None], quiet=clocks)
         return residuals.reprojections(seen, joints)[0][:, 0]
 
     over = jax.vmap(jax.jacfwd(errors, argnums=1), in_axes=(1, 0, 0), out_axes=1)

@@ -23,7 +23,7 @@ from tests.test_trajectory import BONES as LIMBS
 from tests.test_trajectory import figure
 
 SKELETON = Skeleton("four", ("a", "b", "c", "d"), (-1, 0, 1, 1), 0)
-solve = jax.jit(functools.partial(bundle.solve, bones=LIMBS, root=0))
+solve = jax.jit(functools.partial(bundle.solve, bones=LIMBS, root=0, clocks=True))
 align = jax.jit(geometry.similarity_align)
 
 
@@ -39,12 +39,13 @@ def doubtful(seed=0):
     return model, Bundle(unknowns, corrections), weight, deviations
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_gradient_is_half_the_costs(seed):
+@pytest.mark.parametrize("clocks", [False, True])
+def test_gradient_is_half_the_costs(clocks):
     with jax.enable_x64(True):
-        model, unknowns, weight, deviations = doubtful(seed)
-        expected = jax.jit(jax.grad(bundle.cost, argnums=1))(model, unknowns, weight, deviations)
-        normal = jax.jit(bundle.normal_equations)(model, unknowns, weight, deviations)
+        given = doubtful(int(clocks))
+        cost = functools.partial(bundle.cost, clocks=clocks)
+        expected = jax.jit(jax.grad(cost, argnums=1))(*given)
+        normal = jax.jit(functools.partial(bundle.normal_equations, clocks=clocks))(*given)
         size = np.abs(expected.clip.joints).max()
         found = normal.gradient.reshape(FRAMES, JOINTS, 3)
         assert_allclose(2 * found, expected.clip.joints, rtol=1e-7, atol=1e-10 * size)
@@ -55,21 +56,23 @@ def test_gradient_is_half_the_costs(seed):
         assert_allclose(2 * found, expected.corrections, rtol=1e-6, atol=1e-9 * size)
 
 
-def test_matrix_is_that_of_the_stacked_residuals():
+@pytest.mark.parametrize("clocks", [False, True])
+def test_matrix_is_that_of_the_stacked_residuals(clocks):
     with jax.enable_x64(True):
         model, unknowns, weight, deviations = doubtful()
         model = model.replace(tail=jnp.asarray(1e10))
 
         def residuals(flat):
             own = unravel(flat)
-            now = bundle.at(model, own.corrections, deviations)
+            now = bundle.at(model, own.corrections, deviations, clocks=clocks)
             size = bundle._grown(model, own.corrections, deviations) / rigs.GROWTH
             parts = stacked(now, own.clip, weight), own.corrections.ravel(), size[None]
             return jnp.concatenate(parts)
 
         flat, unravel = ravel_pytree(unknowns)
         jacobian = np.asarray(jax.jit(jax.jacfwd(residuals))(flat))
-        normal = jax.jit(bundle.normal_equations)(model, unknowns, weight, deviations)
+        equations = jax.jit(functools.partial(bundle.normal_equations, clocks=clocks))
+        normal = equations(model, unknowns, weight, deviations)
         matrix, pull = dense(normal)
         expected = jacobian.T @ jacobian
         for i in range(FRAMES * JOINTS * 3, FRAMES * JOINTS * 3 + len(BONES)):
@@ -132,6 +135,21 @@ def test_a_perfect_calibration_stays_put():
     assert np.abs(corrections[:, rigs.TIME]).max() < 0.02
 
 
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_clocks_do_not_move_to_where_keypoints_are_quiet(correlation):
+    """Points between two frames are means of two and err less: half a frame off looks better."""
+    seen, _ = walk(noise=0.0)
+    rng = np.random.default_rng(0)
+    noise = 4.0 * rng.normal(size=seen.keypoints.shape)
+    for frame in range(1, len(noise)):
+        fresh = np.sqrt(1 - correlation**2) * noise[frame]
+        noise[frame] = correlation * noise[frame - 1] + fresh
+    seen = dataclasses.replace(seen, keypoints=(seen.keypoints + noise).astype(np.float32))
+    clocks = rigs.deviations(rigs.Doubt(0.0, 0.0, 0.0, 0.0, 2.0), np.ones(4, bool))
+    corrections, _ = solve(seen, np.ones(128, np.float32), deviations=clocks)
+    assert np.abs(corrections[:, rigs.TIME]).max() < 0.2
+
+
 def cut(observations, first, stop, blind=()):
     confidence = observations.confidence[first:stop].copy()
     confidence[:, list(blind)] = 0
@@ -172,17 +190,19 @@ def test_a_view_that_sees_nothing_stays_where_it_is_and_gaps_are_no_gain():
     assert error(found, then) < error(none, then) / 3
 
 
-def test_points_that_are_lost_are_no_gain():
+@pytest.mark.parametrize("clocks", [False, True])
+def test_points_that_are_lost_are_no_gain(clocks):
     """A clock beyond the clip's end shows a view nothing: that costs what its points would."""
     with jax.enable_x64(True):
         model, unknowns, weight, deviations = doubtful()
         away = unknowns.corrections.at[1, rigs.TIME].set(2.0 * FRAMES)
         moved = Bundle(unknowns.clip, away)
-        seen = bundle.at(model, away, deviations).observations.confidence
+        now = bundle.at(model, away, deviations, clocks=clocks)
+        seen = now.observations.confidence
         assert not np.asarray(seen)[:, 1].any()
-        clip = posterior.cost(bundle.at(model, away, deviations), unknowns.clip, weight)
+        clip = posterior.cost(now, unknowns.clip, weight)
         known = jnp.sum(away**2) + (bundle._grown(model, away, deviations) / rigs.GROWTH) ** 2
-        charged = bundle.cost(model, moved, weight, deviations) - clip - known
+        charged = bundle.cost(model, moved, weight, deviations, clocks=clocks) - clip - known
         lost = np.where(np.asarray(seen) > 0, 0.0, np.asarray(weight))
         assert lost[:, 1].sum() > 1
         assert_allclose(charged, 2 * lost.sum(), rtol=1e-6)

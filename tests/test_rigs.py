@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.interpolate import interp1d
+from scipy.interpolate import BSpline, interp1d
 from scipy.spatial.transform import Rotation
 
 from pose3d_jax import cameras as cam
@@ -20,6 +20,7 @@ from tests import scenes
 FRAMES, VIEWS, JOINTS = 12, 3, 4
 corrected = jax.jit(rigs.corrected)
 at_time = jax.jit(rigs.at_time)
+quiet = jax.jit(rigs.quiet_at_time)
 apply = jax.jit(rigs.apply)
 project = jax.jit(cam.project)
 one_camera = lambda: jax.tree.map(lambda x: jnp.asarray(x)[0], scenes.ring(VIEWS))  # noqa: E731
@@ -137,3 +138,32 @@ def test_a_clock_beside_a_missing_point_moves_nothing():
     found, sure = at_time(points, seen, jnp.ones(()))
     assert_allclose(found[2], points[3])
     assert sure[2, 0] == 1
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(-2.5, 2.5), st.integers(0, 1000))
+def test_quiet_points_are_scipys_uniform_b_spline_and_as_quiet_everywhere(clock, seed):
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(0, 100, (FRAMES, JOINTS, 2)).astype(np.float32)
+    seen = np.ones((FRAMES, JOINTS), np.float32)
+    found, sure = quiet(points, seen, np.float32(clock))
+    wanted = np.arange(FRAMES) + np.float32(clock)
+    # Coefficient i of the spline is centred on frame i.
+    spline = BSpline(np.arange(-2, FRAMES + 2), points, 3, extrapolate=False)
+    inside = (wanted >= 1) & (wanted < FRAMES - 2)
+    assert_array_equal(np.asarray(sure)[inside], 1.0)
+    assert_allclose(np.asarray(found)[inside], spline(wanted[inside]), rtol=1e-4, atol=1e-3)
+    first, last = np.floor(wanted) - 1, np.floor(wanted) + np.where(wanted % 1 == 0, 1, 2)
+    assert_array_equal(np.asarray(sure)[(first < 0) | (last >= FRAMES)], 0.0)
+    weights = BSpline.basis_element(np.arange(5.0))(clock % 1 + np.arange(4))
+    assert_allclose((weights**2).sum(), rigs.QUIET, atol=0.03)
+
+
+def test_quiet_points_need_all_that_they_are_made_of():
+    points = np.ones((FRAMES, JOINTS, 2), np.float32)
+    seen = np.ones((FRAMES, JOINTS), np.float32)
+    seen[6, 0] = 0
+    _, sure = quiet(points, seen, np.float32(0.5))
+    assert_array_equal(np.flatnonzero(np.asarray(sure)[1:9, 0] == 0) + 1, [4, 5, 6, 7])
+    _, sure = quiet(points, seen, np.float32(0.0))
+    assert_array_equal(np.flatnonzero(np.asarray(sure)[1:9, 0] == 0) + 1, [5, 6, 7])
