@@ -2,8 +2,10 @@
 
     python -m benchmarks.demo --workdir runs/demo --report report.html
 
-Ends with one line of JSON: P1 in millimetres on the test split, and what was asked of it. `--quick`
-trains for a few steps only, to see that everything runs; it checks triangulation alone.
+Leaves `example/keypoints.npz` and `example/cameras.toml`, too: a test clip as a detector might have
+seen it, for `pose3d_jax.predict`. Ends with one line of JSON: P1 in millimetres on the test split,
+and what was asked of it. `--quick` trains for a few steps only, to see that everything runs; it
+checks triangulation alone.
 """
 
 import argparse
@@ -13,9 +15,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from configs.demo import get_config
 from data_prep import synthetic
-from pose3d_jax import report, train
+from pose3d_jax import noise, report, train
+from pose3d_jax.data import poses
+from pose3d_jax.formats import calibration
 from pose3d_jax.runs import read_run
 
 METHODS = ("supervised", "multiview")
@@ -40,9 +47,28 @@ def run(workdir: Path, report_path: Path, quick: bool) -> dict[str, float]:
         figures[f"{method}_s"] = time.monotonic() - started
         figures["mean_pose_mm"] = 1000 * rows["mean_pose"]["p1"]["frames"]
         figures["triangulation_mm"] = 1000 * rows["triangulation"]["p1"]["frames"]
+    example(data, workdir / "example")
     runs = [read_run(workdir / method) for method in METHODS]
     report.write_html(report_path, runs, "pose3d_jax demo")
     return figures
+
+
+def example(data: Path, out: Path) -> None:
+    """The first test clip's keypoints, as noisy as a detector's, and its cameras, as users have."""
+    clip, identity = noise.corrupt_record(
+        poses.read_split(data, "test")[0], noise.preset("typical")
+    )
+    seen = clip.observations
+    out.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        out / "keypoints.npz",
+        keypoints=seen.keypoints,
+        confidence=seen.confidence,
+        skeleton=identity.keypoint_skeleton,
+        views=np.array(identity.camera_names),
+    )
+    still = jax.tree.map(lambda x: np.asarray(x[0]), seen.cameras)
+    calibration.write(out / "cameras.toml", calibration.Rig(identity.camera_names, still))
 
 
 def failures(figures: dict[str, float], quick: bool) -> list[str]:

@@ -23,7 +23,6 @@ is no 3D. Jitter is for training to add: see `methods/dynamics.py`.
 """
 
 import argparse
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -96,7 +95,9 @@ def cropped(
     )
 
 
-def annotated(about: penn_action.Annotation, found: Sequence[Track]) -> list[Track]:
+def annotated(
+    about: penn_action.Annotation, found: Sequence[Track], joints: Skeleton
+) -> list[Track]:
     """The track of whom Penn Action's file annotates: whose joints are nearest on the whole.
 
     Nobody where no track is within half of a person's height of them.
@@ -104,7 +105,7 @@ def annotated(about: penn_action.Annotation, found: Sequence[Track]) -> list[Tra
     points, seen = about.keypoints, about.seen
     names = skeleton.get("penn13").joints
 
-    def away(track: Track, joints: Skeleton) -> float:
+    def away(track: Track) -> float:
         both = [(i, joints.joints.index(n)) for i, n in enumerate(names) if n in joints.joints]
         here, there = (list(x) for x in zip(*both, strict=True))
         frames = np.arange(track.start, min(track.start + track.frames, len(points)))
@@ -115,8 +116,7 @@ def annotated(about: penn_action.Annotation, found: Sequence[Track]) -> list[Tra
         off = np.linalg.norm(own[..., :2] - points[frames][:, here], axis=-1)
         return float((off * known).sum() / known.sum() / np.median(tracking.boxes(track)[1]))
 
-    by_size = {set_.size: set_ for set_ in (skeleton.get("body25"), skeleton.get("coco18"))}
-    scored = [(away(t, by_size[t.keypoints.shape[1]]), t) for t in found]
+    scored = [(away(t), t) for t in found]
     best = min(scored, key=lambda pair: pair[0], default=(np.inf, None))
     return [best[1]] if best[1] is not None and best[0] < 0.5 else []
 
@@ -162,22 +162,22 @@ def _records(
     there: Mapping[str, Path], split: str, args: argparse.Namespace, proof: Proof
 ) -> Iterator[Record]:
     for name, path in there.items():
-        frames, joints = keypoints.openpose(path)
-        first = min(int(re.findall(r"\d+", f.stem)[-1]) for f in path.glob("*.json"))
+        seen = keypoints.openpose(path)
+        frames, joints = seen.people, seen.skeleton
         # A track's folder in a video's holds one person; a video's may hold several, one by one.
         alone = "/" in name and all(len(people) <= 1 for people in frames)
         found = [_one(frames)] if alone else tracking.tracks(frames)
         label, size = args.source / "labels" / f"{name}.mat", tuple(args.size)
         if label.exists():
             about = penn_action.annotation(label)
-            found, size = annotated(about, found), about.size
+            found, size = annotated(about, found, joints), about.size
         kept = [part for track in found for part in cleaned(track, joints)]
         if not kept:
             proof.skip(name, "nobody is seen for long enough")
         for number, track in enumerate(kept):
             clip = f"{name}_{number}".replace("/", "_")
             video = name.partition("/")[0]
-            yield _record(clip, video, track, joints, split, first, size, args)
+            yield _record(clip, video, track, joints, split, seen.first, size, args)
 
 
 def _one(frames: Sequence[Array]) -> Track:

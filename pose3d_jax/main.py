@@ -1,15 +1,11 @@
 """The door: `python -m pose3d_jax.main --config=configs/NAME.py [--workdir=DIR]`."""
 
-import os
-import platform
 import sys
-from pathlib import Path
 
-import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from pose3d_jax import adapt, compare, evaluate, hosts, report, runs, train
+from pose3d_jax import adapt, compare, compiled, evaluate, hosts, report, runs, train
 from pose3d_jax.errors import Interrupted, NonFiniteError, UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -32,18 +28,12 @@ _OTHER_CODE = flags.DEFINE_bool(
 _HOSTS = flags.DEFINE_string(
     "hosts", None, "Train on several hosts: `auto`, or COORDINATOR:PORT,PROCESSES,INDEX."
 )
-# Programs compiled before, one folder per machine since they may fit its processor alone; JAX's own
-# variable of this kind goes first.
-_CACHE = Path("~/.cache/pose3d_jax").expanduser() / platform.node()
 
 
 def _main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries tell of their inner life at INFO
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(_CACHE))
-        # Small programs too: there are hundreds of them, and together they take as long.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compiled.keep()
     if _HOSTS.value:
         hosts.start(_HOSTS.value)
     mode, workdir, config = _MODE.value, _WORKDIR.value, _CONFIG.value

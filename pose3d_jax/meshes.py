@@ -29,7 +29,7 @@ from pose3d_jax import checkpoint, config, evaluate, methods
 from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.errors import UserError
-from pose3d_jax.formats import mesh
+from pose3d_jax.formats import gltf, mesh
 from pose3d_jax.inference import PIECE
 from pose3d_jax.methods.base import Variables, needs_images_of
 from pose3d_jax.methods.bodies import pick
@@ -168,7 +168,7 @@ class Wanted:
     def check(self, names: Iterable[str]) -> None:
         """Raises `UserError` where a library is missing, or files would take another's place."""
         if self.format == "glb":
-            mesh.pygltflib()
+            gltf.pygltflib()
         if self.preview:
             render.trimesh()
         if self.output.exists() and not self.output.is_dir():

@@ -1,18 +1,24 @@
-"""People over time: detections of single frames joined to tracks, and the boxes that follow them.
+"""People over time and across views: detections of single frames joined to tracks, and tracks of
+several views to people; the boxes that follow them.
 
-NumPy and SciPy, on the host: it is done once, before anything is trained.
+NumPy and SciPy, on the host: it is done once, before anything is trained or lifted.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import linear_sum_assignment
 
+from pose3d_jax import cameras as cam
+from pose3d_jax.cameras import Camera
+
 Array = np.ndarray
 _FAR = 1e6  # cost of a pair that may not be
+_PART = 4096  # points undistorted at once: one program for clips of all lengths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +109,132 @@ def _height(person: Float[Array, "joints 3"]) -> float:
     """The diagonal of the box around what was found: lying people are as tall."""
     there = person[person[:, 2] > 0, :2]
     return float(np.linalg.norm(np.ptp(there, axis=0))) if len(there) > 1 else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """One person's keypoints in all views from frame `start` on; confidence 0 where not seen."""
+
+    start: int
+    keypoints: Float[Array, "frames views joints 3"]  # x, y, confidence
+
+
+def across(
+    views: Sequence[Sequence[Track]], cameras: Camera, *, reach: float = 0.2, least: int = 5
+) -> list[Person]:
+    """Who is who from view to view: tracks joined in the order of what their triangulation costs.
+
+    The cost of two tracks of different views is the median distance, metres, at which the rays of
+    the same joints in the same frames pass one another. Those of one person may be several in a
+    view, one after another, where another view shows that they are the same.
+
+    Args:
+      views: the tracks of each view, their frames counted alike.
+      cameras: `[views]`, which stand still.
+      reach: tracks whose rays pass farther from one another are of different people.
+      least: frames that two tracks must have in common for one to tell of the other.
+    """
+    places = [(view, track) for view, own in enumerate(views) for track in own]
+    if not places:
+        return []
+    rays = [_rays(jax.tree.map(lambda x, v=v: x[v], cameras), t) for v, t in places]
+    cost = np.full((len(places),) * 2, np.nan)
+    apart = np.zeros_like(cost, bool)  # two at once in a view are two people
+    for i, (view, track) in enumerate(places):
+        for j, (other, against) in enumerate(places[:i]):
+            if view == other:
+                apart[i, j] = apart[j, i] = _common(track, against).stop > 0
+            else:
+                cost[i, j] = cost[j, i] = _passing(track, against, rays[i], rays[j], least)
+    groups = _joined(cost, apart, reach)
+    found = [_person([places[i] for i in group], len(views)) for group in groups]
+    return sorted(found, key=lambda person: (person.start, -len(person.keypoints)))
+
+
+def alone(views: Sequence[Sequence[Track]]) -> Person | None:
+    """The only person, where no view shows two at once; else None."""
+    for own in views:
+        for i, track in enumerate(own):
+            if any(_common(track, other).stop for other in own[:i]):
+                return None
+    places = [(view, track) for view, own in enumerate(views) for track in own]
+    return _person(places, len(views)) if places else None
+
+
+def _joined(cost: Array, apart: Array, reach: float) -> list[list[int]]:
+    """Groups, the cheapest two of them joined as long as their mean cost is within reach."""
+    groups = [[i] for i in range(len(cost))]
+    while True:
+        best, pair = reach, None
+        for i, own in enumerate(groups):
+            for j, other in enumerate(groups[:i]):
+                between = cost[np.ix_(own, other)]
+                known = between[~np.isnan(between)]
+                if len(known) and not apart[np.ix_(own, other)].any() and known.mean() < best:
+                    best, pair = known.mean(), (j, i)
+        if pair is None:
+            return groups
+        groups[pair[0]] += groups.pop(pair[1])
+
+
+def _common(track: Track, other: Track) -> range:
+    """The frames of both, counted from the later one's first; empty, ending at 0, where none."""
+    first = max(track.start, other.start)
+    last = min(track.start + track.frames, other.start + other.frames)
+    return range(max(0, last - first))
+
+
+def _passing(
+    track: Track,
+    other: Track,
+    rays: tuple[Array, Array],
+    others: tuple[Array, Array],
+    least: int,
+) -> float:
+    """The median distance of the rays of two tracks; NaN where too little tells."""
+    frames = len(_common(track, other))
+    first = max(track.start, other.start)
+    own, against = (slice(first - t.start, first - t.start + frames) for t in (track, other))
+    both = (track.keypoints[own, :, 2] > 0) & (other.keypoints[against, :, 2] > 0)
+    if both.any(axis=1).sum() < least:
+        return float("nan")
+    (a, d), (b, e) = (rays[0], rays[1][own][both]), (others[0], others[1][against][both])
+    # The points nearest to one another on the lines a + s d and b + t e, both of unit direction.
+    along, between = (d * e).sum(axis=-1), a - b
+    sideways = np.maximum(1 - along**2, 1e-9)
+    s = (along * (e @ between) - d @ between) / sideways
+    t = (e @ between - along * (d @ between)) / sideways
+    away = np.linalg.norm(between + s[:, None] * d - t[:, None] * e, axis=-1)
+    away[(s < 0) | (t < 0)] = np.inf  # they meet behind a camera
+    return float(np.median(away))
+
+
+def _rays(
+    camera: Camera, track: Track
+) -> tuple[Float[Array, "3"], Float[Array, "frames joints 3"]]:
+    """The camera's place, and the directions, of length 1, in which it sees the joints; world."""
+    points = track.keypoints[..., :2].reshape(-1, 2).astype(np.float32)
+    parts = range(0, len(points), _PART)
+    padded = np.pad(points, ((0, -len(points) % _PART), (0, 0)))
+    seen = np.concatenate([np.asarray(_normalised(camera, padded[i : i + _PART])) for i in parts])
+    rays = np.concatenate([seen[: len(points)], np.ones((len(points), 1))], axis=-1)
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    turn = np.asarray(camera.rotation, float)
+    shape = (*track.keypoints.shape[:2], 3)
+    return -turn.T @ np.asarray(camera.translation, float), (rays @ turn).reshape(shape)
+
+
+_normalised = jax.jit(jax.vmap(cam.normalise, in_axes=(None, 0)))
+
+
+def _person(places: Sequence[tuple[int, Track]], views: int) -> Person:
+    first = min(track.start for _, track in places)
+    last = max(track.start + track.frames for _, track in places)
+    keypoints = np.zeros((last - first, views, *places[0][1].keypoints.shape[1:]))
+    for view, track in places:
+        at = track.start - first
+        keypoints[at : at + track.frames, view] = track.keypoints
+    return Person(first, keypoints)
 
 
 def boxes(

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from pose3d_jax.tracking import Track, boxes, crop, tracks
+from pose3d_jax.tracking import Track, across, alone, boxes, crop, tracks
+from tests import scenes
 
 BODY = np.random.default_rng(0).uniform(-1, 1, (25, 2)) * [20, 60]
 
@@ -20,12 +21,13 @@ def walker(start, velocity, frames, size=1.0, seed=0):
 
 
 def shuffled(people, seed=0):
-    """Frames of several people's [frames, 25, 3], in any order; rows of zeros are not there."""
+    """Frames of several people's [frames, joints, 3], in any order; rows of zeros are not there."""
     rng = np.random.default_rng(seed)
     found = []
     for frame in range(len(people[0])):
         there = [p[frame] for p in people if p[frame, :, 2].any()]
-        found.append(np.array([there[i] for i in rng.permutation(len(there))]).reshape(-1, 25, 3))
+        found.append(np.array([there[i] for i in rng.permutation(len(there))]))
+        found[-1] = found[-1].reshape(-1, *people[0].shape[1:])
     return found
 
 
@@ -100,3 +102,93 @@ def test_a_crop_has_its_person_in_the_middle_and_of_the_size_asked_for():
         assert_allclose((points.min(axis=0) + points.max(axis=0)) / 2, 111.5, atol=3)
     back = (found[..., :2] - 111.5) / scale[:, None, None] + middle[:, None]
     assert_allclose(back[there], person[..., :2][there], atol=1e-9)
+
+
+def walking(start, velocity, frames, seed):
+    """World joints `[frames, 17, 3]`, metres, of a body that turns and walks on the floor."""
+    rng = np.random.default_rng(seed)
+    body = rng.uniform(-0.3, 0.3, (17, 3))
+    body[:, 2] += np.linspace(0.2, 1.6, 17)
+    swing = 0.15 * np.sin(np.arange(frames)[:, None, None] / 5 + rng.uniform(0, 6, (17, 3)))
+    place = np.asarray([*start, 0.0]) + np.arange(frames)[:, None] * np.asarray([*velocity, 0.0])
+    return (place[:, None] + body + swing).astype(np.float32)
+
+
+def seen_by(people, views, noise=1.0, seed=0):
+    """What a ring of cameras sees of each person's `[frames, 17, 3]`: `[people, frames, views]`."""
+    rng = np.random.default_rng(seed)
+    cameras = scenes.ring(views)
+    found = []
+    for joints in people:
+        points = np.array(scenes.film(joints, cameras).keypoints)
+        points += rng.normal(0, noise, points.shape)
+        found.append(np.concatenate([points, np.ones((*points.shape[:-1], 1))], axis=-1))
+    return np.stack(found), cameras
+
+
+def tracked(seen):
+    return [tracks(shuffled(list(seen[:, :, view]), seed=view)) for view in range(seen.shape[2])]
+
+
+@pytest.mark.parametrize("views", [2, 4])
+def test_people_are_the_same_in_all_views(views):
+    people = [
+        walking((-1.2, 0.4), (0.03, 0.0), 80, 1),
+        walking((1.2, 0.0), (-0.03, 0.0), 80, 2),  # they cross
+        walking((0.0, -1.4), (0.0, 0.005), 80, 3),
+    ]
+    seen, cameras = seen_by(people, views)
+    found = across(tracked(seen), cameras)
+    assert len(found) == 3
+    for person in found:
+        who = np.argmin([np.abs(person.keypoints - own).mean() for own in seen])
+        assert_allclose(person.keypoints, seen[who])
+
+
+def test_who_leaves_a_view_comes_back_as_the_same_where_another_shows_it():
+    seen, cameras = seen_by(
+        [walking((-1.0, 0.5), (0.02, 0.0), 90, 1), walking((0.5, -1.0), (0, 0.02), 90, 2)], 3
+    )
+    seen[0, 30:60, 1] = 0  # longer than a track bears
+    seen[1, :20] = 0  # enters late
+    own = tracked(seen)
+    assert len(own[1]) == 3
+    first, second = across(own, cameras)
+    assert (first.start, second.start) == (0, 20)
+    assert_allclose(first.keypoints, seen[0])
+    assert_allclose(second.keypoints, seen[1, 20:])
+
+
+def test_people_whom_no_two_views_share_stay_apart():
+    seen, cameras = seen_by([walking((0, 0), (0, 0), 40, 1), walking((1, 1), (0, 0), 40, 2)], 2)
+    seen[0, :, 1] = 0
+    seen[1, :, 0] = 0
+    found = across(tracked(seen), cameras)
+    assert len(found) == 2
+    assert {tuple((p.keypoints[..., 2] > 0).any(axis=(0, 2))) for p in found} == {
+        (True, False),
+        (False, True),
+    }
+    assert across([[], []], cameras) == []
+
+
+def test_who_is_alone_needs_no_cameras():
+    seen, _ = seen_by([walking((0, 0), (0.01, 0), 60, 1), walking((1, 1), (0, 0), 60, 2)], 2)
+    own = tracked(seen[:1])
+    assert_allclose(alone(own).keypoints, seen[0])
+    assert alone(tracked(seen)) is None
+    assert alone([[], []]) is None
+    seen[1, :, 1] = 0
+    seen[0, :30, 0] = seen[1, 30:, 0] = 0  # one after another
+    assert alone([tracked(seen)[0], []]).keypoints.shape == (60, 2, 17, 3)
+
+
+def test_the_cost_is_in_metres():
+    cameras = scenes.ring(2)
+    seen, _ = seen_by([walking((0, 0), (0, 0), 20, 4)], 2, noise=0.0)
+    together = across(tracked(seen), cameras, reach=1e-3)
+    assert len(together) == 1
+    moved = seen.copy()
+    moved[:, :, 1, :, 1] += 115  # a tenth of the focal length, about 0.45 m at 4.5 m
+    assert len(across(tracked(moved), cameras, reach=0.3)) == 2
+    assert len(across(tracked(moved), cameras, reach=0.6)) == 1

@@ -1,0 +1,256 @@
+"""A person's joints over time in files of other software, by the file's suffix.
+
+| suffix | holds | axes | unit | where a joint is missing |
+|---|---|---|---|---|
+| npz | `joints`, `found` and what `_Moved.about` names | z up | m | NaN |
+| csv | `frame`, `time`, `JOINT_x`, `JOINT_y`, `JOINT_z`; a line a frame | z up | m | empty |
+| json | `joints` and what `_Moved.about` names | z up | m | null |
+| trc | markers, as OpenSim reads them | y up | m | empty |
+| c3d | points, as biomechanics laboratories have them | z up | mm | NaN, residual -1 |
+| bvh | rigid bones in motion (`kinematics.articulate`) | y up | cm | by its neighbours |
+| glb | the same as glTF 2.0, and a mesh that shows the bones | y up | m | the same |
+
+Frames count from 0, in TRC and C3D from 1; the first is at 0 s. Numbers in text have six decimals.
+"""
+
+import csv
+import dataclasses
+import importlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from pose3d_jax import workdir
+from pose3d_jax.errors import UserError
+from pose3d_jax.formats import animation, gltf
+from pose3d_jax.formats.kinematics import Articulated, articulate
+from pose3d_jax.skeleton import Skeleton
+
+_C3D_FRAMES = 65_535  # more would be in the file and seen by no reader
+
+
+class ExportError(UserError):
+    """A motion or a name that cannot be written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+    """One person's joints over time."""
+
+    joints: Float[np.ndarray, "frames joints 3"]  # metres, world, z up
+    skeleton: Skeleton
+    fps: float
+    found: Shaped[np.ndarray, "frames joints"] | None = None  # 1 where measured; None: everywhere
+    name: str = "person"
+
+
+def write(path: str | Path, motion: Motion, *, y_up: bool | None = None) -> None:
+    """Writes a motion as what the suffix names (`FORMATS`), whole or not at all.
+
+    Args:
+      path: the file; folders above it are made.
+      motion: what it says of joints that were not found is not written.
+      y_up: axes other than the format's own (glTF knows y up only). What is at (x, y, z) with z up
+        is at (x, z, -y) with y up.
+
+    Raises `ExportError` for another suffix, axes that a format does not have, more frames than it
+    counts (C3D), and a motion without frames, without a joint that was found, with numbers that are
+    not finite, or that is not of its skeleton; `SkeletonError` where bones need one tree (BVH,
+    glTF); `UserError` without the library that a format needs.
+    """
+    path = Path(path)
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in _WRITERS:
+        raise ExportError(
+            f"{path}: no format is named {kind!r}; there are {', '.join(FORMATS)}, by the suffix"
+        )
+    if kind == "glb" and y_up is False:
+        raise ExportError(f"{path}: glTF is y up always; leave y_up, or write another format")
+    joints = _checked(motion, str(path))
+    if kind == "c3d" and len(joints) > _C3D_FRAMES:
+        raise ExportError(
+            f"{path}: C3D counts {_C3D_FRAMES} frames, but there are {len(joints)}; cut the motion "
+            f"or write another format"
+        )
+    up = kind in _Y_UP if y_up is None else y_up
+    moved = _Moved(motion, _upright(joints) if up else joints, up)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workdir.write(path, lambda name: _WRITERS[kind](name, moved))
+
+
+def _checked(motion: Motion, where: str) -> Float[np.ndarray, "frames joints 3"]:
+    """The joints, NaN where they were not found."""
+    skeleton, shape = motion.skeleton, motion.joints.shape
+    if len(shape) != 3 or shape[1:] != (skeleton.size, 3):
+        raise ExportError(
+            f"{where}: the joints have shape {list(shape)}, but {skeleton.name} needs "
+            f"[frames, {skeleton.size}, 3]; give the skeleton that they are in"
+        )
+    if not (np.isfinite(motion.fps) and motion.fps > 0):
+        raise ExportError(f"{where}: {motion.fps} frames per second; give a number above 0")
+    for name in skeleton.joints:
+        if name.split() != [name] or not name.isprintable():
+            raise ExportError(f"{where}: a joint is named {name!r}; give it one word")
+    if len(set(skeleton.joints)) < skeleton.size:
+        raise ExportError(f"{where}: {skeleton.name} has several joints of one name; rename them")
+    found = np.ones(shape[:2], bool) if motion.found is None else np.asarray(motion.found) > 0
+    if found.shape != shape[:2]:
+        raise ExportError(
+            f"{where}: found has shape {list(found.shape)}, but the joints {list(shape)}"
+        )
+    if not found.any():
+        raise ExportError(
+            f"{where}: the motion has {shape[0]} frames with no joint in them; nothing was written"
+        )
+    broken = np.argwhere(found & ~np.isfinite(motion.joints).all(axis=-1))
+    if len(broken):
+        frame, joint = broken[0]
+        raise ExportError(
+            f"{where}: {skeleton.joints[joint]} is {motion.joints[frame, joint]} in frame {frame}; "
+            f"say by `found` which joints were not measured"
+        )
+    return np.where(found[..., None], motion.joints.astype(np.float64), np.nan)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Moved:
+    """What a writer writes."""
+
+    motion: Motion
+    joints: Float[np.ndarray, "frames joints 3"]  # in the file's axes; NaN where missing
+    y_up: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.motion.skeleton.joints
+
+    @property
+    def found(self) -> np.ndarray:
+        return np.isfinite(self.joints).all(axis=-1)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What stands beside the joints."""
+        skeleton = self.motion.skeleton
+        return {
+            "name": self.motion.name,
+            "unit": "m",
+            "up": "y" if self.y_up else "z",
+            "fps": float(self.motion.fps),
+            "skeleton": skeleton.name,
+            "names": list(skeleton.joints),
+            "parents": list(skeleton.parents),
+        }
+
+    def rows(self) -> list[list[str]]:
+        """A line a frame: time, then x, y, z of each joint, empty where missing."""
+        texts = []
+        for frame, places in enumerate(self.joints.reshape(len(self.joints), -1)):
+            numbers = ["" if np.isnan(x) else f"{x:.6f}" for x in places]
+            texts.append([f"{frame / self.motion.fps:.6f}", *numbers])
+        return texts
+
+
+def _npz(name: str, moved: _Moved) -> None:
+    about = {key: np.array(value) for key, value in moved.about.items()}
+    about |= {"joints": moved.joints, "found": moved.found}
+    with Path(name).open("wb") as stream:  # by its name alone it would get another suffix
+        np.savez_compressed(stream, **about)  # type: ignore[arg-type]  # mypy mistakes its flag
+
+
+def _json(name: str, moved: _Moved) -> None:
+    places = np.round(moved.joints, 6).tolist()
+    there = moved.found
+    for frame, seen in zip(places, there, strict=True):
+        frame[:] = [place if s else None for place, s in zip(frame, seen, strict=True)]
+    text = json.dumps({**moved.about, "joints": places}, ensure_ascii=False, allow_nan=False)
+    Path(name).write_text(text, encoding="utf-8")
+
+
+def _csv(name: str, moved: _Moved) -> None:
+    with Path(name).open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        columns = (f"{joint}_{axis}" for joint in moved.names for axis in "xyz")
+        table.writerow(["frame", "time", *columns])
+        table.writerows([frame, *row] for frame, row in enumerate(moved.rows()))
+
+
+def _trc(name: str, moved: _Moved) -> None:
+    """OpenSim counts a field for each tab: a last field that is empty needs one behind it, too."""
+    frames, rate = len(moved.joints), f"{moved.motion.fps:.10g}"
+    markers = [field for joint in moved.names for field in (joint, "", "")]
+    axes = [f"{axis}{number}" for number in range(1, len(moved.names) + 1) for axis in "XYZ"]
+    # Where others put the file's name, which is a temporary one here; blanks would divide it.
+    label = "_".join(moved.motion.name.split()) or "person"
+    header = {
+        "DataRate": rate, "CameraRate": rate, "NumFrames": frames, "NumMarkers": len(moved.names),
+        "Units": "m", "OrigDataRate": rate, "OrigDataStartFrame": 1, "OrigNumFrames": frames,
+    }  # fmt: skip
+    lines = [
+        "\t".join(["PathFileType", "4", "(X/Y/Z)", f"{label}.trc"]),
+        "\t".join(header),
+        "\t".join(map(str, header.values())),
+        "\t".join(["Frame#", "Time", *markers, ""]),
+        "\t".join(["", "", *axes, ""]),
+        "",
+    ]
+    lines += ["\t".join([str(n), *row, ""]) for n, row in enumerate(moved.rows(), start=1)]
+    Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+
+
+def _c3d(name: str, moved: _Moved) -> None:
+    """Raises `UserError` without ezc3d."""
+    try:
+        ezc3d = importlib.import_module("ezc3d")
+    except ImportError as error:
+        raise UserError(
+            "C3D needs ezc3d; install it (pip install ezc3d), or the package's extra `files`"
+        ) from error
+    file = ezc3d.c3d()
+    point = file["parameters"]["POINT"]
+    point["RATE"]["value"] = [float(moved.motion.fps)]
+    point["UNITS"]["value"] = ["mm"]
+    point["LABELS"]["value"] = list(moved.names)
+    places = 1000.0 * moved.joints.transpose(2, 1, 0)
+    file["data"]["points"] = np.concatenate([places, np.ones_like(places[:1])])
+    residuals = np.where(moved.found.T, 0.0, -1.0)[None]
+    cameras = np.zeros((7, *residuals.shape[1:]), bool)
+    file["data"]["meta_points"] = {"residuals": residuals, "camera_masks": cameras}
+    with tempfile.TemporaryDirectory() as folder:  # it writes to names that end in .c3d only
+        whole = Path(folder) / "motion.c3d"
+        file.write(str(whole))
+        Path(name).write_bytes(whole.read_bytes())
+
+
+def _bvh(name: str, moved: _Moved) -> None:
+    text = animation.bvh(_articulated(moved), moved.motion.fps)
+    Path(name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _glb(name: str, moved: _Moved) -> None:
+    motion = moved.motion
+    Path(name).write_bytes(animation.glb(_articulated(moved), motion.fps, motion.name))
+
+
+def _articulated(moved: _Moved) -> Articulated:
+    skeleton = moved.motion.skeleton
+    if moved.y_up:
+        return articulate(moved.joints, skeleton)
+    return articulate(_upright(moved.joints), skeleton).turned(gltf.Y_UP.inv())
+
+
+def _upright(joints: Float[np.ndarray, "frames joints 3"]) -> Float[np.ndarray, "frames joints 3"]:
+    """From z up to y up."""
+    return gltf.Y_UP.apply(joints.reshape(-1, 3)).reshape(joints.shape)
+
+
+_WRITERS: dict[str, Callable[[str, _Moved], None]] = {
+    "npz": _npz, "csv": _csv, "json": _json, "trc": _trc, "c3d": _c3d, "bvh": _bvh, "glb": _glb,
+}  # fmt: skip
+FORMATS = tuple(_WRITERS)
+_Y_UP = ("trc", "bvh", "glb")

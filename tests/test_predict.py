@@ -1,0 +1,243 @@
+"""A user's way: keypoints and cameras in, files out; and what a newcomer does wrong."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import pose3d_jax
+from benchmarks import demo
+from configs.demo import get_config
+from data_prep import synthetic
+from pose3d_jax import adapt, evaluate, inference, predict, skeleton, train, trained
+from pose3d_jax import cameras as cam
+from pose3d_jax.data import own, poses
+from pose3d_jax.data.own import PredictError
+from pose3d_jax.formats import calibration, keypoints
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of a few steps, its data, and the demo's example."""
+    folder = tmp_path_factory.mktemp("predict")
+    synthetic.main(["--out", str(folder / "data"), "--scale", "0.1"])
+    config = get_config("multiview-tiny")
+    config.data.path = str(folder / "data")
+    train.run(config, folder / "run")
+    demo.example(folder / "data", folder / "example")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(run):
+    """Exact keypoints of a test clip, its cameras `[views]`, joints."""
+    record = poses.read_split(run / "data", "test")[0]
+    seen = record.clip.observations
+    still = jax.tree.map(lambda x: np.asarray(x[0]), seen.cameras)
+    return np.asarray(seen.keypoints), still, np.asarray(record.clip.labels.joints)
+
+
+@pytest.fixture(scope="module")
+def lifter(run):
+    return pose3d_jax.load(run / "run")
+
+
+def test_it_says_what_an_evaluation_says(run, clip, lifter):
+    """In pieces of one length, of a user's arrays, as of the split on disk."""
+    restored = evaluate.restore(run / "run")
+    expected = evaluate.predict(restored, restored.splits["test"]).joints[: len(clip[0])]
+    found = lifter.predict(clip[0], clip[1])
+    assert_allclose(found.in_views, expected, atol=1e-5)
+    turn, away = np.asarray(clip[1].rotation), np.asarray(clip[1].translation)
+    back = np.einsum("vba,tvjb->tvja", turn, found.in_views - away[:, None])
+    assert_allclose(found.world, back.mean(axis=1), atol=1e-5)
+    assert found.space == "absolute"
+    assert found.covariance is None
+
+
+def test_clips_of_all_lengths_are_one_program(clip, lifter, monkeypatch):
+    monkeypatch.setattr(trained, "_PIECE", 32)
+    whole = np.concatenate([clip[0]] * 4)[:70]
+    found = lifter.predict(whole, clip[1]).in_views
+    before = inference._lift._cache_size()
+    for frames in (1, 31, 33, 69):
+        part = lifter.predict(whole[:frames], clip[1]).in_views
+        assert_allclose(part, found[:frames], atol=1e-5)
+    assert inference._lift._cache_size() == before
+
+
+def test_adapted_poses_are_better_and_say_how_sure_they_are(clip, lifter):
+    rng = np.random.default_rng(0)
+    noisy = clip[0] + rng.normal(0, 2.0, clip[0].shape)
+    plain = lifter.predict(noisy, clip[1])
+    found = lifter.predict(noisy, clip[1], stages=("poses",))
+    error = np.linalg.norm(found.world - clip[2], axis=-1).mean()
+    assert error < 0.02 < np.linalg.norm(plain.world - clip[2], axis=-1).mean()
+    assert found.covariance.shape == (*found.world.shape, 3)
+    deviation = np.sqrt(np.trace(found.covariance, axis1=-2, axis2=-1).mean())
+    assert 0.3 * error < deviation < 5 * error
+    # From then on without the training data, and not for another checkpoint.
+    path = lifter.directory / "body.npz"
+    assert path.exists()
+    monkey = dataclasses.replace(lifter)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(adapt, "body_under", None)
+        again = monkey.predict(noisy, clip[1], stages=("poses",))
+    assert_allclose(again.world, found.world, atol=1e-6)
+    other = dataclasses.replace(lifter, metadata={**lifter.metadata, "step": 7})
+    with pytest.raises(PredictError, match="but the checkpoint of step 7; delete that file"):
+        other.predict(noisy, clip[1], stages=("poses",))
+
+
+def test_a_view_without_calibration_is_said_in_its_own_axes(clip, lifter):
+    camera = own.ideal((1000, 1000), 1100.0)
+    found = lifter.predict(clip[0][:, :1], camera)
+    assert found.in_views.shape == (len(clip[0]), 1, lifter.joint_skeleton.size, 3)
+    # z up: what is up in the image is up.
+    assert_allclose(found.world[..., 2], -found.in_views[:, 0, :, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda k, c: (k[0], c, None), r"expected \[frames, views, joints, 2 or 3\]"),
+        (
+            lambda k, c: (k[:, :, :9], c, None),
+            "there are 9 keypoints, but the network knows h36m17",
+        ),
+        (lambda k, c: (k[:, :2], c, None), r"leading axes \(3,\), but the keypoints 2 views"),
+        (lambda k, c: (k, c, np.full(k.shape[:3], 7.0)), "a confidence is 7"),
+        (lambda k, c: (k, c, np.zeros(k.shape[:3])), "no keypoint was found"),
+        (lambda k, c: (k, c, np.ones(k.shape[:2])), "confidence has shape"),
+        (lambda k, c: (k * np.nan, c, None), "no keypoint was found"),
+        (
+            lambda k, c: (k, dataclasses.replace(c, focal=c.focal * np.nan), None),
+            "a camera holds NaN",
+        ),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(clip, lifter, change, message):
+    keypoints, cameras, confidence = change(clip[0], clip[1])
+    with pytest.raises(PredictError, match=message):
+        lifter.predict(keypoints, cameras, confidence)
+
+
+def test_nan_is_a_joint_that_was_not_found(clip, lifter):
+    keypoints = clip[0].copy()
+    keypoints[3, 1, 4] = np.nan
+    confidence = np.ones(keypoints.shape[:3])
+    confidence[3, 1, 4] = 0
+    found = lifter.predict(keypoints, clip[1])
+    expected = lifter.predict(np.nan_to_num(keypoints), clip[1], confidence)
+    assert_allclose(found.in_views, expected.in_views, atol=1e-6)
+
+
+def command(run, out, *more):
+    example = run / "example"
+    given = ["--checkpoint", run / "run", "--keypoints", example / "keypoints.npz"]
+    given += ["--cameras", example / "cameras.toml", "--output", out, *more]
+    predict.main([str(x) for x in given])
+
+
+def test_the_demos_example_becomes_files(run, tmp_path, capsys):
+    formats = ("npz", "csv", "json", "trc", "bvh")
+    command(run, tmp_path / "out", "--adapt", "poses", "--formats", *formats)
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {*(f"person_0.{x}" for x in formats), "viewer.html", "summary.json"}
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    record = poses.read_split(run / "data", "test")[0]
+    truth = np.asarray(record.clip.labels.joints)
+    assert summary["people"][0]["frames"] == len(truth)
+    with np.load(tmp_path / "out/person_0.npz") as file:
+        assert np.linalg.norm(file["joints"] - truth, axis=-1).mean() < 0.05
+    assert "viewer.html" in capsys.readouterr().out
+
+
+def test_axes_of_cameras_and_about_the_root(run, tmp_path):
+    command(run, tmp_path / "out", "--space", "camera")
+    names = [
+        f"person_0_{name}.npz" for name in calibration.read(run / "example/cameras.toml").names
+    ]
+    assert all((tmp_path / "out" / name).exists() for name in names)
+    command(run, tmp_path / "root", "--space", "root")
+    with np.load(tmp_path / "root/person_0.npz") as file:
+        assert_allclose(file["joints"][:, skeleton.get("h36m17").root], 0.0, atol=1e-6)
+
+
+def two_people(clip, tmp_path):
+    """One of them two metres aside; who is first changes from frame to frame."""
+    keypoints, cameras, joints = clip
+    aside = joints + np.array([0.0, 1.5, 0.0], np.float32)
+    project = jax.jit(cam.batched(cam.project))
+    wide = np.repeat(aside[:, None], keypoints.shape[1], axis=1)
+    over = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], len(joints), 0), cameras)
+    both = np.stack([keypoints, np.asarray(project(over, wide))], axis=2)
+    both[::2] = both[::2, :, ::-1]
+    np.savez(
+        tmp_path / "two.npz", keypoints=both, confidence=np.ones(both.shape[:-1]),
+        skeleton="h36m17", views=np.array(["a", "b", "c"]),
+    )  # fmt: skip
+    return aside
+
+
+def test_people_leave_a_file_each(run, clip, tmp_path):
+    aside = two_people(clip, tmp_path)
+    arguments = ["--checkpoint", run / "run", "--keypoints", tmp_path / "two.npz"]
+    arguments += ["--cameras", run / "example/cameras.toml", "--output", tmp_path / "out"]
+    predict.main([str(x) for x in (*arguments, "--adapt", "poses")])
+    found = []
+    for number in range(2):
+        with np.load(tmp_path / f"out/person_{number}.npz") as file:
+            found.append(file["joints"])
+    for truth in (aside, clip[2]):
+        assert min(np.linalg.norm(x - truth, axis=-1).mean() for x in found) < 0.01
+
+
+def test_several_people_and_cameras_in_another_order_are_refused(run, clip, tmp_path):
+    two_people(clip, tmp_path)
+    arguments = ["--checkpoint", run / "run", "--keypoints", tmp_path / "two.npz", "--cameras"]
+    arguments += [run / "example/cameras.toml", "--views", "C3", "C1", "C2"]
+    with pytest.raises(SystemExit, match="the views do not fit the cameras: C3"):
+        predict.main([str(x) for x in (*arguments, "--output", tmp_path / "out")])
+
+
+def test_people_whom_no_two_views_share_are_refused(clip):
+    seen = np.repeat(clip[0][:, :, None], 2, axis=2)
+    seen[:, :, 1] += 150.0  # two in each view, of whom those of other views are far away
+    seen[:, 1:] += np.array([0.0, 400.0])
+    people = np.concatenate([seen, np.ones((*seen.shape[:-1], 1))], axis=-1)
+    views = [
+        keypoints.Detections(tuple(people[:, view]), skeleton.get("h36m17"), 0)
+        for view in range(people.shape[1])
+    ]
+    with pytest.raises(PredictError, match="no two views see the same people"):
+        predict.people_of(views[:2], jax.tree.map(lambda x: x[:2], clip[1]))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--views", "C2", "C1"), "--views names 2 cameras for 3 views"),
+        (("--views", "C2", "C1", "C9"), "C9"),
+        (("--views", "C2", "C1", "C3"), "C1, C2, C3"),  # the residuals tell
+        (("--formats", "fbx"), "no format is named 'fbx'"),
+        (("--convert", "coco17"), "coco17"),
+    ],
+)
+def test_a_wrong_command_says_what_to_do_and_leaves_nothing(run, tmp_path, more, message):
+    with pytest.raises(SystemExit) as stopped:
+        command(run, tmp_path / "out", *more)
+    assert "error: " in str(stopped.value)
+    assert message in str(stopped.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_views_without_cameras_are_refused(run, tmp_path):
+    given = ["--checkpoint", run / "run", "--keypoints", run / "example/keypoints.npz"]
+    with pytest.raises(SystemExit, match=r"there are 3 views .* and no --cameras"):
+        predict.main([str(x) for x in (*given, "--output", tmp_path / "out")])
+    with pytest.raises(SystemExit, match="no checkpoint in"):
+        predict.main([str(x) for x in ("--checkpoint", tmp_path, *given[2:], "--output", "x")])
