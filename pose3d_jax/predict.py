@@ -252,6 +252,7 @@ def scene_of(
         cameras=found[0][2].cameras,
         views=rig.names,
         keypoints=points,
+        keypoint_skeleton=network.keypoint_skeleton,
         title=str(given.output.resolve().name),
     )
 
