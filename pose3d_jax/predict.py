@@ -13,8 +13,9 @@ their order, which is said.
 People are followed over time and across views, and each of them leaves `person_0.npz` and so on:
 metres, z up (`--space world`), in the axes of each camera (`camera`, a file for each view), or
 about the pelvis (`root`). With `--adapt poses` joints are moved to where all views, constant bones
-and quiet motion want them, with `--adapt cameras poses` the cameras are corrected first, their
-clocks too, and left as `cameras.toml`. `out/viewer.html` shows it all.
+and quiet motion want them. `--adapt clocks poses` first brings videos that begin up to a few frames
+apart onto the clock of the first, `--adapt cameras poses` corrects where cameras are and their
+focal lengths, too, and leaves them as `cameras.toml`. `out/viewer.html` shows it all.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
-from pose3d_jax import compiled, rigcheck, skeleton, tracking, trained, workdir
+from pose3d_jax import compiled, references, rigcheck, skeleton, tracking, trained, workdir
 from pose3d_jax.cameras import Camera
 from pose3d_jax.data import own
 from pose3d_jax.data.own import PredictError
@@ -217,12 +218,13 @@ def _written(
         own_summary: dict[str, Any] = {
             "first_frame": person.start, "frames": len(person.keypoints), "files": files,
         }  # fmt: skip
+        if "clocks" in given.adapt or "cameras" in given.adapt:
+            own_summary["clocks_frames"] = dict(zip(rig.names, poses.clocks.tolist(), strict=True))
         if "cameras" in given.adapt:
             corrected = Rig(rig.names, poses.cameras)
             name = "cameras.toml" if number == 0 else f"cameras_{number}.toml"
             calibration.write(given.output / name, corrected)
             own_summary["cameras"] = name
-            own_summary["clocks_frames"] = dict(zip(rig.names, poses.clocks.tolist(), strict=True))
         summary["people"].append(own_summary)
     if all(poses.world is not None for *_, poses in found):
         interactive.write(given.output / "viewer.html", scene_of(given, network, rig, found))
@@ -239,22 +241,36 @@ def scene_of(
     """Everybody, from the first frame of the first to the last of the last."""
     first = min(person.start for person, *_ in found)
     last = max(person.start + len(x) for person, x, _ in found)
-    joints = np.full((last - first, len(found), network.joint_skeleton.size, 3), np.nan)
+    empty = np.full((last - first, len(found), network.joint_skeleton.size, 3), np.nan)
+    methods = {"adapted" if given.adapt else "lifted": empty}
+    if len(rig.names) > 1 and network.keypoint_skeleton == network.joint_skeleton:
+        methods["triangulated"] = empty.copy()  # what every method is held to
     points = np.zeros((last - first, len(rig.names), len(found), network.keypoint_skeleton.size, 3))
     for number, (person, seen, poses) in enumerate(found):
         at = slice(person.start - first, person.start - first + len(seen))
-        joints[at, number] = poses.world
+        empty[at, number] = poses.world
         points[at, :, number] = seen
+        if "triangulated" in methods:
+            methods["triangulated"][at, number] = _triangulated(seen, rig.cameras, network)
     return interactive.Scene(
         fps=given.fps,
         skeleton=network.joint_skeleton,
-        methods={"adapted" if given.adapt else "lifted": joints},
+        methods=methods,
         cameras=found[0][2].cameras,
         views=rig.names,
         keypoints=points,
         keypoint_skeleton=network.keypoint_skeleton,
         title=str(given.output.resolve().name),
     )
+
+
+def _triangulated(
+    seen: Float[Array, "frames views joints 3"], cameras: Camera, network: Trained
+) -> Float[Array, "frames joints 3"]:
+    """Frame by frame, robust; NaN where no two views agree."""
+    clip = own.clip_of(seen, None, cameras, network.keypoint_skeleton)
+    row = references.reconstruct(clip, network.keypoint_skeleton, ("robust",))["robust"]
+    return np.where(row.found[..., None] > 0, row.joints, np.nan)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

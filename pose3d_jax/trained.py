@@ -50,7 +50,9 @@ from pose3d_jax.schema import Observations, Prediction
 from pose3d_jax.skeleton import Skeleton
 
 Array = np.ndarray
-STAGES = ("cameras", "poses")
+STAGES = ("clocks", "cameras", "poses")
+# What is in doubt of a calibration, by stage.
+_DOUBTS = {"clocks": Doubt(degrees=0.0, metres=0.0, focal=0.0), "cameras": Doubt()}
 # Frames lifted at once: clips of all lengths are cut into, or padded to, so many.
 _PIECE = 1024
 _BODY = "body.npz"
@@ -108,7 +110,8 @@ class Trained:
           cameras: of each view, `[views]`, which stand still.
           confidence: `[frames, views, joints]` in [0, 1]; by default 1.
           fps: frames per second, for networks that see several and for the stages.
-          stages: of `STAGES`. `cameras`: these are solved for with the joints. `poses`: joints are
+          stages: of `STAGES`. `clocks`: views may be some frames late. `cameras`: these, their
+            focal lengths and clocks are solved for with the joints. `poses`: joints are
             moved to where all views, constant bones and quiet motion want them. Without any, the
             world's joints are the mean of what the views say.
 
@@ -124,8 +127,9 @@ class Trained:
                 f"{' and '.join(stages)}: one view tells too little; give several, or no stage"
             )
         corrections = np.zeros((views, rigs.SIZE), np.float32)
-        if "cameras" in stages:
-            corrections = bundle.corrections_of([observations], self.keypoint_skeleton, Doubt())
+        doubt = next((_DOUBTS[s] for s in ("cameras", "clocks") if s in stages), None)
+        if doubt is not None:
+            corrections = bundle.corrections_of([observations], self.keypoint_skeleton, doubt)
             observations = jax.tree.map(np.asarray, _applied(observations, corrections))
         predicted = self.lift(observations, fps)
         covariance, world = None, None

@@ -92,6 +92,15 @@ def test_adapted_poses_are_better_and_say_how_sure_they_are(clip, lifter):
         other.predict(noisy, clip[1], stages=("poses",))
 
 
+def test_a_view_that_is_late_is_brought_onto_the_clock(clip, lifter):
+    keypoints, cameras, _ = clip
+    late = np.concatenate([keypoints] * 2)[:120]  # a jump back, which all see
+    late = np.stack([late[4:-4, 0], late[2:-6, 1], late[4:-4, 2]], axis=1)
+    found = lifter.predict(late, cameras, stages=("clocks",))
+    assert_allclose(found.clocks, [0, 2, 0], atol=0.1)
+    assert_allclose(found.cameras.rotation, cameras.rotation, atol=1e-6)
+
+
 def test_a_view_without_calibration_is_said_in_its_own_axes(clip, lifter):
     camera = own.ideal((1000, 1000), 1100.0)
     found = lifter.predict(clip[0][:, :1], camera)
