@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import pose3d_jax
 from pose3d_jax import (
+    card,
     checkpoint,
     evaluate,
     fitting,
@@ -203,9 +204,12 @@ def run(
                     some = {name: np.resize(x, (count, *x.shape[1:])) for name, x in pixels.items()}
                     _profile(compiled(PROFILED_STEPS), state, sets, some, directory / "profile")
                     profile = False
-    metrics = evaluate.run(directory)
+    evaluated = evaluate.run(directory)
+    if hosts.first():
+        told = card.text(checkpoint.read_metadata(directory), evaluated["splits"])
+        workdir.write_text(directory / "model_card.md", told)
     hosts.wait("evaluated")
-    return metrics
+    return evaluated
 
 
 def _initial_state(
@@ -310,6 +314,7 @@ def _metadata(config: Mapping[str, Any], data: PoseData, info: Info) -> dict[str
         "version": pose3d_jax.__version__,
         "code": workdir.code_version(),
         "fingerprint": data.fingerprint,
+        "sources": card.sources_of(config),
     }
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from pose3d_jax import (
     adapt,
     bundle,
+    card,
     checkpoint,
     evaluate,
     fitting,
@@ -92,6 +93,11 @@ class Trained:
     def joint_skeleton(self) -> Skeleton:
         """The joint set of what it predicts."""
         return self.info.joint_skeleton
+
+    @property
+    def card(self) -> str:
+        """Data and terms, limits, intended use: Markdown."""
+        return card.text(self.metadata)
 
     def predict(
         self,

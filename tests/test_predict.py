@@ -58,6 +58,11 @@ def test_it_says_what_an_evaluation_says(run, clip, lifter):
     assert found.covariance is None
 
 
+def test_it_carries_its_card(run, lifter):
+    assert "**synthetic**" in lifter.card
+    assert "multiview" in (run / "run/model_card.md").read_text()
+
+
 def test_clips_of_all_lengths_are_one_program(clip, lifter, monkeypatch):
     monkeypatch.setattr(trained, "_PIECE", 32)
     whole = np.concatenate([clip[0]] * 4)[:70]
