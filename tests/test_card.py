@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from configs.demo import get_config
 from data_prep import writer
 from pose3d_jax import card
 from pose3d_jax.config import complete
@@ -21,8 +22,11 @@ METADATA = {
 @pytest.mark.parametrize("terms", ["Not to be resold.", ""])
 def test_sources_are_the_data_sets_that_the_streams_read(tmp_path, terms):
     record = scenes.record("walk")
-    writer.write(tmp_path / "set", "scene", {"train": [record]}, description="Walkers.", terms=terms)
-    config = complete({"data": {"path": str(tmp_path / "set")}})
+    splits = {"train": [record]}
+    writer.write(tmp_path / "set", "scene", splits, description="Walkers.", terms=terms)
+    config = get_config("multiview-tiny")
+    config.data.path = str(tmp_path / "set")
+    config = complete(config)
     (source,) = card.sources_of(config)
     assert source == {"name": "scene", "about": "Walkers.", "terms": terms}
     said = card.text({**METADATA, "sources": [source]})
