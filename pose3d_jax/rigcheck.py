@@ -178,7 +178,7 @@ def _other_readings(rig: Rig) -> Iterator[tuple[str, Rig]]:
     for order in orders:
         called = [names[view] for view in order]
         yield (
-            f"the cameras in the order {', '.join(called)}: give --views {','.join(called)}",
+            f"the cameras in the order {', '.join(called)}: give --views {' '.join(called)}",
             dataclasses.replace(
                 rig, cameras=jax.tree.map(lambda x, o=order: x[list(o)], rig.cameras)
             ),
