@@ -39,6 +39,7 @@ FRAMES = 512  # of a recording that are looked at, at most
 _PART = 160  # of a clip
 _STEP = 128  # they are padded to a multiple: few programs
 _GAP = 8  # blank frames between clips at least, more than clocks differ by
+_LOOSE = 100.0  # see `solve`
 _FEWEST = 32  # frames of a further clip that are of use
 
 
@@ -150,15 +151,28 @@ def solve(
     The number of frames must be even; those where `inside` is 0 pad the clip. How much the
     keypoints err is told by the median residual of each step, so that cameras that are far off are
     brought near before any keypoint counts as an outlier. `clocks`: whether these are solved for,
-    too: first, with smoothed keypoints (`rigs.quiet_at_time`), then all else as they were given.
+    too, by smoothed keypoints (`rigs.quiet_at_time`), and held from then on.
+
+    More than once: bones and motion bring cameras near that are far off, but pull, being constant
+    in metres: where keypoints are noisy they would rather have other focal lengths and clocks. So
+    from there on the keypoints are left to themselves.
     """
-    if not clocks:
-        return _settled(observations, inside, bones, root, deviations, steps, clocks=False)
-    found, _ = _settled(observations, inside, bones, root, deviations, steps, clocks=True)
-    own = jnp.zeros_like(found).at[:, rigs.TIME].set(found[:, rigs.TIME])
+    points, valid = triangulate.triangulate(observations)
+    start = triangulate.infill(points, valid, root)
+    none = jnp.zeros_like(deviations)
+    near, joints = _settled(
+        observations, inside, bones, deviations, none, start, steps, clocks=clocks, loose=1.0
+    )
+    if clocks:
+        near, joints = _settled(
+            observations, inside, bones, deviations, near, joints, steps, clocks=True, loose=_LOOSE
+        )
+    own = jnp.zeros_like(near).at[:, rigs.TIME].set(near[:, rigs.TIME])
     held = jnp.asarray(deviations).at[:, rigs.TIME].set(0.0)
     seen = rigs.apply(observations, own)
-    found, joints = _settled(seen, inside, bones, root, held, steps, clocks=False)
+    found, joints = _settled(
+        seen, inside, bones, held, near - own, joints, steps, clocks=False, loose=_LOOSE
+    )
     return found + own, joints
 
 
@@ -166,14 +180,15 @@ def _settled(
     observations: Observations,
     inside: Float[Array, "time"],
     bones: Bones,
-    root: int,
     deviations: Float[Array, "views entries"],
+    corrections: Float[Array, "views entries"],
+    start: Float[Array, "time joints 3"],
     steps: int,
     *,
     clocks: bool,
+    loose: float,
 ) -> tuple[Float[Array, "views entries"], Float[Array, "time joints 3"]]:
-    points, valid = triangulate.triangulate(observations)
-    start = triangulate.infill(points, valid, root)
+    """What is most probable, from these corrections and joints on; priors are so much looser."""
     model = Model(
         observations=observations,
         inside=inside,
@@ -186,15 +201,16 @@ def _settled(
     seen_by = functools.partial(at, clocks=clocks)
     # Neighbours err alike once they are smoothed; what is slow has the errors that it had.
     quiet = math.sqrt(rigs.QUIET) if clocks else 1.0
-    first = Bundle(Unknowns(start, posterior.median_lengths(model)), jnp.zeros_like(deviations))
+    units = jnp.where(deviations > 0, corrections / jnp.maximum(deviations, 1e-12), 0.0)
+    first = Bundle(Unknowns(start, posterior.median_lengths(model)), units)
 
     def local(unknowns: Bundle, _: Array) -> tuple[Any, Any]:
         now = seen_by(model, unknowns.corrections, deviations)
         sigma = scale(now.observations, unknowns.clip.joints) / quiet
         now = dataclasses.replace(now, sigma=sigma)
-        motion = tj.motion_scale(unknowns.clip.joints, inside)
+        motion = loose * tj.motion_scale(unknowns.clip.joints, inside)
         # Where cameras are far off so are lengths: held to millimetres nothing could move.
-        bone = posterior.BONE * jnp.maximum(sigma, 1.0)
+        bone = loose * posterior.BONE * jnp.maximum(sigma, 1.0)
         fixed = dataclasses.replace(model, sigma=sigma, step=motion, bone=bone)
         weight = posterior.inliers(now, unknowns.clip.joints)
         normal = normal_equations(fixed, unknowns, weight, deviations, clocks=clocks)
