@@ -21,6 +21,7 @@ focal lengths, too, and leaves them as `cameras.toml`. `out/viewer.html` shows i
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -148,6 +149,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     """What the command does; what it has left is written down in `summary.json`."""
     if given.output.exists() and not given.output.is_dir():
         raise PredictError(f"--output {given.output} is no folder; name one, or a new one")
+    if not 0 < given.fps < math.inf:
+        raise PredictError(f"--fps {given.fps}: give frames per second, above 0")
     for name in given.formats:
         if name not in export.FORMATS:
             raise PredictError(
@@ -156,10 +159,11 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     network = trained.load(given.checkpoint)
     views: dict[str, Detections] = {}
     for path in given.keypoints:
-        for name, found in keypoints.read(path, skeleton=given.skeleton, size=given.size).items():
+        read = keypoints.read(path, skeleton=given.skeleton, size=given.size)
+        for name, detections in read.items():
             if name in views:
                 raise PredictError(f"{path}: a view {name} was read before; name files apart")
-            views[name] = found
+            views[name] = detections
     sets = sorted({view.skeleton.name for view in views.values()})
     if len(sets) > 1:
         raise PredictError(f"the views' joint sets are {', '.join(sets)}; give one for all")
@@ -174,8 +178,13 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     if len(views) > 1:
         rigcheck.check(rig, ready[0][..., :2], ready[0][..., 2])
     said = [network.predict(x, rig.cameras, fps=given.fps, stages=given.adapt) for x in ready]
+    found = list(zip(people, ready, said, strict=True))
+    # What cannot be written is told before anything is.
+    joints = [in_space(poses, given.space, network, rig.names) for poses in said]
+    placed = all(poses.world is not None for poses in said)
+    page = interactive.render(scene_of(given, network, rig, found)) if placed else None
     given.output.mkdir(parents=True, exist_ok=True)
-    return _written(given, network, rig, list(zip(people, ready, said, strict=True)))
+    return _written(given, network, rig, found, joints, page)
 
 
 def _rig(given: argparse.Namespace, views: dict[str, Detections]) -> Rig:
@@ -204,14 +213,17 @@ def _written(
     network: Trained,
     rig: Rig,
     found: Sequence[tuple[Person, Array, Poses]],
+    joints: Sequence[dict[str, Array]],
+    page: str | None,
 ) -> dict[str, Any]:
-    """Writes every person's files, the cameras where they were corrected, and the viewer."""
+    """Writes every person's files, the cameras where they were corrected, the page; the summary
+    at the end, when all else is there."""
     summary: dict[str, Any] = {"unit": "m", "space": given.space, "fps": given.fps, "people": []}
     for number, (person, _, poses) in enumerate(found):
         files = []
-        for behind, joints in in_space(poses, given.space, network, rig.names).items():
+        for behind, own_joints in joints[number].items():
             name = f"person_{number}{behind}"
-            motion = export.Motion(joints, network.joint_skeleton, given.fps, name=name)
+            motion = export.Motion(own_joints, network.joint_skeleton, given.fps, name=name)
             for suffix in given.formats:
                 export.write(given.output / f"{name}.{suffix}", motion)
                 files.append(f"{name}.{suffix}")
@@ -226,8 +238,9 @@ def _written(
             calibration.write(given.output / name, corrected)
             own_summary["cameras"] = name
         summary["people"].append(own_summary)
-    if all(poses.world is not None for *_, poses in found):
-        interactive.write(given.output / "viewer.html", scene_of(given, network, rig, found))
+    if page is not None:
+        workdir.write_text(given.output / "viewer.html", page)
+        summary["viewer"] = "viewer.html"
     workdir.write_text(given.output / "summary.json", json.dumps(summary, indent=1))
     return summary
 
@@ -305,7 +318,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(
             f"{person['frames']} frames from {person['first_frame']}: {', '.join(person['files'])}"
         )
-    print(f"{given.output}/viewer.html")
+    if "viewer" in summary:
+        print(f"{given.output}/viewer.html")
 
 
 if __name__ == "__main__":

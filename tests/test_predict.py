@@ -240,6 +240,7 @@ def test_people_whom_no_two_views_share_are_refused(clip):
         (("--views", "C2", "C1"), "--views names 2 cameras for 3 views"),
         (("--views", "C2", "C1", "C9"), "C9"),
         (("--views", "C2", "C1", "C3"), "C1, C2, C3"),  # the residuals tell
+        (("--fps", "0"), "--fps 0.0: give frames per second"),
         (("--formats", "fbx"), "no format is named 'fbx'"),
         (("--convert", "coco17"), "coco17"),
     ],
