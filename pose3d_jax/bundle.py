@@ -36,7 +36,7 @@ from pose3d_jax.triangulate import LEAST_SIGMA
 
 STEPS = 30
 FRAMES = 512  # of a recording that are looked at, at most
-_PART = 160  # of a clip
+PART = 160  # of a clip
 _STEP = 128  # they are padded to a multiple: few programs
 _GAP = 8  # blank frames between clips at least, more than clocks differ by
 _LOOSE = 100.0  # see `solve`
@@ -118,7 +118,7 @@ def corrections_of(
     room = FRAMES
     # Those with the most frames first: motion tells clocks, and of a glimpse nothing tells.
     for clip in sorted(clips, key=lambda clip: -len(clip.confidence)):
-        kept = min(len(clip.confidence), _PART, room)
+        kept = min(len(clip.confidence), PART, room)
         if parts and kept < _FEWEST:
             break
         first = (len(clip.confidence) - kept) // 2

@@ -11,15 +11,16 @@ side (`--focal` is better). Views and cameras belong together by name; where no 
 their order, which is said.
 
 People are followed over time and across views, and each of them leaves `person_0.npz` and so on:
-metres, z up (`--space world`), in the axes of each camera (`camera`, a file for each view), or
-about the pelvis (`root`). With `--adapt poses` joints are moved to where all views, constant bones
-and quiet motion want them. `--adapt clocks poses` first brings videos that begin up to a few frames
+metres, z up (`--space world`), as each camera sees it (`camera`: x to the right, y away from it, z
+up; a file for each view), or about the pelvis (`root`). Frames in which nobody is seen are empty.
+With `--adapt poses` joints are moved to where all views, constant bones and quiet motion want them.
+`--adapt clocks poses` first brings videos that begin up to a few frames
 apart onto the clock of the first, `--adapt cameras poses` corrects where cameras are and their
 focal lengths, too, and leaves them as `cameras.toml`. `out/viewer.html` shows it all.
 """
 
 import argparse
-import dataclasses
+import functools
 import json
 import math
 import sys
@@ -28,18 +29,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 from jaxtyping import Float
 
-from pose3d_jax import compiled, references, rigcheck, skeleton, tracking, trained, workdir
-from pose3d_jax.cameras import Camera
+from pose3d_jax import compiled, gather, references, rigcheck, trained, workdir
 from pose3d_jax.data import own
 from pose3d_jax.data.own import PredictError
 from pose3d_jax.errors import UserError
 from pose3d_jax.formats import calibration, export, keypoints
 from pose3d_jax.formats.calibration import Rig
 from pose3d_jax.formats.keypoints import Detections
-from pose3d_jax.tracking import Person, Track
+from pose3d_jax.tracking import Person
 from pose3d_jax.trained import STAGES, Poses, Trained
 from pose3d_jax.viewer import interactive
 
@@ -47,110 +46,47 @@ Array = np.ndarray
 SPACES = ("world", "camera", "root")
 
 
-def people_of(views: Sequence[Detections], cameras: Camera) -> list[Person]:
-    """Who is in the detections of each view, their frames counted alike; cameras `[views]`.
-
-    Where no view shows two at once, nothing is asked of the cameras, which may be wrong. Raises
-    `PredictError` where it is, and nobody is seen by two views.
-    """
-    found = [_tracks(view) for view in views]
-    only = tracking.alone(found)
-    if only is not None:
-        return [only]
-    people = tracking.across(found, cameras)
-    if len(views) > 1 and not any(len(_seeing(person)) > 1 for person in people):
-        raise PredictError(
-            "no two views see the same people: their rays pass one another too far apart; are the "
-            "cameras those of the views, in their order (--views), and the videos synchronous?"
-        )
-    return people
-
-
-def _seeing(person: Person) -> Array:
-    """The views that ever see a person."""
-    return np.flatnonzero(person.keypoints[..., 2].any(axis=(0, 2)))
-
-
-def _tracks(view: Detections) -> list[Track]:
-    """By the detector's own numbers of people, where it gives such."""
-    if view.ids is None:
-        found = tracking.tracks(view.people, least=min(5, len(view.people)))
-        return [dataclasses.replace(track, start=track.start + view.first) for track in found]
-    seen: dict[int, dict[int, Array]] = {}
-    for frame, (people, ids) in enumerate(zip(view.people, view.ids, strict=True)):
-        for person, number in zip(people, ids, strict=True):
-            seen.setdefault(int(number), {})[frame] = person
-    found = []
-    for frames in seen.values():
-        first = min(frames)
-        points = np.zeros((max(frames) - first + 1, *next(iter(frames.values())).shape))
-        for frame, person in frames.items():
-            points[frame - first] = person
-        found.append(Track(first + view.first, points))
-    return found
-
-
-def paired(views: dict[str, Detections], rig: Rig, order: Sequence[str]) -> Rig:
-    """The rig's cameras of the views, in their order; `order` names them, else they have its names.
-
-    Raises `PredictError` where it is not clear which camera is whose.
-    """
-    if order:
-        if len(order) != len(views):
-            raise PredictError(
-                f"--views names {len(order)} cameras for {len(views)} views of keypoints "
-                f"({', '.join(views)}); name one for each, in their order"
-            )
-        return calibration.subset(rig, order)
-    if set(views) <= set(rig.names):
-        return calibration.subset(rig, list(views))
-    if len(views) != len(rig.names):
-        raise PredictError(
-            f"the keypoints' views are {', '.join(views)}, the cameras {', '.join(rig.names)}; say "
-            f"by --views which camera is which view's, in the views' order"
-        )
-    pairs = ", ".join(f"{view} by {name}" for view, name in zip(views, rig.names, strict=True))
-    logging.warning("views and cameras have other names, and go together in their order: %s", pairs)
-    return rig
-
-
-def in_network_order(
-    person: Person, known: skeleton.Skeleton, network: Trained, like: str
-) -> Array:
-    """A person's keypoints in the order that the network wants, `[frames, views, joints, 3]`.
-
-    `like`: convert to this joint set, as asked. Raises `SkeletonError` naming what is missing.
-    """
-    points = person.keypoints
-    if like:
-        points, known = skeleton.convert(points, known, skeleton.get(like)), skeleton.get(like)
-    return skeleton.reorder(points, known, network.keypoint_skeleton)
-
-
 def in_space(
     poses: Poses, space: str, network: Trained, views: Sequence[str]
-) -> dict[str, Float[Array, "frames joints 3"]]:
-    """The joints to be written, by what is put behind the person's name."""
-    root = network.joint_skeleton.root
+) -> dict[str, tuple[Float[Array, "frames joints 3"], Float[Array, "frames joints"]]]:
+    """The joints to be written, z up, by what is put behind the person's name; and whether found.
+
+    In frames in which the person is not seen nothing is.
+    """
+    root, joints = network.joint_skeleton.root, network.joint_skeleton.size
+    seen = poses.keypoints[..., 2].max(axis=-1) > 0  # [frames, views]
+
+    def found(frames: Array) -> Array:
+        return np.repeat(frames[:, None], joints, axis=1).astype(np.float32)
+
     if space == "camera":
-        return {f"_{name}": poses.in_views[:, view] for view, name in enumerate(views)}
+        # Right, away from the camera, and up.
+        turned = poses.in_views[..., [0, 2, 1]] * np.array([1, 1, -1], np.float32)
+        return {f"_{name}": (turned[:, v], found(seen[:, v])) for v, name in enumerate(views)}
     world = poses.world
     if world is None:
-        if space == "world":
-            raise PredictError(
-                f"where people are is not known: what the network predicts is {poses.space}, or "
-                f"the camera is not; use --space camera"
-            )
-        world = poses.in_views[:, 0]
-    return {"": world if space == "world" else world - world[:, root, None]}
+        raise PredictError(
+            f"where people are, and how they are turned in the world, is not known: what the "
+            f"network predicts is {poses.space}; use --space camera"
+        )
+    about = world if space == "world" else world - world[:, root, None]
+    return {"": (about, found(seen.any(axis=1)))}
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
     """What the command does; what it has left is written down in `summary.json`."""
     if given.output.exists() and not given.output.is_dir():
         raise PredictError(f"--output {given.output} is no folder; name one, or a new one")
-    if not 0 < given.fps < math.inf:
-        raise PredictError(f"--fps {given.fps}: give frames per second, above 0")
+    for name in ("fps", "focal"):
+        value = getattr(given, name)
+        if value is not None and not 0 < value < math.inf:
+            raise PredictError(f"--{name} {value}: give a number above 0")
+    if given.people < 0 or (given.size is not None and min(given.size) <= 0):
+        raise PredictError("--people and --size take numbers above 0")
+    if given.cameras is None and (given.views or given.unit):
+        raise PredictError("--views and --unit are about --cameras, which is not given")
+    if given.cameras is not None and given.focal is not None:
+        raise PredictError("--focal is for one view without --cameras; leave one of them out")
     for name in given.formats:
         if name not in export.FORMATS:
             raise PredictError(
@@ -168,17 +104,27 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     if len(sets) > 1:
         raise PredictError(f"the views' joint sets are {', '.join(sets)}; give one for all")
     known = next(iter(views.values())).skeleton
-    rig = _rig(given, views)
-    people = people_of(list(views.values()), rig.cameras)
+    rig = gather.rig_of(given, views)
+    people = gather.people_of(list(views.values()), rig.cameras)
     people = sorted(people, key=lambda person: -np.count_nonzero(person.keypoints[..., 2]))
     people = people[: given.people] if given.people else people
     if not people:
         raise PredictError("nobody is seen for five frames; look at the detections")
-    ready = [in_network_order(person, known, network, given.convert) for person in people]
+    ready = [
+        gather.in_order(person, known, network.keypoint_skeleton, given.convert)
+        for person in people
+    ]
+    best = max(ready, key=lambda person: own.shared(person[..., 2]))
     if len(views) > 1:
-        rigcheck.check(rig, ready[0][..., :2], ready[0][..., 2])
-    said = [network.predict(x, rig.cameras, fps=given.fps, stages=given.adapt) for x in ready]
-    found = list(zip(people, ready, said, strict=True))
+        rigcheck.check(rig, best[..., :2], best[..., 2])
+    # There is one rig: who is seen best tells of it, for all.
+    clip = own.clip_of(best, None, rig.cameras, network.keypoint_skeleton)
+    corrections = network.corrections(clip, given.adapt) if len(views) > 1 else None
+    lift = functools.partial(
+        network.predict, cameras=rig.cameras, fps=given.fps, corrections=corrections
+    )
+    said = [lift(person, stages=given.adapt) for person in ready]
+    found = list(zip(people, said, strict=True))
     # What cannot be written is told before anything is.
     joints = [in_space(poses, given.space, network, rig.names) for poses in said]
     placed = all(poses.world is not None for poses in said)
@@ -187,57 +133,34 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     return _written(given, network, rig, found, joints, page)
 
 
-def _rig(given: argparse.Namespace, views: dict[str, Detections]) -> Rig:
-    if given.cameras is not None:
-        return paired(
-            views, calibration.read(given.cameras, unit=given.unit, size=given.size), given.views
-        )
-    if len(views) > 1:
-        raise PredictError(
-            f"there are {len(views)} views ({', '.join(views)}) and no --cameras; give their "
-            f"calibration, or keypoints of one view"
-        )
-    if given.size is None:
-        raise PredictError("without --cameras give --size WIDTH HEIGHT of the image, pixels")
-    if given.focal is None:
-        logging.warning(
-            "no focal length is given: %d pixels, the image's longer side, are assumed, so how far "
-            "people are is a guess; give --focal or --cameras",
-            max(given.size),
-        )
-    return Rig(tuple(views), own.ideal(tuple(given.size), given.focal))
-
-
 def _written(
     given: argparse.Namespace,
     network: Trained,
     rig: Rig,
-    found: Sequence[tuple[Person, Array, Poses]],
-    joints: Sequence[dict[str, Array]],
+    found: Sequence[tuple[Person, Poses]],
+    joints: Sequence[dict[str, tuple[Array, Array]]],
     page: str | None,
 ) -> dict[str, Any]:
     """Writes every person's files, the cameras where they were corrected, the page; the summary
     at the end, when all else is there."""
     summary: dict[str, Any] = {"unit": "m", "space": given.space, "fps": given.fps, "people": []}
-    for number, (person, _, poses) in enumerate(found):
+    for number, (person, _) in enumerate(found):
         files = []
-        for behind, own_joints in joints[number].items():
+        for behind, (places, measured) in joints[number].items():
             name = f"person_{number}{behind}"
-            motion = export.Motion(own_joints, network.joint_skeleton, given.fps, name=name)
+            motion = export.Motion(places, network.joint_skeleton, given.fps, measured, name)
             for suffix in given.formats:
                 export.write(given.output / f"{name}.{suffix}", motion)
                 files.append(f"{name}.{suffix}")
-        own_summary: dict[str, Any] = {
-            "first_frame": person.start, "frames": len(person.keypoints), "files": files,
-        }  # fmt: skip
-        if "clocks" in given.adapt or "cameras" in given.adapt:
-            own_summary["clocks_frames"] = dict(zip(rig.names, poses.clocks.tolist(), strict=True))
-        if "cameras" in given.adapt:
-            corrected = Rig(rig.names, poses.cameras)
-            name = "cameras.toml" if number == 0 else f"cameras_{number}.toml"
-            calibration.write(given.output / name, corrected)
-            own_summary["cameras"] = name
-        summary["people"].append(own_summary)
+        summary["people"].append(
+            {"first_frame": person.start, "frames": len(person.keypoints), "files": files}
+        )
+    poses = found[0][1]
+    if "clocks" in given.adapt or "cameras" in given.adapt:
+        summary["clocks_frames"] = dict(zip(rig.names, poses.clocks.tolist(), strict=True))
+    if "cameras" in given.adapt:
+        calibration.write(given.output / "cameras.toml", Rig(rig.names, poses.cameras))
+        summary["cameras"] = "cameras.toml"
     if page is not None:
         workdir.write_text(given.output / "viewer.html", page)
         summary["viewer"] = "viewer.html"
@@ -249,27 +172,32 @@ def scene_of(
     given: argparse.Namespace,
     network: Trained,
     rig: Rig,
-    found: Sequence[tuple[Person, Array, Poses]],
+    found: Sequence[tuple[Person, Poses]],
 ) -> interactive.Scene:
-    """Everybody, from the first frame of the first to the last of the last."""
-    first = min(person.start for person, *_ in found)
-    last = max(person.start + len(x) for person, x, _ in found)
-    empty = np.full((last - first, len(found), network.joint_skeleton.size, 3), np.nan)
-    methods = {"adapted" if given.adapt else "lifted": empty}
+    """Everybody, from the first frame of the first to the last of the last, where they are seen.
+
+    Keypoints, and triangulation of them, are those of the cameras and clocks that were lifted with.
+    """
+    first = min(person.start for person, _ in found)
+    last = max(person.start + len(person.keypoints) for person, _ in found)
+    lifted = np.full((last - first, len(found), network.joint_skeleton.size, 3), np.nan)
+    methods = {"adapted" if given.adapt else "lifted": lifted}
     if len(rig.names) > 1 and network.keypoint_skeleton == network.joint_skeleton:
-        methods["triangulated"] = empty.copy()  # what every method is held to
+        methods["triangulated"] = lifted.copy()  # what every method is held to
     points = np.zeros((last - first, len(rig.names), len(found), network.keypoint_skeleton.size, 3))
-    for number, (person, seen, poses) in enumerate(found):
-        at = slice(person.start - first, person.start - first + len(seen))
-        empty[at, number] = poses.world
-        points[at, :, number] = seen
+    for number, (person, poses) in enumerate(found):
+        at = slice(person.start - first, person.start - first + len(person.keypoints))
+        seen = poses.keypoints[..., 2].max(axis=(1, 2)) > 0
+        assert poses.world is not None  # there is a page only where it is
+        lifted[at, number] = np.where(seen[:, None, None], poses.world, np.nan)
+        points[at, :, number] = poses.keypoints
         if "triangulated" in methods:
-            methods["triangulated"][at, number] = _triangulated(seen, rig.cameras, network)
+            methods["triangulated"][at, number] = _triangulated(poses, network)
     return interactive.Scene(
         fps=given.fps,
         skeleton=network.joint_skeleton,
         methods=methods,
-        cameras=found[0][2].cameras,
+        cameras=found[0][1].cameras,
         views=rig.names,
         keypoints=points,
         keypoint_skeleton=network.keypoint_skeleton,
@@ -277,11 +205,9 @@ def scene_of(
     )
 
 
-def _triangulated(
-    seen: Float[Array, "frames views joints 3"], cameras: Camera, network: Trained
-) -> Float[Array, "frames joints 3"]:
+def _triangulated(poses: Poses, network: Trained) -> Float[Array, "frames joints 3"]:
     """Frame by frame, robust; NaN where no two views agree."""
-    clip = own.clip_of(seen, None, cameras, network.keypoint_skeleton)
+    clip = own.clip_of(poses.keypoints, None, poses.cameras, network.keypoint_skeleton)
     row = references.reconstruct(clip, network.keypoint_skeleton, ("robust",))["robust"]
     return np.where(row.found[..., None] > 0, row.joints, np.nan)
 

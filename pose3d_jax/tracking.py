@@ -143,7 +143,7 @@ def across(
     for i, (view, track) in enumerate(places):
         for j, (other, against) in enumerate(places[:i]):
             if view == other:
-                apart[i, j] = apart[j, i] = _common(track, against).stop > 0
+                apart[i, j] = apart[j, i] = _at_once(track, against)
             else:
                 cost[i, j] = cost[j, i] = _passing(track, against, rays[i], rays[j], least)
     groups = _joined(cost, apart, reach)
@@ -155,7 +155,7 @@ def alone(views: Sequence[Sequence[Track]]) -> Person | None:
     """The only person, where no view shows two at once; else None."""
     for own in views:
         for i, track in enumerate(own):
-            if any(_common(track, other).stop for other in own[:i]):
+            if any(_at_once(track, other) for other in own[:i]):
                 return None
     places = [(view, track) for view, own in enumerate(views) for track in own]
     return _person(places, len(views)) if places else None
@@ -177,11 +177,22 @@ def _joined(cost: Array, apart: Array, reach: float) -> list[list[int]]:
         groups[pair[0]] += groups.pop(pair[1])
 
 
-def _common(track: Track, other: Track) -> range:
-    """The frames of both, counted from the later one's first; empty, ending at 0, where none."""
+def _at_once(track: Track, other: Track) -> bool:
+    """Whether both are seen in a frame."""
+    own, against = _overlap(track, other)
+    return bool((_there(track)[own] & _there(other)[against]).any())
+
+
+def _there(track: Track) -> Array:
+    return np.max(track.keypoints[..., 2], axis=1) > 0
+
+
+def _overlap(track: Track, other: Track) -> tuple[slice, slice]:
+    """The frames that both have, in the frames of either."""
     first = max(track.start, other.start)
-    last = min(track.start + track.frames, other.start + other.frames)
-    return range(max(0, last - first))
+    last = max(first, min(track.start + track.frames, other.start + other.frames))
+    own, against = (slice(first - t.start, last - t.start) for t in (track, other))
+    return own, against
 
 
 def _passing(
@@ -192,9 +203,7 @@ def _passing(
     least: int,
 ) -> float:
     """The median distance of the rays of two tracks; NaN where too little tells."""
-    frames = len(_common(track, other))
-    first = max(track.start, other.start)
-    own, against = (slice(first - t.start, first - t.start + frames) for t in (track, other))
+    own, against = _overlap(track, other)
     both = (track.keypoints[own, :, 2] > 0) & (other.keypoints[against, :, 2] > 0)
     if both.any(axis=1).sum() < least:
         return float("nan")
@@ -232,8 +241,8 @@ def _person(places: Sequence[tuple[int, Track]], views: int) -> Person:
     last = max(track.start + track.frames for _, track in places)
     keypoints = np.zeros((last - first, views, *places[0][1].keypoints.shape[1:]))
     for view, track in places:
-        at = track.start - first
-        keypoints[at : at + track.frames, view] = track.keypoints
+        there = np.flatnonzero(_there(track))
+        keypoints[track.start - first + there, view] = track.keypoints[there]
     return Person(first, keypoints)
 
 

@@ -7,6 +7,7 @@ poses.world                                  # [frames, joints, 3], metres, z up
 
 import dataclasses
 import functools
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from absl import logging
 from jaxtyping import Float
 
 from pose3d_jax import (
@@ -66,7 +68,8 @@ class Poses:
 
     in_views: Float[Array, "frames views joints 3"]  # in each camera's axes
     world: Float[Array, "frames joints 3"] | None  # z up; None where places are not known
-    seen: Float[Array, "frames joints"]  # 1 where a view shows the joint
+    # What was lifted: x, y, confidence, as cameras and clocks that were corrected have seen it.
+    keypoints: Float[Array, "frames views keypoints 3"]
     covariance: Float[Array, "frames joints 3 3"] | None  # m^2, in the world; of the stage poses
     cameras: Camera  # [views], corrected by the stage cameras
     clocks: Float[Array, "views"]  # frames by which each view's clock was corrected
@@ -107,6 +110,7 @@ class Trained:
         *,
         fps: float = 30.0,
         stages: Sequence[str] = (),
+        corrections: Float[Array, "views entries"] | None = None,
     ) -> Poses:
         """One person's 3D joints from raw pixels.
 
@@ -120,6 +124,8 @@ class Trained:
             focal lengths and clocks are solved for with the joints. `poses`: joints are
             moved to where all views, constant bones and quiet motion want them. Without any, the
             world's joints are the mean of what the views say.
+          corrections: of the cameras (see `rigs`), where they are known from elsewhere: see
+            `corrections`. They are not solved for then.
 
         Raises `PredictError` for what does not fit, `RowError` and `FitError` as the stages do.
         """
@@ -132,10 +138,9 @@ class Trained:
             raise PredictError(
                 f"{' and '.join(stages)}: one view tells too little; give several, or no stage"
             )
-        corrections = np.zeros((views, rigs.SIZE), np.float32)
-        doubt = next((_DOUBTS[s] for s in ("cameras", "clocks") if s in stages), None)
-        if doubt is not None:
-            corrections = bundle.corrections_of([observations], self.keypoint_skeleton, doubt)
+        if corrections is None:
+            corrections = self.corrections(observations, stages)
+        if corrections.any():
             observations = jax.tree.map(np.asarray, _applied(observations, corrections))
         predicted = self.lift(observations, fps)
         covariance, world = None, None
@@ -157,12 +162,39 @@ class Trained:
         return Poses(
             in_views=np.asarray(predicted.joints),
             world=world,
-            seen=_seen(observations, self.keypoint_skeleton, self.joint_skeleton),
+            keypoints=np.concatenate(
+                [observations.keypoints, observations.confidence[..., None]], axis=-1
+            ),
             covariance=covariance,
             cameras=jax.tree.map(lambda x: x[0], observations.cameras),
             clocks=corrections[:, rigs.TIME],
             space=predicted.space,
         )
+
+    def corrections(
+        self, observations: Observations, stages: Sequence[str]
+    ) -> Float[Array, "views entries"]:
+        """What a clip tells of the cameras, as far as the stages have them in doubt; see `rigs`.
+
+        Looked at are the parts in which most is seen by several views.
+        """
+        views = observations.confidence.shape[1]
+        doubt = next((_DOUBTS[s] for s in ("cameras", "clocks") if s in stages), None)
+        if doubt is None:
+            return np.zeros((views, rigs.SIZE), np.float32)
+        firsts = range(0, len(observations.confidence), bundle.PART)
+        parts = [
+            jax.tree.map(lambda x, at=at: np.asarray(x)[at : at + bundle.PART], observations)
+            for at in firsts
+        ]
+        parts = sorted(parts, key=lambda part: -own.shared(part.confidence))
+        parts = [part for part in parts if own.shared(part.confidence)]
+        if not parts:
+            raise PredictError(
+                f"{' and '.join(stages)}: no two views see a joint at the same time, which alone "
+                f"tells of cameras; leave them as they are"
+            )
+        return bundle.corrections_of(parts, self.keypoint_skeleton, doubt)
 
     def lift(self, observations: Observations, fps: float) -> Prediction:
         """What the network says of a clip `[frames, views, ...]`, each view by itself.
@@ -200,7 +232,12 @@ class Trained:
                     f"training data, which cannot be read ({error}); copy that file from where the "
                     f"network was trained, or predict there once"
                 ) from error
-            _save(path, adapt.body_under(restored, noise.preset(_NOISE)), self.metadata["step"])
+            measured = adapt.body_under(restored, noise.preset(_NOISE))
+            try:
+                _save(path, measured, self.metadata["step"])
+            except OSError as error:
+                logging.warning("%s cannot be written (%s) and is measured anew", path, error)
+                return measured
         return _load(path, self.metadata["step"])
 
 
@@ -258,18 +295,6 @@ def _mean_in_world(
     return (weight * world).sum(axis=1) / weight.sum(axis=1)
 
 
-def _seen(
-    observations: Observations, keypoints: Skeleton, joints: Skeleton
-) -> Float[Array, "frames joints"]:
-    """1 where a view shows a joint; of joints that no keypoint is named as, where it shows any."""
-    found = np.max(np.asarray(observations.confidence), axis=1) > 0
-    columns = [
-        found[:, keypoints.joints.index(name)] if name in keypoints.joints else found.any(axis=1)
-        for name in joints.joints
-    ]
-    return np.stack(columns, axis=1).astype(np.float32)
-
-
 def _save(path: Path, body: fitting.Body, step: int) -> None:
     def make(temporary: str) -> None:
         with open(temporary, "wb") as file:  # given a name, numpy would add a suffix
@@ -282,7 +307,7 @@ def _save(path: Path, body: fitting.Body, step: int) -> None:
 
 def _load(path: Path, step: int) -> fitting.Body:
     try:
-        with np.load(path) as file:
+        with path.open("rb") as stream, np.load(stream) as file:
             if int(file["step"]) != step:
                 raise PredictError(
                     f"{path} is of step {int(file['step'])}, but the checkpoint of step {step}; "
@@ -290,7 +315,7 @@ def _load(path: Path, step: int) -> fitting.Body:
                 )
             pairs = tuple((int(a), int(b)) for a, b in file["pairs"])
             return fitting.Body(file["spread"], file["error"], pairs)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
             raise
         raise PredictError(

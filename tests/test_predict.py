@@ -9,13 +9,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import pose3d_jax
 from benchmarks import demo
 from configs.demo import get_config
 from data_prep import synthetic
-from pose3d_jax import adapt, evaluate, inference, predict, skeleton, train, trained
+from pose3d_jax import adapt, bundle, evaluate, gather, inference, predict, skeleton, train, trained
 from pose3d_jax import cameras as cam
 from pose3d_jax.data import own, poses
 from pose3d_jax.data.own import PredictError
@@ -231,7 +231,7 @@ def test_people_whom_no_two_views_share_are_refused(clip):
         for view in range(people.shape[1])
     ]
     with pytest.raises(PredictError, match="no two views see the same people"):
-        predict.people_of(views[:2], jax.tree.map(lambda x: x[:2], clip[1]))
+        gather.people_of(views[:2], jax.tree.map(lambda x: x[:2], clip[1]))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,9 @@ def test_people_whom_no_two_views_share_are_refused(clip):
         (("--views", "C2", "C1"), "--views names 2 cameras for 3 views"),
         (("--views", "C2", "C1", "C9"), "C9"),
         (("--views", "C2", "C1", "C3"), "C1, C2, C3"),  # the residuals tell
-        (("--fps", "0"), "--fps 0.0: give frames per second"),
+        (("--fps", "0"), "--fps 0.0: give a number above 0"),
+        (("--people", "-1"), "--people and --size take"),
+        (("--focal", "900"), "--focal is for one view without --cameras"),
         (("--formats", "fbx"), "no format is named 'fbx'"),
         (("--convert", "coco17"), "coco17"),
     ],
@@ -259,6 +261,89 @@ def test_views_without_cameras_are_refused(run, tmp_path):
         predict.main([str(x) for x in (*given, "--output", tmp_path / "out")])
     with pytest.raises(SystemExit, match="no checkpoint in"):
         predict.main([str(x) for x in ("--checkpoint", tmp_path, *given[2:], "--output", "x")])
+
+
+def seen_as(points, first=0, ids=None):
+    """Detections of one view: people `[frames, people, joints, 2]`, NaN where nobody is."""
+    whole = np.concatenate([np.nan_to_num(points), np.ones((*points.shape[:-1], 1))], axis=-1)
+    there = [~np.isnan(frame).any(axis=(1, 2)) for frame in points]
+    people = tuple(frame[own] for frame, own in zip(whole, there, strict=True))
+    ids = None if ids is None else tuple(np.array(i) for i in ids)
+    return keypoints.Detections(people, skeleton.get("h36m17"), first, ids)
+
+
+def test_views_that_begin_at_other_frames_are_counted_alike(clip):
+    points = clip[0][:, :, None]
+    views = [seen_as(points[2:, 0], first=2), seen_as(points[:-3, 1])]
+    (person,) = gather.people_of(views, jax.tree.map(lambda x: x[:2], clip[1]))
+    assert person.start == 0
+    assert_allclose(person.keypoints[2:, 0, :, :2], points[2:, 0, 0])
+    assert not person.keypoints[:2, 0].any()
+    assert not person.keypoints[-3:, 1].any()
+
+
+def test_detectors_ids_are_followed_but_glimpses_are_nobody(clip):
+    points = np.full((len(clip[0]), 2, 17, 2), np.nan)
+    points[:, 0] = clip[0][:, 0]
+    points[7, 1] = 900.0
+    ids = [[3, 50] if frame == 7 else [3] for frame in range(len(points))]
+    (person,) = gather.people_of([seen_as(points, ids=ids)], own.ideal((1000, 1000)))
+    assert_allclose(person.keypoints[:, 0, :, :2], clip[0][:, 0])
+
+
+def test_few_frames_of_several_people_are_enough(clip):
+    aside = clip[0][:3, :, None] + np.array([0.0, 150.0])  # two in each view
+    both = np.concatenate([clip[0][:3, :, None], aside], axis=2)
+    views = [seen_as(both[:, view]) for view in range(2)]
+    people = gather.people_of(views, jax.tree.map(lambda x: x[:2], clip[1]))
+    assert any((person.keypoints[..., 2].any(axis=(0, 2))).all() for person in people)
+
+
+@pytest.mark.parametrize("names", [("b", "c", "e"), ("a", "b")])
+def test_names_that_agree_in_part_are_not_paired_by_order(clip, names):
+    rig = calibration.Rig(("a", "b", "c"), clip[1])
+    views = {name: seen_as(clip[0][:, 0][:, None]) for name in names}
+    if set(names) <= set(rig.names):
+        assert gather.paired(views, rig, ()).names == names
+    else:
+        with pytest.raises(PredictError, match=r"by --views which camera"):
+            gather.paired(views, rig, ())
+
+
+def test_frames_in_which_nobody_is_seen_are_left_empty(clip, lifter):
+    blank = np.ones(clip[0].shape[:3])
+    blank[5:9] = 0
+    blank[:, 2] = 0
+    found = lifter.predict(clip[0], clip[1], blank)
+    ((_, measured),) = predict.in_space(found, "world", lifter, "abc").values()
+    assert_array_equal(np.flatnonzero(measured[:, 0] == 0), [5, 6, 7, 8])
+    of_camera = predict.in_space(found, "camera", lifter, "abc")
+    assert not of_camera["_c"][1].any()
+    # x to the right, y away, z up.
+    places, _ = of_camera["_a"]
+    assert_allclose(places[..., 1], found.in_views[:, 0, :, 2])
+    assert_allclose(places[..., 2], -found.in_views[:, 0, :, 1])
+
+
+def test_cameras_are_told_by_the_parts_that_several_views_see(clip, lifter, monkeypatch):
+    monkeypatch.setattr(bundle, "PART", 8)
+    given = []
+    solved = np.zeros((3, 9), np.float32)
+    monkeypatch.setattr(bundle, "corrections_of", lambda parts, *_: given.extend(parts) or solved)
+    there = np.ones(clip[0].shape[:3])
+    there[:8, 1:] = 0
+    lifter.predict(clip[0], clip[1], there, stages=("cameras",))
+    assert [part.confidence[:, 1].any() for part in given] == [True, True]
+    there[:, 1:] = 0
+    with pytest.raises(PredictError, match="no two views see a joint at the same time"):
+        lifter.predict(clip[0], clip[1], there, stages=("clocks",))
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut"])
+def test_a_damaged_body_is_told(tmp_path, damage):
+    (tmp_path / "body.npz").write_bytes(damage)
+    with pytest.raises(PredictError, match="cannot be read"):
+        trained._load(tmp_path / "body.npz", 3)
 
 
 PAGES = ("README.md", "docs/formats.md")

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from jaxtyping import Float
 
 from pose3d_jax.cameras import Camera
 from pose3d_jax.data.poses import PoseData, PoseSet
@@ -32,6 +33,11 @@ def ideal(size: tuple[int, int], focal: float | None = None) -> Camera:
         tangential=np.ones(1, np.float32),
         size=np.array([size], np.float32),
     )
+
+
+def shared(confidence: Float[np.ndarray, "frames views joints"]) -> int:
+    """How many joints, frame by frame, two views or more see."""
+    return int(((confidence > 0).sum(axis=1) > 1).sum())
 
 
 def clip_of(keypoints: Any, confidence: Any, cameras: Camera, skeleton: Skeleton) -> Observations:

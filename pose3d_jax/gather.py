@@ -1,0 +1,125 @@
+"""Whom a user's detections show: people over time and across views, and the cameras of these."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from pose3d_jax import skeleton, tracking
+from pose3d_jax.cameras import Camera
+from pose3d_jax.data import own
+from pose3d_jax.data.own import PredictError
+from pose3d_jax.formats import calibration
+from pose3d_jax.formats.calibration import Rig
+from pose3d_jax.formats.keypoints import Detections
+from pose3d_jax.tracking import Person, Track
+
+Array = np.ndarray
+_LEAST = 5  # frames that somebody must be seen in
+
+
+def people_of(views: Sequence[Detections], cameras: Camera) -> list[Person]:
+    """Who is in the detections of each view, their frames counted alike; cameras `[views]`.
+
+    Where no view shows two at once, nothing is asked of the cameras, which may be wrong. Raises
+    `PredictError` where it is, and nobody is seen by two views.
+    """
+    found = [_tracks(view) for view in views]
+    only = tracking.alone(found)
+    if only is not None:
+        return [only]
+    longest = max((track.frames for own_tracks in found for track in own_tracks), default=0)
+    people = tracking.across(found, cameras, least=min(_LEAST, longest))
+    if len(views) > 1 and not any(len(_seeing(person)) > 1 for person in people):
+        raise PredictError(
+            "no two views see the same people: their rays pass one another too far apart; are the "
+            "cameras those of the views, in their order (--views), and the videos synchronous?"
+        )
+    return people
+
+
+def _seeing(person: Person) -> Array:
+    """The views that ever see a person."""
+    return np.flatnonzero(person.keypoints[..., 2].any(axis=(0, 2)))
+
+
+def _tracks(view: Detections) -> list[Track]:
+    """By the detector's own numbers of people, where it gives such."""
+    if view.ids is None:
+        found = tracking.tracks(view.people, least=min(_LEAST, len(view.people)))
+        return [dataclasses.replace(track, start=track.start + view.first) for track in found]
+    seen: dict[int, dict[int, Array]] = {}
+    for frame, (people, ids) in enumerate(zip(view.people, view.ids, strict=True)):
+        for person, number in zip(people, ids, strict=True):
+            seen.setdefault(int(number), {})[frame] = person
+    found = []
+    for frames in seen.values():
+        if len(frames) < min(_LEAST, len(view.people)):
+            continue
+        first = min(frames)
+        points = np.zeros((max(frames) - first + 1, *next(iter(frames.values())).shape))
+        for frame, person in frames.items():
+            points[frame - first] = person
+        found.append(Track(first + view.first, points))
+    return found
+
+
+def paired(views: dict[str, Detections], rig: Rig, order: Sequence[str]) -> Rig:
+    """The rig's cameras of the views, in their order; `order` names them, else they have its names.
+
+    Raises `PredictError` where it is not clear which camera is whose.
+    """
+    if order:
+        if len(order) != len(views):
+            raise PredictError(
+                f"--views names {len(order)} cameras for {len(views)} views of keypoints "
+                f"({', '.join(views)}); name one for each, in their order"
+            )
+        return calibration.subset(rig, order)
+    if set(views) <= set(rig.names):
+        return calibration.subset(rig, list(views))
+    if len(views) != len(rig.names) or set(views) & set(rig.names):
+        raise PredictError(
+            f"the keypoints' views are {', '.join(views)}, the cameras {', '.join(rig.names)}; say "
+            f"by --views which camera is which view's, in the views' order"
+        )
+    pairs = ", ".join(f"{view} by {name}" for view, name in zip(views, rig.names, strict=True))
+    logging.warning("views and cameras have other names, and go together in their order: %s", pairs)
+    return rig
+
+
+def in_order(
+    person: Person, known: skeleton.Skeleton, wanted: skeleton.Skeleton, like: str
+) -> Array:
+    """A person's keypoints in the order that is wanted, `[frames, views, joints, 3]`.
+
+    `like`: convert to this joint set, as asked. Raises `SkeletonError` naming what is missing.
+    """
+    points = person.keypoints
+    if like:
+        points, known = skeleton.convert(points, known, skeleton.get(like)), skeleton.get(like)
+    return skeleton.reorder(points, known, wanted)
+
+
+def rig_of(given: argparse.Namespace, views: dict[str, Detections]) -> Rig:
+    """The cameras of the views, as the command's arguments say. Raises `PredictError`."""
+    if given.cameras is not None:
+        return paired(
+            views, calibration.read(given.cameras, unit=given.unit, size=given.size), given.views
+        )
+    if len(views) > 1:
+        raise PredictError(
+            f"there are {len(views)} views ({', '.join(views)}) and no --cameras; give their "
+            f"calibration, or keypoints of one view"
+        )
+    if given.size is None:
+        raise PredictError("without --cameras give --size WIDTH HEIGHT of the image, pixels")
+    if given.focal is None:
+        logging.warning(
+            "no focal length is given: %d pixels, the image's longer side, are assumed, so how far "
+            "people are is a guess; give --focal or --cameras",
+            max(given.size),
+        )
+    return Rig(tuple(views), own.ideal(tuple(given.size), given.focal))
