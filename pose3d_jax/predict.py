@@ -23,7 +23,9 @@ import argparse
 import functools
 import json
 import math
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ from pose3d_jax.trained import STAGES, Poses, Trained
 from pose3d_jax.viewer import interactive
 
 Array = np.ndarray
+SUMMARY = "summary.json"
 SPACES = ("world", "camera", "root")
 
 
@@ -129,12 +132,18 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     joints = [in_space(poses, given.space, network, rig.names) for poses in said]
     placed = all(poses.world is not None for poses in said)
     page = interactive.render(scene_of(given, network, rig, found)) if placed else None
-    given.output.mkdir(parents=True, exist_ok=True)
-    return _written(given, network, rig, found, joints, page)
+    given.output.resolve().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=given.output.resolve().parent) as aside:
+        summary = _written(given, Path(aside), network, rig, found, joints, page)
+        given.output.mkdir(exist_ok=True)
+        for path in sorted(Path(aside).iterdir(), key=lambda path: path.name == SUMMARY):
+            os.replace(path, given.output / path.name)
+    return summary
 
 
 def _written(
     given: argparse.Namespace,
+    folder: Path,
     network: Trained,
     rig: Rig,
     found: Sequence[tuple[Person, Poses]],
@@ -150,7 +159,7 @@ def _written(
             name = f"person_{number}{behind}"
             motion = export.Motion(places, network.joint_skeleton, given.fps, measured, name)
             for suffix in given.formats:
-                export.write(given.output / f"{name}.{suffix}", motion)
+                export.write(folder / f"{name}.{suffix}", motion)
                 files.append(f"{name}.{suffix}")
         summary["people"].append(
             {"first_frame": person.start, "frames": len(person.keypoints), "files": files}
@@ -159,12 +168,12 @@ def _written(
     if "clocks" in given.adapt or "cameras" in given.adapt:
         summary["clocks_frames"] = dict(zip(rig.names, poses.clocks.tolist(), strict=True))
     if "cameras" in given.adapt:
-        calibration.write(given.output / "cameras.toml", Rig(rig.names, poses.cameras))
+        calibration.write(folder / "cameras.toml", Rig(rig.names, poses.cameras))
         summary["cameras"] = "cameras.toml"
     if page is not None:
-        workdir.write_text(given.output / "viewer.html", page)
+        workdir.write_text(folder / "viewer.html", page)
         summary["viewer"] = "viewer.html"
-    workdir.write_text(given.output / "summary.json", json.dumps(summary, indent=1))
+    workdir.write_text(folder / SUMMARY, json.dumps(summary, indent=1))
     return summary
 
 

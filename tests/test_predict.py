@@ -19,7 +19,8 @@ from pose3d_jax import adapt, bundle, evaluate, gather, inference, predict, skel
 from pose3d_jax import cameras as cam
 from pose3d_jax.data import own, poses
 from pose3d_jax.data.own import PredictError
-from pose3d_jax.formats import calibration, keypoints
+from pose3d_jax.errors import UserError
+from pose3d_jax.formats import calibration, export, keypoints
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +254,16 @@ def test_a_wrong_command_says_what_to_do_and_leaves_nothing(run, tmp_path, more,
     assert "error: " in str(stopped.value)
     assert message in str(stopped.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_fails_while_it_is_written_leaves_nothing(run, tmp_path, monkeypatch):
+    def fail(*_):
+        raise UserError("C3D needs ezc3d")
+
+    monkeypatch.setitem(export._WRITERS, "c3d", fail)
+    with pytest.raises(SystemExit, match="C3D needs ezc3d"):
+        command(run, tmp_path / "out", "--formats", "npz", "c3d")
+    assert not list(tmp_path.iterdir())
 
 
 def test_views_without_cameras_are_refused(run, tmp_path):
