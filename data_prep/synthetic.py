@@ -109,7 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"Procedural people, filmed by the rig {args.rig}; seed {args.seed}, scale {args.scale}"
         )
         proof = writer.write(
-            args.output, NAME, by_split, description=description, overwrite=args.overwrite
+            args.output,
+            NAME,
+            by_split,
+            description=description,
+            terms="Made by a program of no real person's data; free for any use.",
+            overwrite=args.overwrite,
         )
     except (UserError, FileExistsError) as error:
         parser.exit(1, f"error: {error}\n")

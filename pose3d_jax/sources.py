@@ -313,3 +313,9 @@ def _kind(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} of shape {list(value.shape)}"
     return f"a {type(value).__name__}"
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """What to sort files by: numbers in the name by their value, so that cam2 is before cam10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(x), "") if i % 2 else (-1, x.lower()) for i, x in enumerate(parts)]

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import pose3d_jax
 from benchmarks import demo
+from configs import cmu_mv_seq
 from configs.demo import get_config
 from data_prep import synthetic
 from pose3d_jax import adapt, bundle, evaluate, gather, inference, predict, skeleton, train, trained
@@ -76,6 +77,26 @@ def test_clips_of_all_lengths_are_one_program(clip, lifter, monkeypatch):
         part = lifter.predict(whole[:frames], clip[1]).in_views
         assert_allclose(part, found[:frames], atol=1e-5)
     assert inference._lift._cache_size() == before
+
+
+def test_networks_that_see_several_frames_say_what_an_evaluation_says(run, clip, monkeypatch):
+    """In pieces that overlap by what the network sees."""
+    config = cmu_mv_seq.get_config("network=convolution,tiny")
+    config.data.path = str(run / "data")
+    config.evaluation.test = ("test",)
+    config.evaluation.references = ()
+    train.run(config, run / "convolution")
+    restored = evaluate.restore(run / "convolution")
+    frames = len(clip[0])
+    expected = evaluate.predict(restored, restored.splits["test"]).joints[:frames]
+    network = pose3d_jax.load(run / "convolution")
+    found = network.predict(clip[0], clip[1], fps=30.0).in_views
+    assert_allclose(found, expected, atol=1e-5)
+    monkeypatch.setattr(trained, "_PIECE", 64)
+    long = np.concatenate([clip[0], clip[0][::-1]] * 6)[:200]
+    pieces = network.predict(long, clip[1], fps=30.0).in_views
+    monkeypatch.setattr(trained, "_PIECE", 256)
+    assert_allclose(pieces, network.predict(long, clip[1], fps=30.0).in_views, atol=1e-5)
 
 
 def test_adapted_poses_are_better_and_say_how_sure_they_are(clip, lifter):

@@ -6,7 +6,6 @@ Read are Pose2Sim's and anipose's TOML, Qualisys's `.qca.txt`, EasyMocap's `intr
 
 import dataclasses
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from pose3d_jax import workdir
+from pose3d_jax import sources, workdir
 from pose3d_jax.cameras import TANGENTIAL, Camera
 from pose3d_jax.formats import calibration_files, calibration_opencv
 from pose3d_jax.formats.calibration_files import Calibrated
@@ -129,13 +128,7 @@ def _files(path: Path) -> list[Path]:
     found = [file for file in path.iterdir() if file.is_file() and _ending(file)]
     if not found:
         raise SourceError(f"{path}: holds no calibration ({', '.join(_ENDINGS)})")
-    return sorted(found, key=_natural)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Numbers in the name by their value: cam2 comes before cam10."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(x), "") if i % 2 else (-1, x.lower()) for i, x in enumerate(parts)]
+    return sorted(found, key=sources.natural)
 
 
 def _ending(path: Path) -> str:

@@ -111,10 +111,12 @@ def _folder(path: Path, wanted: str, size: tuple[int, int] | None) -> dict[str, 
         return {_name(path): keypoint_files.openpose(tables, wanted)}
     if any(keypoint_files.is_image(table) for table in tables.values()):
         return {_name(path): keypoint_files.mmpose_images(tables, wanted)}
-    inside = sorted(p for p in path.iterdir() if p.is_file() and p.suffix in _FILES)
+    inside = sorted(
+        (p for p in path.iterdir() if p.is_file() and p.suffix in _FILES), key=sources.natural
+    )
     parts = [_file(p, wanted, size) for p in inside]
     if not inside:
-        inside = sorted({p.parent for p in path.glob("*/*.json")})
+        inside = sorted({p.parent for p in path.glob("*/*.json")}, key=sources.natural)
         parts = [_folder(p, wanted, size) for p in inside]
     if not inside:
         raise SourceError(

@@ -167,3 +167,11 @@ def test_a_folder_of_results_has_a_view_for_each_file(tmp_path):
     np.savez(tmp_path / "c.npz", **{**archive(), "views": ["a", "c"]})
     with pytest.raises(SourceError, match=r"c.npz: has the view a, as another"):
         keypoints.read(tmp_path)
+
+
+def test_views_are_in_the_order_of_their_numbers(tmp_path):
+    for number in (10, 2, 1):
+        folder = tmp_path / f"cam{number}_json"
+        folder.mkdir()
+        write(folder, 0, [person()])
+    assert list(keypoints.read(tmp_path)) == ["cam1", "cam2", "cam10"]
