@@ -38,6 +38,7 @@ STEPS = 30
 FRAMES = 512  # of a recording that are looked at, at most
 PART = 160  # of a clip
 _STEP = 128  # they are padded to a multiple: few programs
+_BLOCK = 64  # frames over which errors are looked at for what stays the same
 _GAP = 8  # blank frames between clips at least, more than clocks differ by
 _LOOSE = 100.0  # see `solve`
 _FEWEST = 32  # frames of a further clip that are of use
@@ -211,8 +212,9 @@ def _settled(
         motion = loose * tj.motion_scale(unknowns.clip.joints, inside)
         # Where cameras are far off so are lengths: held to millimetres nothing could move.
         bone = loose * posterior.BONE * jnp.maximum(sigma, 1.0)
-        fixed = dataclasses.replace(model, sigma=sigma, step=motion, bone=bone)
         weight = posterior.inliers(now, unknowns.clip.joints)
+        slow = jnp.sqrt(alike(now.observations, unknowns.clip.joints, weight))
+        fixed = dataclasses.replace(model, sigma=slow * sigma, step=motion, bone=bone)
         normal = normal_equations(fixed, unknowns, weight, deviations, clocks=clocks)
 
         def propose(damping: Array) -> Bundle:
@@ -314,6 +316,30 @@ def _grown(model: Model, corrections: Array, deviations: Array) -> Array:
     moved = rigs.apply(given, corrections * deviations)
     sees = jnp.any(deviations > 0, axis=1).astype(jnp.float32)
     return rigs.grown(moved.cameras, given.cameras, sees)
+
+
+def alike(
+    observations: Observations,
+    joints: Float[Array, "time joints 3"],
+    weight: Float[Array, "time views joints"],
+) -> Float[Array, ""]:
+    """For how many frames errors tell the same: 1 where each frame's are its own.
+
+    The variance of means over `_BLOCK` frames, over what it would be then (batch means; Geyer,
+    1992). A detector is wrong about a joint in much the same way for as long as the view does not
+    change: all of these frames tell of the cameras once.
+    """
+    residual = weight[..., None] * residuals.reprojections(observations, joints)[0]
+    frames = len(residual)
+    block = min(_BLOCK, frames)
+
+    def blocks(x: Array) -> Array:
+        return jnp.sum(x[: frames // block * block].reshape(-1, block, *x.shape[1:]), axis=1)
+
+    # Sums of squares: of the sums, and of the frames' own.
+    together = jnp.sum(blocks(residual) ** 2)
+    apart = jnp.sum(blocks(residual**2))
+    return jnp.clip(together / jnp.maximum(apart, 1e-12), 1.0, block)
 
 
 def scale(observations: Observations, joints: Float[Array, "time joints 3"]) -> Float[Array, ""]:

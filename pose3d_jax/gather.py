@@ -105,21 +105,42 @@ def in_order(
 
 def rig_of(given: argparse.Namespace, views: dict[str, Detections]) -> Rig:
     """The cameras of the views, as the command's arguments say. Raises `PredictError`."""
+    pictures = [view.picture for view in views.values()]
     if given.cameras is not None:
-        return paired(
-            views, calibration.read(given.cameras, unit=given.unit, size=given.size), given.views
-        )
+        rig = calibration.read(given.cameras, unit=given.unit, size=given.size)
+        rig, told = calibration.fitted(paired(views, rig, given.views), pictures)
+        for change in told:
+            logging.warning("camera %s", change)
+        return rig
     if len(views) > 1:
         raise PredictError(
             f"there are {len(views)} views ({', '.join(views)}) and no --cameras; give their "
             f"calibration, or keypoints of one view"
         )
-    if given.size is None:
+    (picture,) = pictures
+    size = given.size
+    if size is None and picture is not None:
+        left, top, width, height = picture
+        size = (2 * left + width, 2 * top + height)
+    if size is None:
         raise PredictError("without --cameras give --size WIDTH HEIGHT of the image, pixels")
     if given.focal is None:
         logging.warning(
             "no focal length is given: %d pixels, the image's longer side, are assumed, so how far "
             "people are is a guess; give --focal or --cameras",
-            max(given.size),
+            max(size),
         )
-    return Rig(tuple(views), own.ideal(tuple(given.size), given.focal))
+    return Rig(tuple(views), own.ideal(tuple(size), given.focal))
+
+
+def fps_of(given: float | None, views: dict[str, Detections]) -> float:
+    """Frames per second: as given, else as the views say, else 30. Raises `PredictError` for views
+    that say different ones."""
+    said = {name: view.fps for name, view in views.items() if view.fps}
+    if said and max(said.values()) > 1.005 * min(said.values()):
+        rates = ", ".join(f"{name} {fps:g}" for name, fps in said.items())
+        raise PredictError(
+            f"the views have different frame rates ({rates}); bring them to one, e.g. by "
+            f"`ffmpeg -i in.mp4 -r {min(said.values()):g} out.mp4`, and detect again"
+        )
+    return given or next(iter(said.values()), 30.0)

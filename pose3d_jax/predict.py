@@ -33,11 +33,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from pose3d_jax import compiled, gather, references, rigcheck, trained, workdir
+from pose3d_jax import compiled, detect, gather, references, rigcheck, trained, workdir
 from pose3d_jax.data import own
 from pose3d_jax.data.own import PredictError
 from pose3d_jax.errors import UserError
-from pose3d_jax.formats import calibration, export, keypoints
+from pose3d_jax.formats import calibration, export, keypoints, video
+from pose3d_jax.formats.blazepose import BlazePose
 from pose3d_jax.formats.calibration import Rig
 from pose3d_jax.formats.keypoints import Detections
 from pose3d_jax.tracking import Person
@@ -97,8 +98,13 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             )
     network = trained.load(given.checkpoint)
     views: dict[str, Detections] = {}
+    network_2d = None
     for path in given.keypoints:
-        read = keypoints.read(path, skeleton=given.skeleton, size=given.size)
+        if path.suffix.lower() in video.SUFFIXES:
+            network_2d = network_2d or BlazePose(detect.weights(given.weights))
+            read = {path.stem: detect.view(path, network_2d)}
+        else:
+            read = keypoints.read(path, skeleton=given.skeleton, size=given.size)
         for name, detections in read.items():
             if name in views:
                 raise PredictError(f"{path}: a view {name} was read before; name files apart")
@@ -108,6 +114,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         raise PredictError(f"the views' joint sets are {', '.join(sets)}; give one for all")
     known = next(iter(views.values())).skeleton
     rig = gather.rig_of(given, views)
+    given.fps = gather.fps_of(given.fps, views)
     people = gather.people_of(list(views.values()), rig.cameras)
     people = sorted(people, key=lambda person: -np.count_nonzero(person.keypoints[..., 2]))
     people = people[: given.people] if given.people else people
@@ -234,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--views", nargs="+", default=(), help="cameras of the keypoints' views")
     parser.add_argument("--unit", default="", choices=("", "m", "cm", "mm"), help="of the cameras")
-    parser.add_argument("--fps", type=float, default=30.0)
+    parser.add_argument("--fps", type=float, help="default: as videos say, else 30")
     parser.add_argument("--adapt", nargs="+", default=(), choices=STAGES)
     parser.add_argument("--space", default="world", choices=SPACES)
     parser.add_argument("--formats", nargs="+", default=("npz",), help=", ".join(export.FORMATS))
@@ -242,6 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--skeleton", default="", help="of the keypoints, where files do not say")
     parser.add_argument("--convert", default="", help="make this joint set of the keypoints")
     parser.add_argument("--size", nargs=2, type=int, metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--weights", type=Path, help="of the networks that look at videos")
     parser.add_argument("--focal", type=float, help="pixels, without --cameras")
     given = parser.parse_args(arguments)
     compiled.keep()

@@ -137,7 +137,9 @@ def across(
     places = [(view, track) for view, own in enumerate(views) for track in own]
     if not places:
         return []
-    rays = [_rays(jax.tree.map(lambda x, v=v: x[v], cameras), t) for v, t in places]
+    rays = [
+        rays_of(jax.tree.map(lambda x, v=v: x[v], cameras), track.keypoints) for v, track in places
+    ]
     cost = np.full((len(places),) * 2, np.nan)
     apart = np.zeros_like(cost, bool)  # two at once in a view are two people
     for i, (view, track) in enumerate(places):
@@ -207,29 +209,39 @@ def _passing(
     both = (track.keypoints[own, :, 2] > 0) & (other.keypoints[against, :, 2] > 0)
     if both.any(axis=1).sum() < least:
         return float("nan")
-    (a, d), (b, e) = (rays[0], rays[1][own][both]), (others[0], others[1][against][both])
-    # The points nearest to one another on the lines a + s d and b + t e, both of unit direction.
+    away = passing(rays[0], rays[1][own][both], others[0], others[1][against][both])
+    return float(np.median(away))
+
+
+def passing(
+    a: Float[Array, "3"],
+    d: Float[Array, "*batch 3"],
+    b: Float[Array, "3"],
+    e: Float[Array, "*batch 3"],
+) -> Float[Array, "*batch"]:
+    """How far rays from `a` along `d`, and from `b` along `e`, both of length 1, pass one another;
+    infinite where that is behind either."""
+    # The points nearest to one another on the lines a + s d and b + t e.
     along, between = (d * e).sum(axis=-1), a - b
     sideways = np.maximum(1 - along**2, 1e-9)
     s = (along * (e @ between) - d @ between) / sideways
     t = (e @ between - along * (d @ between)) / sideways
-    away = np.linalg.norm(between + s[:, None] * d - t[:, None] * e, axis=-1)
-    away[(s < 0) | (t < 0)] = np.inf  # they meet behind a camera
-    return float(np.median(away))
+    away = np.linalg.norm(between + s[..., None] * d - t[..., None] * e, axis=-1)
+    return np.where((s < 0) | (t < 0), np.inf, away)
 
 
-def _rays(
-    camera: Camera, track: Track
+def rays_of(
+    camera: Camera, keypoints: Float[Array, "frames joints 3"]
 ) -> tuple[Float[Array, "3"], Float[Array, "frames joints 3"]]:
-    """The camera's place, and the directions, of length 1, in which it sees the joints; world."""
-    points = track.keypoints[..., :2].reshape(-1, 2).astype(np.float32)
+    """A camera's place, and the directions, of length 1, in which it sees the joints; world."""
+    points = keypoints[..., :2].reshape(-1, 2).astype(np.float32)
     parts = range(0, len(points), _PART)
     padded = np.pad(points, ((0, -len(points) % _PART), (0, 0)))
     seen = np.concatenate([np.asarray(_normalised(camera, padded[i : i + _PART])) for i in parts])
     rays = np.concatenate([seen[: len(points)], np.ones((len(points), 1))], axis=-1)
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
     turn = np.asarray(camera.rotation, float)
-    shape = (*track.keypoints.shape[:2], 3)
+    shape = (*keypoints.shape[:2], 3)
     return -turn.T @ np.asarray(camera.translation, float), (rays @ turn).reshape(shape)
 
 

@@ -23,6 +23,7 @@ from pose3d_jax.sources import SourceError
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}  # in metres
 
+_SAME_SIZE, _SAME_SHAPE = 0.001, 0.005  # shares by which pictures may differ
 # Between the two cameras of a rig that are farthest apart, metres.
 _NEAREST, _FARTHEST = 0.05, 100.0
 
@@ -96,6 +97,37 @@ def subset(rig: Rig, names: Sequence[str]) -> Rig:
         raise SourceError(f"cameras {', '.join(names) or 'none'}: give each once, and one or more")
     index = [rig.names.index(name) for name in names]
     return Rig(tuple(names), jax.tree.map(lambda x: x[np.array(index)], rig.cameras))
+
+
+def fitted(
+    rig: Rig, pictures: Sequence[tuple[float, float, float, float] | None]
+) -> tuple[Rig, list[str]]:
+    """The rig for pictures that were made larger or smaller since it was calibrated, or put between
+    black bars; and what was done of that, or could not be, to be told.
+
+    `pictures`: of each view, left, top, width, height in its frames, pixels; None where not known.
+    A camera is changed where its picture has the shape that it was calibrated for, within half a
+    percent: cut off on one side only, it tells nothing of where its middle was.
+    """
+    cameras = jax.tree.map(np.array, rig.cameras)
+    told = []
+    for v, (name, picture) in enumerate(zip(rig.names, pictures, strict=True)):
+        if picture is None:
+            continue
+        place, size = np.array(picture[:2]), np.array(picture[2:])
+        scale = size / cameras.size[v]
+        if np.abs(scale - 1).max() < _SAME_SIZE and np.abs(place).max() < 2:
+            continue
+        now = "{:.0f} x {:.0f} pixels".format(*size)
+        was = "{:.0f} x {:.0f}".format(*cameras.size[v])
+        if abs(scale[0] / scale[1] - 1) > _SAME_SHAPE:
+            told.append(f"{name} was calibrated for {was}, its pictures are {now}: left as it is")
+            continue
+        told.append(f"{name} was calibrated for {was}, its pictures are {now}: brought to these")
+        cameras.focal[v] *= scale
+        cameras.center[v] = (cameras.center[v] + 0.5) * scale - 0.5 + place
+        cameras.size[v] = size + 2 * place
+    return Rig(rig.names, cameras), told
 
 
 def write(path: str | Path, rig: Rig) -> None:

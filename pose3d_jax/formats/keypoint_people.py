@@ -41,6 +41,8 @@ class Seen:
 
     frames: dict[int, list[Person]]
     skeleton: str = ""
+    picture: tuple[float, float, float, float] | None = None  # left, top, width, height
+    fps: float | None = None
 
 
 def joint_set(count: int, wanted: str, where: str) -> Skeleton:

@@ -6,7 +6,8 @@ who it is), and either JOINT_x, JOINT_y, JOINT_confidence of each joint, or `joi
 
 NPZ has `keypoints [T, V, J, 2]`, `confidence [T, V, J]`, or `[T, V, P, J, ...]` for several people
 in any order; `skeleton`, a name of the registry, `views`, their names, and, where wanted, `ids
-[T, V, P]`, who is who (-1 unknown), and `first`, the number of the first frame.
+[T, V, P]`, who is who (-1 unknown), `first`, the number of the first frame, `fps`, and `picture [V,
+4]`, what of each view's frames is picture and no black bar: left, top, width, height.
 """
 
 import csv
@@ -166,7 +167,7 @@ def _named(key: _Key) -> str:
 def npz_file(path: str | Path, wanted: str = "") -> dict[str, Seen]:
     """The views of an NPZ file. Raises `SourceError` for other members, shapes and values."""
     needed = ("keypoints", "confidence", "skeleton", "views")
-    table = sources.load_npz(path, *needed, "ids", "first")
+    table = sources.load_npz(path, *needed, "ids", "first", "fps", "picture")
     members = {key: sources.member(table, key, str(path)) for key in needed}
     points = np.asarray(members["keypoints"])
     if points.ndim not in (4, 5) or points.shape[-1] != 2:
@@ -194,6 +195,12 @@ def npz_file(path: str | Path, wanted: str = "") -> dict[str, Seen]:
     first = 0
     if table.get("first") is not None:
         first = int(sources.array(table["first"], (), f"{path}, first"))
+    pictures, fps = [None] * len(names), None
+    if table.get("picture") is not None:
+        inside = sources.array(table["picture"], (len(names), 4), f"{path}, picture")
+        pictures = [tuple(float(x) for x in of) for of in inside]
+    if table.get("fps") is not None:
+        fps = float(sources.array(table["fps"], (), f"{path}, fps"))
     values = np.concatenate([points, score[..., None]], axis=-1)
 
     def people(frame: int, view: int) -> list[Person]:
@@ -206,6 +213,11 @@ def npz_file(path: str | Path, wanted: str = "") -> dict[str, Seen]:
         ]
 
     return {
-        name: Seen({first + t: people(t, view) for t in range(len(values))}, joints.name)
+        name: Seen(
+            {first + t: people(t, view) for t in range(len(values))},
+            joints.name,
+            pictures[view],
+            fps,
+        )
         for view, name in enumerate(names)
     }

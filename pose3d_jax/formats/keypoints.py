@@ -36,6 +36,9 @@ class Detections:
     first: int  # the number of the first frame
     # Who is who, `[people]` of each frame, where the detector says it of everybody.
     ids: tuple[Array, ...] | None = None
+    # What of the frames is picture and no black bar, where it is known: left, top, width, height.
+    picture: tuple[float, float, float, float] | None = None
+    fps: float | None = None  # frames per second, where it is known
 
 
 def read(
@@ -198,7 +201,9 @@ def _detections(seen: Seen, joints: Skeleton, where: str) -> Detections:
             people[frame - first] = np.stack([p.points for p in there])
             ids[frame - first] = _ids([p.identity for p in there], f"{where}, frame {frame}")
     known = any(map(len, ids)) and all((of != NOBODY).all() for of in ids)
-    return Detections(tuple(people), joints, first, tuple(ids) if known else None)
+    return Detections(
+        tuple(people), joints, first, tuple(ids) if known else None, seen.picture, seen.fps
+    )
 
 
 def _ids(found: list[int], where: str) -> Array:

@@ -1,0 +1,100 @@
+"""Videos, frame by frame, as FFmpeg decodes them (the extra `video`)."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from pose3d_jax.errors import UserError
+
+SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+_EVERY = 10  # frames that are looked at for bars
+_BLACK = 24  # of 255: nothing brighter is in a bar
+
+Image = UInt8[np.ndarray, "height width 3"]
+
+
+class VideoError(UserError):
+    """A video cannot be read, or nothing that reads videos is installed."""
+
+
+def fps_of(path: str | Path) -> float:
+    """Frames per second, as the file says. Raises `VideoError` where it does not, and as `frames`
+    does."""
+    av = _library()
+    try:
+        with av.open(str(path)) as file:
+            rate = file.streams.video[0].average_rate
+    except (av.FFmpegError, OSError, IndexError) as error:
+        raise VideoError(f"{path}: is no video that can be read ({error}); look at it") from error
+    if not rate:
+        raise VideoError(f"{path}: does not say its frame rate; write it again, e.g. by ffmpeg")
+    return float(rate)
+
+
+class Seen:
+    """Watches frames go by, and tells what of them is picture, and what black bars beside it."""
+
+    def __init__(self) -> None:
+        self._brightest: UInt8[np.ndarray, "height width"] | None = None
+
+    def watch(self, images: Iterable[Image]) -> Iterator[Image]:
+        """The same frames."""
+        for number, image in enumerate(images):
+            if number % _EVERY == 0:
+                bright = image.max(axis=-1)
+                if self._brightest is not None:
+                    bright = np.maximum(bright, self._brightest)
+                self._brightest = bright
+            yield image
+
+    def picture(self) -> tuple[int, int, int, int]:
+        """Left, top, width and height of what is never black all along, pixels."""
+        assert self._brightest is not None
+        found = []
+        for axis in (0, 1):
+            lit = np.flatnonzero(self._brightest.max(axis=axis) > _BLACK)
+            low, high = (lit[0], lit[-1] + 1) if len(lit) else (0, self._brightest.shape[1 - axis])
+            found.append((int(low), int(high - low)))
+        (left, width), (top, height) = found
+        return left, top, width, height
+
+
+def frames(path: str | Path) -> Iterator[Image]:
+    """Every frame, red, green, blue, upright as the file says it is to be shown.
+
+    Raises `VideoError` for what is missing, no video, or cannot be decoded to its end, and where
+    PyAV is not installed.
+    """
+    av = _library()
+    if not Path(path).is_file():
+        raise VideoError(f"{path}: there is no such video; check the name")
+    number = 0
+    try:
+        with av.open(str(path)) as file:
+            if not file.streams.video:
+                raise VideoError(f"{path}: has no pictures; give a video")
+            stream = file.streams.video[0]
+            stream.thread_type = "AUTO"
+            for frame in file.decode(stream):
+                # A turn is counter-clockwise, in degrees, in steps of 90.
+                yield np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                number += 1
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(
+            f"{path}: cannot be decoded after frame {number} ({error}); copy it again from where "
+            f"it was taken, or write it anew, e.g. by `ffmpeg -i {Path(path).name} new.mp4`"
+        ) from error
+    if not number:
+        raise VideoError(f"{path}: has no frames; copy it again from where it was taken")
+
+
+def _library():  # type: ignore[no-untyped-def]  # a module that may not be there
+    try:
+        import av
+    except ImportError as error:
+        raise VideoError(
+            "videos are read by PyAV; install it: pip install 'pose3d_jax[video]'"
+        ) from error
+    return av
