@@ -161,11 +161,20 @@ def _lift(
         observations = with_pixels(observations, pixels)
     else:  # places of pictures that nobody looks at
         observations = dataclasses.replace(observations, pictures=None)
-    key = jax.random.key(0)
-    prediction = method.predict(variables, observations, key)
+    return predict_windows(method, info, flip, variables, observations)
+
+
+def predict_windows(
+    method: Method, info: Info, flip: bool, variables: Variables, observations: Observations
+) -> Prediction:
+    """Joints alone of windows with their context `[B, T, V, ...]`, as evaluations have them.
+
+    With `flip` the mean with what the mirror image gives. Pure, to be jitted by who calls it.
+    """
+    prediction = method.predict(variables, observations)
     if not flip:
         return Prediction(prediction.joints, space=prediction.space)
-    mirrored = method.predict(variables, _mirrored(observations, info), key).joints
+    mirrored = method.predict(variables, _mirrored(observations, info)).joints
     order = np.array(info.joint_skeleton.mirrored)
     back = mirrored[..., order, :].at[..., 0].multiply(-1.0)
     return Prediction((prediction.joints + back) / 2, space=prediction.space)

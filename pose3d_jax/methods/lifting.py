@@ -134,20 +134,20 @@ class SingleViewLifting:
         self,
         variables: Variables,
         observations: Observations,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | None,
         mode: Mode,
     ) -> tuple[Float[Array, "batch lifted views joints 3"], Variables]:
         """Camera-frame joints, metres, and the mutable collections after the call.
 
-        Of the frames without their context: see `lifted`.
+        Of the frames without their context: see `lifted`. Without a key nothing can be drawn.
         """
-        shown_key, dropout_key = jax.random.split(key)
+        shown_key, dropout_key = (None, None) if key is None else jax.random.split(key)
         joints, collections = self.model.apply(
             self._own(variables),
             *self.inputs(observations, shown_key if mode.training else None),
             dropout=mode.dropout,
             update_statistics=mode.statistics("lifter"),
-            rngs={"dropout": dropout_key},
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
             mutable=["batch_stats"],
         )
         return joints, {collection: {"lifter": tree} for collection, tree in collections.items()}
@@ -157,7 +157,7 @@ class SingleViewLifting:
     ) -> Prediction:
         """See `Method.predict`; deterministic, whatever the key."""
         del key
-        joints, _ = self.lift(variables, observations, jax.random.key(0), EVALUATION)
+        joints, _ = self.lift(variables, observations, None, EVALUATION)
         return Prediction(joints=joints, space="absolute")
 
     def start_stream(self, variables: Variables, views: int) -> State:
