@@ -11,6 +11,7 @@ and by how much the files, read back, differ from `Trained.lift`; one that diffe
 """
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -41,6 +42,7 @@ from pose3d_jax.trained import Trained
 
 DESCRIPTION = "model.json"
 FILES = {"jax": "model.jaxexport", "onnx": "model.onnx"}
+NEEDED = {"jax": (), "onnx": ("jax2onnx", "onnx_ir", "onnxruntime")}  # of the extra `deploy`
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Metres. Two programs that round float32 otherwise differ by some millionths of the distance to the
 # person: 1e-5 at 10 m. What differs by ten times that computes something else; a lifter errs by a
@@ -61,18 +63,11 @@ def write_jax(path: Path, lift: Lift, inputs: Sequence[Input]) -> None:
 def write_onnx(path: Path, lift: Lift, inputs: Sequence[Input]) -> None:
     """The function as an ONNX model, the first axis of its inputs being dynamic.
 
-    Raises `DeployError` where the extra `deploy` is not installed, or jax2onnx does not know an
-    operation of the network.
+    Raises `DeployError` where the extra `deploy` is not installed, or where jax2onnx does not know
+    an operation of the network.
     """
-    try:
-        import jax2onnx  # type: ignore[import-not-found, unused-ignore]
-        from onnx_ir import save
-        from onnx_ir.passes import common
-    except ImportError as error:
-        raise DeployError(
-            f"ONNX needs {error.name}: pip install 'pose3d_jax[deploy]', or leave it out of "
-            f"--formats"
-        ) from error
+    jax2onnx, ir = _extra("jax2onnx"), _extra("onnx_ir")
+    passes = _extra("onnx_ir.passes.common")
     try:
         model = jax2onnx.to_onnx(
             lift,
@@ -87,12 +82,32 @@ def write_onnx(path: Path, lift: Lift, inputs: Sequence[Input]) -> None:
         raise DeployError(
             f"this network cannot be written as ONNX ({error}); leave onnx out of --formats"
         ) from error
-    common.RemoveUnusedNodesPass()(model)
-    for graph in (model.graph, *model.graph.subgraphs()):  # of what is not used runtimes would warn
+    passes.RemoveUnusedNodesPass()(model)
+    _quiet(model)
+    workdir.write(path, lambda temporary: ir.save(model, temporary))
+
+
+def _quiet(model: Any) -> None:
+    """Takes out of an `onnx_ir.Model` what is not used, of which saving and loading would warn."""
+    for graph in (model.graph, *model.graph.subgraphs()):
         for name, value in list(graph.initializers.items()):
-            if not (value.uses() or value.is_graph_output()):
+            used = any(node.graph is not None for node, _ in value.uses())
+            if not (used or value.is_graph_output()):
                 del graph.initializers[name]
-    workdir.write(path, lambda temporary: save(model, temporary))
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if value.type is None:  # a shape without a type is not saved
+                value.shape = None
+
+
+def _extra(name: str) -> Any:
+    """A module of the extra `deploy`."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DeployError(
+            f"ONNX needs {name}: pip install 'pose3d_jax[deploy]', or leave onnx out of --formats"
+        ) from error
 
 
 def load(path: str | Path) -> Lift:
@@ -114,9 +129,7 @@ def load(path: str | Path) -> Lift:
 
 
 def _load_onnx(path: Path) -> Lift:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = _extra("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
 
     def lift(*arrays: np.ndarray) -> Any:
@@ -190,6 +203,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     for name in given.formats:
         if name not in FILES:
             raise DeployError(f"no format is named {name!r}; there are {', '.join(FILES)}")
+        for module in NEEDED[name]:
+            _extra(module)
     if given.output.exists() and not given.output.is_dir():
         raise DeployError(f"--output {given.output} is no folder; name one, or a new one")
     network = in_float32(trained.load(given.checkpoint))

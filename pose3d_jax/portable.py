@@ -137,24 +137,24 @@ def example(network: Trained, frames: int) -> Observations:
     missing, and of the last of several frames all. Networks of several frames get one camera.
     """
     rng = np.random.default_rng(0)
-    still = sum(context_of(network.method)) > 0
+    cameras = 1 if sum(context_of(network.method)) else frames
 
-    def drawn(low: float, high: float, *shape: int) -> np.ndarray:
-        found = rng.uniform(low, high, (1 if still else frames, *shape))
-        return np.repeat(found, frames // len(found), axis=0).astype(np.float32)
+    def drawn(low: float, high: float, size: int) -> Array:
+        found = rng.uniform(low, high, (cameras, size)).astype(np.float32)
+        return jnp.asarray(np.repeat(found, frames // cameras, axis=0))
 
-    lens = np.array([0.2, 0.1, 0.002, 0.002, 0.02])
-    cameras = _cameras(
-        jnp.asarray(drawn(800, 1600, 1) * np.ones(2, np.float32)),
-        jnp.asarray(drawn(480, 520, 2)),
-        jnp.asarray(drawn(-1, 1, 5) * lens.astype(np.float32)),
+    lens = jnp.array([[0.2, 0.1, 0.002, 0.002, 0.02]])
+    seen_by = _cameras(
+        jnp.repeat(drawn(800.0, 1600.0, 1), 2, axis=1),
+        drawn(480.0, 520.0, 2),
+        drawn(-1.0, 1.0, 5) * lens,
     )
     people = jnp.asarray(_people(rng, network.keypoint_skeleton, frames))
-    seen = batched(to_pixels)(cameras, people[..., :2] / people[..., 2:])
+    seen = batched(to_pixels)(seen_by, people[..., :2] / people[..., 2:])
     pixels = np.asarray(seen) + rng.normal(0, 2, seen.shape)
     confidence = rng.uniform(0.1, 1, seen.shape[:2]) * (rng.uniform(size=seen.shape[:2]) > 0.1)
     confidence[frames - 1 if frames > 1 else frames :] = 0
-    clip = Observations(pixels.astype(np.float32), confidence.astype(np.float32), cameras)
+    clip = Observations(pixels.astype(np.float32), confidence.astype(np.float32), seen_by)
     return jax.tree.map(lambda x: np.asarray(x)[:, None], clip)
 
 
