@@ -1,6 +1,7 @@
 """Exported lifters say what the checkpoint says, elsewhere: jax alone, onnxruntime."""
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -49,17 +50,19 @@ np.savez(found, **said)
 """
 
 
-def fresh(config, seed=0):
+def fresh(config):
     """A network that nobody trained, its weights drawn so large that poses are no one point."""
     config = complete(config.to_dict())
     info = Info(H36M, H36M, precision=config["precision"])
     method = methods.create(config["method"], info)
-    batch = {"main": blank(method)}
-    rng = np.random.default_rng(seed)
-    variables = jax.tree.map(
-        lambda x: np.asarray(x + rng.uniform(0, 0.1, x.shape), np.float32),
-        jax.jit(method.init)(jax.random.key(0), batch),
-    )
+    rng = np.random.default_rng(0)
+
+    def drawn(leaf):
+        found = rng.normal(0, 0.1, leaf.shape) if leaf.ndim > 1 else rng.uniform(0.5, 1, leaf.shape)
+        return found.astype(np.float32)
+
+    shapes = jax.eval_shape(method.init, jax.random.key(0), {"main": blank(method)})
+    variables = jax.tree.map(drawn, shapes)
     lifting = inference.settings_of(1, config["evaluation"])
     metadata = {"config": config, "step": 0, "version": "0"}
     return Trained(Path("nowhere"), metadata, info, method, variables, lifting)
@@ -81,8 +84,11 @@ def run(tmp_path_factory):
     network = fresh(config)
     config, method = network.metadata["config"], network.method
     phase = phases_of(config, method, 3)[0]
-    state = init_state(method, phase, {"main": blank(method)}, jax.random.key(0), average=True)
-    state = dataclasses.replace(state, average=network.variables)
+    make = functools.partial(init_state, method, phase, average=True)
+    key = jax.random.key(0)
+    shapes = jax.eval_shape(make, {"main": blank(method)}, key)
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes.replace(key=None))
+    state = state.replace(key=key, average=network.variables)
     joints = {**dataclasses.asdict(H36M), "joints": H36M.joints, "parents": H36M.parents}
     metadata = {
         "config": config, "keypoint_skeleton": joints, "joint_skeleton": joints,
@@ -188,7 +194,13 @@ def test_it_says_what_it_is(run, out):
     assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
 
 
-def test_a_file_that_says_something_else_is_refused(run, out, monkeypatch, tmp_path):
+@pytest.fixture
+def one_batch(monkeypatch):
+    """Differences of seven rows alone, which is quick."""
+    monkeypatch.setattr(deploy, "BATCHES", (7,))
+
+
+def test_a_file_that_says_something_else_is_refused(run, out, one_batch, monkeypatch, tmp_path):
     """And what was there stays."""
     there = shutil.copytree(out, tmp_path / "out")
     right = portable.lift_of
@@ -205,7 +217,7 @@ def test_a_file_that_says_something_else_is_refused(run, out, monkeypatch, tmp_p
         assert (there / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_folder_holds_what_its_description_names(run, tmp_path, monkeypatch):
+def test_a_folder_holds_what_its_description_names(run, tmp_path, one_batch):
     (tmp_path / "model.onnx").write_text("of an earlier run")
     (tmp_path / "notes.txt").write_text("mine")
     deploy.main(["--checkpoint", str(run / "run"), "--output", str(tmp_path)])
@@ -214,12 +226,6 @@ def test_a_folder_holds_what_its_description_names(run, tmp_path, monkeypatch):
 
 
 # ----------------------------------------------------------------------------- other networks
-
-
-@pytest.fixture
-def one_batch(monkeypatch):
-    """Differences of seven rows alone, which is quick."""
-    monkeypatch.setattr(deploy, "BATCHES", (7,))
 
 
 def test_a_network_of_several_frames_gets_them(one_batch):
