@@ -63,25 +63,19 @@ def write_jax(path: Path, lift: Lift, inputs: Sequence[Input]) -> None:
 def write_onnx(path: Path, lift: Lift, inputs: Sequence[Input]) -> None:
     """The function as an ONNX model, the first axis of its inputs being dynamic.
 
-    Raises `DeployError` where the extra `deploy` is not installed, or where jax2onnx does not know
-    an operation of the network.
+    Raises `DeployError` where the extra `deploy` is not installed.
     """
     jax2onnx, ir = _extra("jax2onnx"), _extra("onnx_ir")
     passes = _extra("onnx_ir.passes.common")
-    try:
-        model = jax2onnx.to_onnx(
-            lift,
-            inputs=[("batch", *each.shape) for each in inputs],
-            model_name="lifter",
-            opset=OPSET,
-            return_mode="ir",
-            input_names=[each.name for each in inputs],
-            output_names=["joints"],
-        )
-    except NotImplementedError as error:
-        raise DeployError(
-            f"this network cannot be written as ONNX ({error}); leave onnx out of --formats"
-        ) from error
+    model = jax2onnx.to_onnx(
+        lift,
+        inputs=[("batch", *each.shape) for each in inputs],
+        model_name="lifter",
+        opset=OPSET,
+        return_mode="ir",
+        input_names=[each.name for each in inputs],
+        output_names=["joints"],
+    )
     passes.RemoveUnusedNodesPass()(model)
     _quiet(model)
     workdir.write(path, lambda temporary: ir.save(model, temporary))
@@ -216,7 +210,16 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix=".", dir=given.output.resolve().parent) as aside:
         for name in dict.fromkeys(given.formats):
             path = Path(aside) / FILES[name]
-            _WRITERS[name](path, lift, inputs)
+            try:
+                _WRITERS[name](path, lift, inputs)
+            except UserError:
+                raise
+            except Exception as error:  # whatever tracing and the converters come upon
+                raise DeployError(
+                    f"{given.checkpoint}: its network cannot be written as {FILES[name]} for "
+                    f"batches of any size ({str(error)[:200]}); try another of --formats, export "
+                    f"another run, or use pose3d_jax.load(...).predict"
+                ) from error
             off = differences[name] = difference(network, _LOADERS[name](path))
             if not off <= TOLERANCE:
                 raise DeployError(

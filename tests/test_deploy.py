@@ -297,6 +297,16 @@ def test_a_network_that_looks_at_pictures_is_refused(run, tmp_path, monkeypatch)
         deploy.main(["--checkpoint", str(run / "run"), "--output", str(tmp_path / "out")])
 
 
+def test_a_network_for_one_size_of_batch_is_refused(run, tmp_path, monkeypatch):
+    def sized(*arrays):
+        return jnp.zeros(int(arrays[0].shape[0]))
+
+    monkeypatch.setattr(deploy, "lift_of", lambda network: sized)
+    with pytest.raises(SystemExit, match="for batches of any size"):
+        deploy.main(["--checkpoint", str(run / "run"), "--output", str(tmp_path / "out")])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("module", ["jax2onnx", "onnxruntime"])
 def test_without_the_extra_it_says_what_to_install(run, tmp_path, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
