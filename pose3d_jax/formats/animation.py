@@ -18,8 +18,9 @@ _BALL = 0.015  # metres from a joint to the corners of what shows it
 def bvh(motion: Articulated, fps: float) -> str:
     """The text of a BVH file: centimetres, degrees; rotations about z, x, y, each the last's axes.
 
-    Angles go on from frame to frame without jumps of a whole turn. The last joint of a limb keeps
-    its name and does not turn; its end site is 5 cm further on.
+    Of the angles that say the same turn, those next to the frame before's are written. The last
+    joint of a limb keeps its name and does not turn; its end site is 5 cm further on. Joints that
+    `articulate` put before the children of a branching joint have no length.
     """
     lines = ["HIERARCHY", *_branch(motion, 0, ""), "MOTION", f"Frames: {len(motion.root)}"]
     lines.append(f"Frame Time: {1 / fps:.10g}")
@@ -28,10 +29,26 @@ def bvh(motion: Articulated, fps: float) -> str:
         # At x = +-90 degrees only the sum of the other two angles tells; any two will do.
         warnings.filterwarnings("ignore", message="Gimbal lock")
         angles = Rotation.from_matrix(local.reshape(-1, 3, 3)).as_euler("ZXY", degrees=True)
-    angles = np.unwrap(angles.reshape(len(local), -1), period=360.0, axis=0)
+    angles = _going_on(angles.reshape(*local.shape[:2], 3)).reshape(len(local), -1)
     values = np.concatenate([_CENTIMETRES * motion.root, angles], axis=1).round(6) + 0.0  # no -0
     lines += [" ".join(f"{value:.6f}" for value in row) for row in values]
     return "\n".join(lines) + "\n"
+
+
+def _going_on(angles: Float[np.ndarray, "frames joints 3"]) -> Float[np.ndarray, "frames joints 3"]:
+    """Of all angles z, x, y that say the same, in degrees, those nearest to the frame before.
+
+    Whole turns may be added to each, and (z, x, y) is (z + 180, 180 - x, y + 180).
+    """
+    both = np.stack([angles, angles * [1, -1, 1] + 180.0])
+    found = angles.copy()
+    for frame in range(1, len(angles)):
+        before = found[frame - 1]
+        steps = both[:, frame] - before
+        steps -= 360.0 * np.round(steps / 360.0)
+        second = np.abs(steps[1]).sum(axis=-1) < np.abs(steps[0]).sum(axis=-1)
+        found[frame] = before + np.where(second[:, None], steps[1], steps[0])
+    return found
 
 
 def _branch(motion: Articulated, joint: int, indent: str) -> list[str]:
@@ -100,9 +117,9 @@ def _figure(
     sides = [face for a, b in ring for face in ((0, b, a), (1, a, b))]
     corners, owners = [], []
     for joint, (parent, place) in enumerate(zip(parents, rest, strict=True)):
-        up = np.array([0.0, _BALL, 0.0])
-        solids = [(joint, place - up, place + up, 0.5, _BALL)]
         length = float(np.linalg.norm(place - rest[parent]))
+        up = np.array([0.0, _BALL, 0.0])
+        solids = [(joint, place - up, place + up, 0.5, _BALL)] if length > 0 or parent < 0 else []
         if parent >= 0 and length > 0:
             solids.append((parent, rest[parent], place, 0.2, _GIRTH * length))
         for owner, start, stop, middle, girth in solids:

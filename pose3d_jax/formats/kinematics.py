@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
+from pose3d_jax.formats import bones, twist
 from pose3d_jax.skeleton import Skeleton, SkeletonError
 
 # Where joints are in the rest pose, metres: arms held out, y up, facing z, the left side at x > 0.
@@ -24,13 +25,10 @@ _REST = {
     "wrist": (0.71, 1.43, 0.0), "hand": (0.79, 1.43, 0.0),
 }  # fmt: skip
 _UP = np.array([0.0, 1.0, 0.0])
-# How much less than a bone's direction, by its squared length in metres, the parent's rotation says
-# of a joint's: it decides the twist about a single bone only.
+# How much less than its children, by the squares of their lengths in metres, the parent's rotation
+# says of a joint's: it decides where these are all on one line.
 _TWIST = 1e-6
 _SHAPE_STEPS = 10  # of the alternation that finds how several children lie to one another
-_REFINEMENTS = 3  # Gauss-Newton steps; further ones gained under 0.02 mm on motion capture
-_DAMPING = 1e-3  # square metres: keeps the twists that no joint tells
-_AT_ONCE = 1024  # frames refined together, which bounds the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +72,11 @@ class Articulated:
 def articulate(joints: Float[np.ndarray, "frames joints 3"], skeleton: Skeleton) -> Articulated:
     """Inverse kinematics: the motion of rigid bones that is nearest to the joints.
 
-    Bones are as long as they are in the median. A joint with several children turns as these do
-    together (Wahba's problem, by the singular value decomposition: Markley, 1988), one with a
-    single child by the least turn from its parent's rotation; then damped Gauss-Newton steps on the
-    squared distances of all joints of a frame.
+    Bones are as long as they are in the median, and point where the squared distances of all joints
+    of a frame are least (`bones.fit`). A joint with several children turns as these do together
+    (Wahba's problem, by the singular value decomposition: Markley, 1988). Before each of them comes
+    a joint at the same place, `PARENT_to_CHILD`, which turns the bone to that child alone: hips
+    and shoulders move within a trunk. How bones turn about themselves: `twist.turned`.
 
     Where a joint is missing, its place relative to its parent is taken between the frames before
     and after. A joint that is never there is left out, its children hanging on the joint above it;
@@ -100,19 +99,64 @@ def articulate(joints: Float[np.ndarray, "frames joints 3"], skeleton: Skeleton)
     found = found[:, used]
     places = _filled(np.where(found[..., None], joints[:, used], 0.0), found, parents)
 
-    arrows = places - places[:, np.maximum(parents, 0)]
-    offsets = _directions(names, parents) * _lengths(arrows, found, parents)[:, None]
-    rotations = np.empty((*found.shape, 3, 3))
-    for joint in range(len(names)):
-        children = [child for child, parent in enumerate(parents) if parent == joint]
-        above = rotations[:, parents[joint]] if joint else np.eye(3)
-        if len(children) > 1:
-            offsets[children] = _shape(arrows[:, children], offsets[children])
-        rotations[:, joint] = _aligned(arrows[:, children], offsets[children], above)
-    moved = Articulated(names, parents, offsets, places[:, 0], rotations)
-    for _ in range(_REFINEMENTS if len(names) > 1 else 0):
-        moved = _refined(moved, places, found)
-    return moved
+    rest = _directions(names, parents)
+    fitted = bones.fit(places, found, parents, rest)
+    return _posed(names, parents, rest, fitted)
+
+
+def _posed(
+    names: tuple[str, ...],
+    parents: tuple[int, ...],
+    rest: Float[np.ndarray, "joints 3"],
+    fitted: bones.Bones,
+) -> Articulated:
+    """The rotations that carry the bones of a rest pose (unit vectors) to where they point."""
+    lengths, ways = fitted.lengths, fitted.ways
+    children = [[c for c, parent in enumerate(parents) if parent == j] for j in range(len(names))]
+    moved: dict[str, list] = {"names": [], "parents": [], "offsets": [], "rotations": []}
+
+    def add(name: str, parent: int, offset: np.ndarray, rotation: np.ndarray) -> int:
+        for values, value in zip(moved.values(), (name, parent, offset, rotation), strict=True):
+            values.append(value)
+        return len(moved["names"]) - 1
+
+    def turn(joint: int, child: int, offset: np.ndarray, above: np.ndarray) -> np.ndarray:
+        """Of the bone from a joint to its child, which lies at the offset in the rest pose."""
+        axis, last = twist.hinge(names[child]), child
+        while axis is not None and len(children[last]) == 1:
+            last = children[last][0]
+            if twist.hinge(names[last]) is None:  # some hinges are two joints, near one another
+                return twist.turned(above, offset, ways[:, child], axis, ways[:, last])
+        return twist.turned(above, offset, ways[:, child])
+
+    def visit(joint: int, parent: int, offset: np.ndarray, above: np.ndarray) -> None:
+        below = children[joint]
+        if len(below) == 1:
+            own = turn(joint, below[0], rest[below[0]], above)
+            place = add(names[joint], parent, offset, own)
+            visit(below[0], place, lengths[below[0]] * rest[below[0]], own)
+        else:
+            arrows = lengths[below, None] * ways[:, below]
+            offsets = _shape(arrows, lengths[below, None] * rest[below])
+            own = _aligned(arrows, offsets, above)
+            place = add(names[joint], parent, offset, own)
+            for child, away in zip(below, offsets, strict=True):
+                way = bones.unit(away) if lengths[child] > 0 else rest[child]
+                by_itself = turn(joint, child, way, own)
+                name = f"{names[joint]}_to_{names[child]}"
+                while name in (*names, *moved["names"]):
+                    name += "_"
+                between = add(name, place, np.zeros(3), by_itself)
+                visit(child, between, away, by_itself)
+
+    visit(0, -1, np.zeros(3), np.tile(np.eye(3), (len(ways), 1, 1)))
+    return Articulated(
+        tuple(moved["names"]),
+        tuple(moved["parents"]),
+        np.stack(moved["offsets"]),
+        fitted.root,
+        np.stack(moved["rotations"], axis=1),
+    )
 
 
 def _tree(skeleton: Skeleton, there: Bool[np.ndarray, "joints"]) -> tuple[list[int], tuple]:
@@ -157,18 +201,6 @@ def _between(
 ) -> Float[np.ndarray, "frames 3"]:
     times = np.arange(len(values))
     return np.stack([np.interp(times, times[known], axis[known]) for axis in values.T], axis=-1)
-
-
-def _lengths(
-    arrows: Float[np.ndarray, "frames joints 3"],
-    found: Bool[np.ndarray, "frames joints"],
-    parents: tuple[int, ...],
-) -> Float[np.ndarray, "joints"]:
-    """Medians over the frames in which both ends were found, if there are any."""
-    both = found & found[:, np.maximum(parents, 0)]
-    both |= ~both.any(axis=0)
-    lengths = np.linalg.norm(arrows, axis=-1)
-    return np.array([np.median(lengths[seen, joint]) for joint, seen in enumerate(both.T)])
 
 
 def _directions(names: tuple[str, ...], parents: tuple[int, ...]) -> Float[np.ndarray, "joints 3"]:
@@ -217,57 +249,3 @@ def _aligned(
     left, _, right = np.linalg.svd(both)
     left[..., -1] *= np.sign(np.linalg.det(left @ right))[:, None]
     return left @ right
-
-
-def _refined(
-    moved: Articulated,
-    places: Float[np.ndarray, "frames joints 3"],
-    found: Bool[np.ndarray, "frames joints"],
-) -> Articulated:
-    """One damped Gauss-Newton step on the distances of the joints that were found."""
-    above = np.zeros((len(moved.parents), len(moved.parents)), bool)  # [joint, its ancestors]
-    for joint, parent in enumerate(moved.parents[1:], start=1):
-        above[joint] = above[parent]
-        above[joint, parent] = True
-    turning = np.flatnonzero(above.any(axis=0))  # all joints but the ends of limbs
-    steps = [
-        _step(now, aim, weight, above, turning)
-        for now, aim, weight in zip(
-            *(_parts(array) for array in (moved.positions, places, found)), strict=True
-        )
-    ]
-    step = np.concatenate(steps)
-    turns = np.zeros((*found.shape, 3))
-    turns[:, turning] = step[:, 1:]
-    matrices = Rotation.from_rotvec(turns.reshape(-1, 3)).as_matrix().reshape(*turns.shape, 3)
-    for joint, parent in enumerate(moved.parents[1:], start=1):
-        matrices[:, joint] = matrices[:, parent] @ matrices[:, joint]
-    return dataclasses.replace(
-        moved, root=moved.root + step[:, 0], rotations=matrices @ moved.rotations
-    )
-
-
-def _parts(array: np.ndarray) -> list[np.ndarray]:
-    return [array[start : start + _AT_ONCE] for start in range(0, len(array), _AT_ONCE)]
-
-
-def _step(
-    now: Float[np.ndarray, "frames joints 3"],
-    aim: Float[np.ndarray, "frames joints 3"],
-    found: Bool[np.ndarray, "frames joints"],
-    above: Bool[np.ndarray, "joints joints"],
-    turning: np.ndarray,
-) -> Float[np.ndarray, "frames unknowns 3"]:
-    """The root's move, then each turning joint's rotation vector in the world."""
-    levers = (now[:, :, None] - now[:, None, turning]) * above[:, turning, None]
-    x, y, z = np.moveaxis(levers, -1, 0)
-    none = np.zeros_like(x)
-    # A turn w moves what is at the end of a lever by w x lever.
-    crossed = np.stack([none, z, -y, -z, none, x, y, -x, none], axis=-1)
-    moves = np.broadcast_to(np.eye(3).ravel(), (*now.shape[:2], 1, 9))
-    slopes = np.concatenate([moves, crossed], axis=2)
-    slopes = slopes.reshape(*slopes.shape[:3], 3, 3).swapaxes(2, 3) * found[..., None, None, None]
-    flat = slopes.reshape(len(now), 3 * now.shape[1], -1)
-    error = ((aim - now) * found[..., None]).reshape(len(now), -1, 1)
-    normal = flat.swapaxes(1, 2) @ flat + _DAMPING * np.eye(flat.shape[-1])
-    return np.linalg.solve(normal, flat.swapaxes(1, 2) @ error).reshape(len(now), -1, 3)
