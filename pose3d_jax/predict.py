@@ -16,7 +16,8 @@ up; a file for each view), or about the pelvis (`root`). Frames in which nobody 
 With `--adapt poses` joints are moved to where all views, constant bones and quiet motion want them.
 `--adapt clocks poses` first brings videos that begin up to a few frames
 apart onto the clock of the first, `--adapt cameras poses` corrects where cameras are and their
-focal lengths, too, and leaves them as `cameras.toml`. `out/viewer.html` shows it all.
+focal lengths, too, and leaves them as `cameras.toml`. `out/viewer.html` shows it all,
+`--movie gif` (or mp4) makes a moving picture of it.
 """
 
 import argparse
@@ -43,7 +44,7 @@ from pose3d_jax.formats.calibration import Rig
 from pose3d_jax.formats.keypoints import Detections
 from pose3d_jax.tracking import Person
 from pose3d_jax.trained import STAGES, Poses, Trained
-from pose3d_jax.viewer import interactive
+from pose3d_jax.viewer import interactive, movie
 
 Array = np.ndarray
 SUMMARY = "summary.json"
@@ -96,6 +97,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             raise PredictError(
                 f"no format is named {name!r}; there are {', '.join(export.FORMATS)}"
             )
+    movie.library(given.movie)
     network = trained.load(given.checkpoint)
     views: dict[str, Detections] = {}
     network_2d = None
@@ -138,10 +140,17 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     # What cannot be written is told before anything is.
     joints = [in_space(poses, given.space, network, rig.names) for poses in said]
     placed = all(poses.world is not None for poses in said)
-    page = interactive.render(scene_of(given, network, rig, found)) if placed else None
+    if given.movie and not placed:
+        raise PredictError("where people are is not known; leave --movie out")
+    scene = scene_of(given, network, rig, found) if placed else None
+    page = None if scene is None else interactive.render(scene)
     given.output.resolve().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=given.output.resolve().parent) as aside:
         summary = _written(given, Path(aside), network, rig, found, joints, page)
+        if given.movie and scene is not None:
+            summary["movie"] = f"movie.{given.movie}"
+            summary["movie_shows"] = movie.write(Path(aside) / summary["movie"], scene)
+        workdir.write_text(Path(aside) / SUMMARY, json.dumps(summary, indent=1))
         given.output.mkdir(exist_ok=True)
         for path in sorted(Path(aside).iterdir(), key=lambda path: path.name == SUMMARY):
             os.replace(path, given.output / path.name)
@@ -157,8 +166,7 @@ def _written(
     joints: Sequence[dict[str, tuple[Array, Array]]],
     page: str | None,
 ) -> dict[str, Any]:
-    """Writes every person's files, the cameras where they were corrected, the page; the summary
-    at the end, when all else is there."""
+    """Writes every person's files, the cameras where they were corrected, the page; a summary."""
     summary: dict[str, Any] = {"unit": "m", "space": given.space, "fps": given.fps, "people": []}
     for number, (person, _) in enumerate(found):
         files = []
@@ -180,7 +188,6 @@ def _written(
     if page is not None:
         workdir.write_text(folder / "viewer.html", page)
         summary["viewer"] = "viewer.html"
-    workdir.write_text(folder / SUMMARY, json.dumps(summary, indent=1))
     return summary
 
 
@@ -245,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--adapt", nargs="+", default=(), choices=STAGES)
     parser.add_argument("--space", default="world", choices=SPACES)
     parser.add_argument("--formats", nargs="+", default=("npz",), help=", ".join(export.FORMATS))
+    parser.add_argument("--movie", default="", choices=("", *movie.FORMATS), help="GIF or MP4")
     parser.add_argument("--people", type=int, default=0, help="those seen most; default: all")
     parser.add_argument("--skeleton", default="", help="of the keypoints, where files do not say")
     parser.add_argument("--convert", default="", help="make this joint set of the keypoints")
@@ -263,6 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     if "viewer" in summary:
         print(f"{given.output}/viewer.html")
+    if "movie" in summary:
+        print(f"{given.output}/{summary['movie']}: {summary['movie_shows']}")
 
 
 if __name__ == "__main__":

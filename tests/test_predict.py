@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import jax
@@ -399,6 +400,30 @@ def test_commands_run_as_the_pages_write_them(run, tmp_path, monkeypatch, page):
     for command in commands:
         predict.main(shlex.split(command)[3:])
         assert (tmp_path / "runs/demo/predicted/viewer.html").exists()
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_a_moving_picture_is_left_and_told(run, tmp_path, capsys, kind):
+    example = run / "example"
+    predict.main(
+        shlex.split(
+            f"--checkpoint {run}/run --keypoints {example}/keypoints.npz --cameras "
+            f"{example}/cameras.toml --movie {kind} --output {tmp_path}/out"
+        )
+    )
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["movie"] == f"movie.{kind}"
+    assert f"movie.{kind}: {summary['movie_shows']}" in capsys.readouterr().out
+    assert (tmp_path / "out" / summary["movie"]).stat().st_size > 10_000
+
+
+def test_a_moving_picture_that_cannot_be_made_is_told_first(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    arguments = shlex.split(
+        f"--checkpoint {run}/none --keypoints a.npz --movie mp4 --output {tmp_path}/out"
+    )
+    with pytest.raises(SystemExit, match="MP4 needs imageio-ffmpeg"):
+        predict.main(arguments)
 
 
 def test_the_script_runs_as_the_page_writes_it(run, tmp_path, monkeypatch, capsys):

@@ -55,7 +55,7 @@ def pose_2d(
     Joints of confidence 0, and bones that end in one, are not drawn.
     """
     points = np.where(confidence[:, None] > 0, keypoints, np.nan)
-    segments, colours = _bones(points, skeleton, colour)
+    segments, colours = bone_lines(points, skeleton, colour)
     axes.add_collection(LineCollection(segments, colors=colours, linewidths=2, capstyle="round"))
     seen = points[np.isfinite(points).all(-1)]
     axes.scatter(seen[:, 0], seen[:, 1], s=7, color=colour, linewidths=0, zorder=3)
@@ -83,7 +83,7 @@ def pose_3d(
     around these joints, so that lengths are true in every direction.
     """
     upright = _upright(joints)
-    segments, colours = _bones(upright, skeleton, colour, opacity)
+    segments, colours = bone_lines(upright, skeleton, colour, opacity)
     if segments:
         bones = Line3DCollection(segments, colors=colours, linewidths=2, capstyle="round")
         axes.add_collection3d(bones)
@@ -118,11 +118,11 @@ def examples(
         _title(flat, "2D input" if row == 0 else "", textwrap.fill(name, 28))
         truth = example["truth"][row]
         upright = _upright(truth)
-        panel = _space(figure, grid[row, 1])
+        panel = space_axes(figure, grid[row, 1])
         pose_3d(panel, truth, three)
         _title(panel, "truth" if row == 0 else "", "")
         for column, (label, joints) in enumerate(predictions.items(), 2):
-            panel = _space(figure, grid[row, column])
+            panel = space_axes(figure, grid[row, column])
             pose_3d(panel, truth, three, opacity=0.3)
             pose_3d(panel, joints[row], three, colour=colours.get(label, GREY))
             # The truth frames all panels of a row, so that they can be compared.
@@ -149,7 +149,7 @@ def photograph(
     for number, colour in zip(range(people), colours, strict=False):
         size = np.array([width, height], np.float32)
         pose_2d(flat, points[number], np.ones(points.shape[1]), skeleton, size, colour=colour)
-        space = _space(figure, grid[1 + number])
+        space = space_axes(figure, grid[1 + number])
         pose_3d(space, joints[number], skeleton, colour=colour)
     flat.imshow(image)
     flat.set_xlim(-0.5, width - 0.5)
@@ -214,7 +214,7 @@ def errors_by_group(
         x, y = list(known.values()), [groups.index(group) for group in known]
         colour = colours.get(label, GREY)
         handles += axes.plot(x, y, marker, color=colour, markersize=5.5, clip_on=False)
-    axes.set_yticks(range(len(groups)), [_literal(group) for group in groups])
+    axes.set_yticks(range(len(groups)), [literal(group) for group in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(left=0)
     _plain_axes(axes, "", grid="both")
@@ -245,7 +245,7 @@ def _upright(joints: np.ndarray) -> np.ndarray:
     return np.stack([joints[..., 0], joints[..., 2], -joints[..., 1]], -1)
 
 
-def _bones(
+def bone_lines(
     points: np.ndarray, skeleton: Skeleton, colour: str, opacity: float = 1.0
 ) -> tuple[list[np.ndarray], list[tuple[float, float, float, float]]]:
     """Segments `[2, C]` of the bones whose ends are both finite, and their colours by side."""
@@ -272,7 +272,7 @@ def _cube(axes: Axes3D, upright: np.ndarray) -> None:
     axes.set_box_aspect((1, 1, 1), zoom=1.5)
 
 
-def _space(figure: Figure, place: Any) -> Axes3D:
+def space_axes(figure: Figure, place: Any) -> Axes3D:
     """3D axes seen half from the side, where errors in depth show, drawn in the order of calls."""
     axes = figure.add_subplot(place, projection="3d", computed_zorder=False)
     axes.view_init(elev=12, azim=-50)
@@ -293,7 +293,7 @@ def _phase_ends(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     return [a for (a, old), (_, new) in itertools.pairwise(phases) if old != new]
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Text that matplotlib takes as it is: no formula, and no name that a legend hides."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
@@ -303,10 +303,10 @@ def _title(axes: Axes | Axes3D, heading: str, caption: str) -> None:
     """A heading in bold above a caption, at the upper edge of a panel."""
     up: dict[str, Any] = {"ha": "center", "va": "bottom", "color": INK, "fontsize": _SMALL}
     draw = axes.text2D if isinstance(axes, Axes3D) else axes.text
-    draw(0.5, 1.0, _literal(caption), transform=axes.transAxes, **up)
+    draw(0.5, 1.0, literal(caption), transform=axes.transAxes, **up)
     offset = 1.01 + 0.075 * (caption.count("\n") + 1)
     short = textwrap.shorten(heading, 24, placeholder="…") if " " in heading else heading[:24]
-    draw(0.5, offset, _literal(short), transform=axes.transAxes, fontweight="bold", **up)
+    draw(0.5, offset, literal(short), transform=axes.transAxes, fontweight="bold", **up)
 
 
 class _Decimals(LogFormatter):
@@ -317,7 +317,7 @@ class _Decimals(LogFormatter):
 
 
 def _plain_axes(axes: Axes, title: str, grid: Any = "y") -> None:
-    axes.set_title(_literal(title), loc="left", color=INK, fontsize=_SMALL + 0.5)
+    axes.set_title(literal(title), loc="left", color=INK, fontsize=_SMALL + 0.5)
     axes.grid(axis=grid, color=GREY, alpha=0.25, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(which="both", colors=INK, labelsize=_SMALL - 0.5, length=0)
@@ -328,7 +328,7 @@ def _plain_axes(axes: Axes, title: str, grid: Any = "y") -> None:
 def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     figure.legend(
         handles,
-        [_literal(label) for label in labels],
+        [literal(label) for label in labels],
         loc="outside upper left",
         ncols=min(4, len(labels)),
         frameon=False,

@@ -98,7 +98,7 @@ def _data(scene: Scene) -> dict[str, Any]:
     # A few joints that are far off leave the others in the picture.
     reach = max(float(np.percentile(np.linalg.norm(places - middle, axis=-1), 98)), 0.5)
     seen = _seen(scene)
-    found = [] if scene.keypoints is None else [_found(scene.keypoints)]
+    found = [] if scene.keypoints is None else [points_found(scene.keypoints)]
     stands = [] if scene.cameras is None else _frusta(scene.cameras)
     far = max([reach + 1, *(float(np.hypot(*(p[0] - middle)[:2])) + 0.5 for p in stands)])
     return {
@@ -121,7 +121,7 @@ def _data(scene: Scene) -> dict[str, Any]:
             {
                 "name": name,
                 "size": np.asarray(size).tolist(),
-                "near": _window([points[:, view] for points in (*seen.values(), *found)], size),
+                "near": window_of([points[:, view] for points in (*seen.values(), *found)], size),
                 "frustum": frustum.tolist(),
             }
             for view, (name, size, frustum) in enumerate(
@@ -143,7 +143,7 @@ def _seen(scene: Scene) -> dict[str, Float[np.ndarray, "..."]]:
     return {name: reprojection(scene.cameras, joints) for name, joints in scene.methods.items()}
 
 
-def _found(keypoints: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 2"]:
+def points_found(keypoints: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 2"]:
     """Points, NaN where not found."""
     return np.where(keypoints[..., 2:] > 0, keypoints[..., :2], np.nan)
 
@@ -162,7 +162,7 @@ def _keypoints(scene: Scene) -> dict[str, Any] | None:
     }
 
 
-def _window(points: list[np.ndarray], size: np.ndarray) -> list[float]:
+def window_of(points: list[np.ndarray], size: np.ndarray) -> list[float]:
     """The part of an image, of its shape, where people are: left, top, width; all if nowhere."""
     whole = np.asarray(size, float)
     flat = np.concatenate([some.reshape(-1, 2) for some in points])

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 
 from pose3d_jax import workdir
 from pose3d_jax.body import normals
 from pose3d_jax.errors import UserError
+from pose3d_jax.viewer import movie
 
 COLOUR = (0.62, 0.71, 0.82)
 _LIGHT = np.array([-0.4, -0.6, -0.7])  # towards it, in the camera's axes: above, left, behind it
@@ -128,20 +128,8 @@ def preview(
         lens = np.full(2, _HEIGHT * _FAR / _TALL)
         middle = np.full(2, (_HEIGHT - 1) / 2)
         right = _on_paper(mesh(from_left, faces, lens, middle, (_HEIGHT, _HEIGHT)))
-        pictures.append(Image.fromarray(np.concatenate([left, right], axis=1)))
-    # GIF counts hundredths of a second: what is cut off here is made good there.
-    ends = 10 * np.round(100 * step / fps * np.arange(len(shown) + 1))
-    workdir.write(
-        path,
-        lambda name: pictures[0].save(
-            name,
-            "GIF",
-            save_all=True,
-            append_images=pictures[1:],
-            duration=np.diff(ends).astype(int).tolist(),
-            loop=0,
-        ),
-    )
+        pictures.append(np.concatenate([left, right], axis=1))
+    workdir.write(path, lambda name: movie.gif(name, pictures, fps / step))
 
 
 def _window(keypoints: Float[np.ndarray, "time keypoints 3"]) -> tuple[np.ndarray, float]:
