@@ -53,7 +53,7 @@ from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.state import init_state
 from pose3d_jax.streams import posed, read
 
-EXAMPLES = 4  # poses that the report shows
+EXAMPLES = 60  # poses that pictures choose from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,9 +274,9 @@ def settings_of(restored: Restored) -> inference.Settings:
 def examples(
     restored: Restored, split: str, name: str, predicted: Prediction
 ) -> dict[str, np.ndarray]:
-    """A few evenly spaced poses for the report, one view each, in that view's camera frame."""
+    """Evenly spaced poses for pictures, one view each, in that view's camera frame."""
     data = restored.splits[split]
-    chosen = np.linspace(0, data.poses.size - 1, EXAMPLES).astype(int)
+    chosen = np.unique(np.linspace(0, data.poses.size - 1, EXAMPLES).astype(int))
     views = np.arange(len(chosen)) % data.poses.observations.confidence.shape[1]
     shown = _shown(restored.info, data.poses.take(jnp.asarray(chosen)))
     return {

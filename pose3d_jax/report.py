@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float
 
 from pose3d_jax import metrics as measures
 from pose3d_jax import skeleton, tables, viewer, workdir
@@ -16,6 +17,7 @@ from pose3d_jax.runs import Run, distinct, same_examples
 from pose3d_jax.viewer import figures
 
 _MOST_DOTS = 40
+_EXAMPLES = 4  # poses that are shown
 _LEGEND = (
     "frames: mean over all frames and views; groups, actions: mean over their means. P1: relative "
     "to the root. P2: after Procrustes alignment. N-MPJPE: relative to the root, scaled. absolute: "
@@ -154,20 +156,27 @@ def _pictures(runs: Sequence[Run], colours: Mapping[str, str]) -> Iterator[str]:
         shared = group[0][1]
         two = skeleton.get(str(shared["keypoint_skeleton"]))
         three = skeleton.get(str(shared["joint_skeleton"]))
-        valid = shared["truth_valid"] > 0
-        truth = _relative(shared["truth"], three.root)
+        few = np.linspace(0, len(shared["names"]) - 1, _EXAMPLES).round().astype(int)
+        few = np.unique(few)
+        valid = shared["truth_valid"][few] > 0
+        truth = relative(shared["truth"][few], three.root)
         poses, captions = {}, {}
-        for run, arrays in group:
-            joints = _relative(arrays["prediction"], three.root)
-            poses[run.name], captions[run.name] = _compared(joints, truth, valid, three.root, run)
-        baseline = _relative(shared["triangulation"], three.root)
-        label = "triangulation"
-        poses[label], captions[label] = _compared(baseline, truth, valid, three.root, None)
+        for name, own, joints in (
+            *((run.name, run, arrays["prediction"]) for run, arrays in group),
+            ("triangulation", None, shared["triangulation"]),
+        ):
+            sized = own is None or not own.up_to_scale
+            poses[name], errors = scored(joints[few], truth, valid, three.root, sized=sized)
+            measure = "P1" if sized else "N-MPJPE"
+            captions[name] = [f"{measure} {tables.millimetres(error)} mm" for error in errors]
         drawn = figures.examples(
             (two, three),
             {
-                "names": shared["names"],
-                **{k: np.asarray(shared[k], float) for k in ("keypoints", "confidence", "size")},
+                "names": shared["names"][few],
+                **{
+                    k: np.asarray(shared[k][few], float)
+                    for k in ("keypoints", "confidence", "size")
+                },
                 # Without its root a truth is relative to nothing.
                 "truth": np.where((valid & valid[:, [three.root]])[..., None], truth, np.nan),
                 "predictions": poses,
@@ -182,25 +191,33 @@ def _pictures(runs: Sequence[Run], colours: Mapping[str, str]) -> Iterator[str]:
         )
 
 
-def _compared(
-    joints: np.ndarray, truth: np.ndarray, valid: np.ndarray, root: int, run: Run | None
-) -> tuple[np.ndarray, list[str]]:
-    """Poses as they are drawn, and captions; poses known up to scale are scaled to the truth."""
+def scored(
+    joints: Float[np.ndarray, "examples joints 3"],
+    truth: Float[np.ndarray, "examples joints 3"],
+    valid: Bool[np.ndarray, "examples joints"],
+    root: int,
+    *,
+    sized: bool,
+) -> tuple[Float[np.ndarray, "examples joints 3"], list[float]]:
+    """Poses as they are drawn, relative to the root, and their P1 in metres.
+
+    Poses known up to scale are scaled to the truth, and the errors are their N-MPJPE. Without a
+    label of the root there is no error: NaN.
+    """
+    joints = relative(joints, root)
     arrays = [np.asarray(array, np.float32) for array in (joints, truth, valid)]
-    scored = jax.vmap(lambda v: measures.scored(v, root))(arrays[2])
-    name, measure = "P1", measures.mpjpe
-    if run is not None and run.up_to_scale:
-        name, measure = "N-MPJPE", measures.n_mpjpe
+    known = jax.vmap(lambda v: measures.scored(v, root))(arrays[2])
+    measure = measures.mpjpe if sized else measures.n_mpjpe
+    if not sized:
         weighed = np.where(valid[..., None], joints, 0)
         products = (weighed * truth).sum((1, 2)) / np.maximum((weighed**2).sum((1, 2)), 1e-12)
         joints = joints * products[:, None, None]
     errors = jax.vmap(lambda p, t, v: measure(p, t, v, root))(*arrays)
-    texts = [
-        tables.millimetres(float(e)) if known else "–"
-        for e, known in zip(errors, scored, strict=True)
-    ]
-    return joints, [f"{name} {text} mm" for text in texts]
+    return joints, [float(e) if k else float("nan") for e, k in zip(errors, known, strict=True)]
 
 
-def _relative(joints: np.ndarray, root: int) -> np.ndarray:
+def relative(
+    joints: Float[np.ndarray, "examples joints 3"], root: int
+) -> Float[np.ndarray, "examples joints 3"]:
+    """Joints from the root on."""
     return joints - joints[:, [root]]

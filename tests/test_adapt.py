@@ -14,7 +14,18 @@ from tqdm import tqdm
 
 from configs.demo import get_config
 from data_prep import synthetic
-from pose3d_jax import adapt, evaluate, inference, methods, offsets, rigs, skeleton, train, weights
+from pose3d_jax import (
+    adapt,
+    evaluate,
+    figures,
+    inference,
+    methods,
+    offsets,
+    rigs,
+    skeleton,
+    train,
+    weights,
+)
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
@@ -73,6 +84,22 @@ def test_adaptation_brings_the_error_down_and_leaves_a_row(directory, run, scope
     assert curve[-1] < 0.7 * curve[0]
 
 
+def assert_figure_has_errors_of_what_is_predicted(run, adapted):
+    """A frame in one view, from the checkpoint and the labels; beside it what is adapted."""
+    restored = evaluate.restore(run)
+    data = restored.splits["test"].poses
+    frames = np.unique(np.linspace(0, data.size - 1, 60).astype(int))
+    number = 7
+    view = number % data.observations.confidence.shape[1]
+    said = evaluate.predict(restored, restored.splits["test"]).joints[frames[number], view]
+    turn = np.asarray(data.observations.cameras.rotation[frames[number], view])
+    truth = np.asarray(data.labels.joints[frames[number]]) @ turn.T
+    error = np.linalg.norm((said - said[0]) - (truth - truth[0]), axis=-1).mean()
+    told = figures.run([run, adapted], run / "a.svg", labels=("ours", "more"), examples=(number,))
+    assert f"ours {1000 * error:.1f} mm" in told
+    assert float(told.split("more ")[1].split()[0]) < 5.0  # exact points of all views
+
+
 def test_cameras_and_poses_are_adapted_to_the_views(directory, run):
     """On exact points they end where triangulation is, and cameras that are right stay so."""
     metrics = adapt.run(run, config(directory, stages=["poses", "cameras"]))
@@ -86,6 +113,7 @@ def test_cameras_and_poses_are_adapted_to_the_views(directory, run):
     assert np.abs(corrections[..., rigs.POSITION]).max() < 0.01
     assert np.abs(corrections[..., rigs.TIME]).max() < 0.1
     assert "cameras, poses" in (run / "report.html").read_text()
+    assert_figure_has_errors_of_what_is_predicted(run, run / "adapted_cameras_poses")
 
 
 @pytest.mark.parametrize(

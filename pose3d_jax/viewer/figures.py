@@ -32,6 +32,7 @@ GREY = "#7f8792"
 # Middle tones, which stand out from white and from black.
 _COLOURS = ("#2f86d1", "#e0752d", "#27a071", "#a26bd4", "#d94f70", "#b8961f", "#1aa0b0", "#8a6a52")
 _OPACITY = {"left": 1.0, "middle": 0.75, "right": 0.5}  # shades of a body's sides, on any ground
+SPACE: dict[str, Any] = {"projection": "3d", "computed_zorder": False}
 _MARKERS = "Ds^v"
 _SMALL = 8.5
 
@@ -261,6 +262,11 @@ def _window(points: np.ndarray) -> tuple[np.ndarray, float]:
     return (low + high) / 2, max(0.56 * float((high - low).max()), 1e-3)
 
 
+def cube(axes: Axes3D, joints: Float[np.ndarray, "joints 3"]) -> None:
+    """The window of `pose_3d` around these joints, whatever else is drawn."""
+    _cube(axes, _upright(joints))
+
+
 def _cube(axes: Axes3D, upright: np.ndarray) -> None:
     points = upright[np.isfinite(upright).all(-1)]
     if len(points):
@@ -273,8 +279,12 @@ def _cube(axes: Axes3D, upright: np.ndarray) -> None:
 
 
 def space_axes(figure: Figure, place: Any) -> Axes3D:
+    """3D axes of a part of a grid; see `space_of`."""
+    return space_of(figure.add_subplot(place, **SPACE))
+
+
+def space_of(axes: Axes3D) -> Axes3D:
     """3D axes seen half from the side, where errors in depth show, drawn in the order of calls."""
-    axes = figure.add_subplot(place, projection="3d", computed_zorder=False)
     axes.view_init(elev=12, azim=-50)
     axes.set_axis_off()
     axes.patch.set_alpha(0)
