@@ -16,10 +16,13 @@ up; a file for each view), or about the pelvis (`root`). Frames in which nobody 
 With `--adapt poses` joints are moved to where all views, constant bones and quiet motion want them.
 `--adapt clocks poses` first brings videos that begin up to a few frames
 apart onto the clock of the first, `--adapt cameras poses` corrects where cameras are and their
-focal lengths, too, and leaves them as `cameras.toml`. `out/viewer.html` shows it all.
+focal lengths, too, and leaves them as `cameras.toml`. `--smooth butterworth` (or `one-euro`,
+`kalman`) makes joints quieter over time, `--floor` turns the world, cameras too, so that the floor
+is z = 0, and tells when feet touch it. `out/viewer.html` shows it all.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import math
@@ -33,7 +36,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from pose3d_jax import compiled, gather, references, rigcheck, trained, workdir
+from pose3d_jax import (
+    compiled,
+    gather,
+    postprocess,
+    references,
+    rigcheck,
+    smoothing,
+    trained,
+    workdir,
+)
 from pose3d_jax.data import own
 from pose3d_jax.data.own import PredictError
 from pose3d_jax.errors import UserError
@@ -90,6 +102,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         raise PredictError("--views and --unit are about --cameras, which is not given")
     if given.cameras is not None and given.focal is not None:
         raise PredictError("--focal is for one view without --cameras; leave one of them out")
+    postprocess.check(given.smooth, given.floor, given.space)
     for name in given.formats:
         if name not in export.FORMATS:
             raise PredictError(
@@ -127,6 +140,11 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         network.predict, cameras=rig.cameras, fps=given.fps, corrections=corrections
     )
     said = [lift(person, stages=given.adapt) for person in ready]
+    standing = None
+    if given.smooth:
+        said = [postprocess.quiet(poses, given.smooth, given.fps) for poses in said]
+    if given.floor:
+        said, standing = postprocess.on_floor(said, network.joint_skeleton, given.fps)
     found = list(zip(people, said, strict=True))
     # What cannot be written is told before anything is.
     joints = [in_space(poses, given.space, network, rig.names) for poses in said]
@@ -134,7 +152,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     page = interactive.render(scene_of(given, network, rig, found)) if placed else None
     given.output.resolve().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=given.output.resolve().parent) as aside:
-        summary = _written(given, Path(aside), network, rig, found, joints, page)
+        summary = _written(given, Path(aside), network, rig, found, joints, standing, page)
         given.output.mkdir(exist_ok=True)
         for path in sorted(Path(aside).iterdir(), key=lambda path: path.name == SUMMARY):
             os.replace(path, given.output / path.name)
@@ -148,6 +166,7 @@ def _written(
     rig: Rig,
     found: Sequence[tuple[Person, Poses]],
     joints: Sequence[dict[str, tuple[Array, Array]]],
+    standing: postprocess.Standing | None,
     page: str | None,
 ) -> dict[str, Any]:
     """Writes every person's files, the cameras where they were corrected, the page; the summary
@@ -158,16 +177,23 @@ def _written(
         for behind, (places, measured) in joints[number].items():
             name = f"person_{number}{behind}"
             motion = export.Motion(places, network.joint_skeleton, given.fps, measured, name)
+            if standing:
+                contact, feet = standing.contacts[number], standing.feet
+                motion = dataclasses.replace(motion, contact=contact, feet=feet)
             for suffix in given.formats:
                 export.write(folder / f"{name}.{suffix}", motion)
                 files.append(f"{name}.{suffix}")
         summary["people"].append(
             {"first_frame": person.start, "frames": len(person.keypoints), "files": files}
         )
+        if standing:
+            summary["people"][-1]["contact"] = standing.touching(number)
     poses = found[0][1]
+    if standing:
+        summary["floor"] = standing.summary()
     if "clocks" in given.adapt or "cameras" in given.adapt:
         summary["clocks_frames"] = dict(zip(rig.names, poses.clocks.tolist(), strict=True))
-    if "cameras" in given.adapt:
+    if "cameras" in given.adapt or standing:
         calibration.write(folder / "cameras.toml", Rig(rig.names, poses.cameras))
         summary["cameras"] = "cameras.toml"
     if page is not None:
@@ -236,6 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--unit", default="", choices=("", "m", "cm", "mm"), help="of the cameras")
     parser.add_argument("--fps", type=float, default=30.0)
     parser.add_argument("--adapt", nargs="+", default=(), choices=STAGES)
+    parser.add_argument("--smooth", choices=smoothing.KINDS, help="make joints quieter over time")
+    parser.add_argument("--floor", action="store_true", help="the floor becomes z = 0")
     parser.add_argument("--space", default="world", choices=SPACES)
     parser.add_argument("--formats", nargs="+", default=("npz",), help=", ".join(export.FORMATS))
     parser.add_argument("--people", type=int, default=0, help="those seen most; default: all")
