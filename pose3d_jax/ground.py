@@ -137,13 +137,13 @@ def floor_of(
         )
     places, rests, ups = (np.array(x) for x in zip(*found, strict=True))
     up = ups.sum(axis=0) / np.linalg.norm(ups.sum(axis=0))
-    places = places - rests[:, None] * up
-    normal = _plane(places, up)
-    near, height = _on(places, normal)
-    deviation, doubt = _deviation(places, near, normal)
+    normal = _plane(places - rests[:, None] * up, up)
+    soles = places - rests[:, None] * normal
+    near, height = _on(soles, normal)
+    deviation, doubt = _deviation(soles, near, normal)
     if doubt:
         normal, deviation = np.array([0.0, 0.0, 1.0]), np.inf
-        near, height = _on(places, normal)
+        near, height = _on(places - rests[:, None] * normal, normal)
         if up @ normal < np.cos(_LEANING):
             raise GroundError(
                 f"{doubt}; and z, along which its height would be told, is not up: people stand "
@@ -173,11 +173,14 @@ def _stances(
     root = joints[:, skeleton.root]
     for foot, rest in zip(feet(skeleton), _rest(skeleton), strict=True):
         own = joints[:, foot]
-        still = (speeds(own, fps) < _SLOW) & ~np.isnan(own).any(axis=-1)
-        for part in stretches(still & ~np.isnan(root).any(axis=-1)):
+        speed = speeds(own, fps)
+        known = ~np.isnan(own + root).any(axis=-1)
+        for part in stretches(known & (speed < _SLOW)):
             if part.stop - part.start >= max(2, _STILL * fps):
-                place = np.median(own[part], axis=0)
-                away = np.median(root[part], axis=0) - place
+                # When it comes and goes a foot is not as it stands: the slower half counts.
+                slow = speed[part] <= np.median(speed[part])
+                place = own[part][slow].mean(axis=0)
+                away = root[part][slow].mean(axis=0) - place
                 yield place, float(rest), away / max(np.linalg.norm(away), 1e-9)
 
 

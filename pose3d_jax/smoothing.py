@@ -41,8 +41,8 @@ def smooth(
     fps: float,
     kind: str,
     *,
-    covariance: Float[Array, "frames joints 3 3"] | None = None,
-    **settings: float,
+    covariance: Float[Array, "..."] | None = None,
+    **settings: float | int,
 ) -> Float[Array, "frames joints 3"]:
     """Joints, metres, made quiet by the filter `kind`; NaN where they are NaN, and nowhere else.
 
@@ -54,8 +54,8 @@ def smooth(
         told. `one-euro`: every stretch by itself, in time, so that what moves is late; the cut-off
         rises with the speed along each axis, so that it depends on the world's axes. `kalman`:
         integrated white noise (Rauch-Tung-Striebel), all stretches of a joint together.
-      covariance: m^2, of the measured joints, where it is known; `kalman` alone takes it, in place
-        of its setting `noise`.
+      covariance: `[frames, joints, 3, 3]`, m^2, of the measured joints, where it is known; `kalman`
+        alone takes it, in place of its setting `noise`.
       **settings: see `SETTINGS`. `order` of `kalman`: 1 for noise in the acceleration, 2 for noise
         in its change (`motion` is m/s^3 then).
 
@@ -69,10 +69,12 @@ def smooth(
         raise SmoothingError(
             f"{kind} has no {' and no '.join(wrong)}; it has {', '.join(SETTINGS[kind])}"
         )
-    given = {**SETTINGS[kind], **settings}
+    given = {name: float(value) for name, value in {**SETTINGS[kind], **settings}.items()}
     for name, value in {"fps": fps, **given}.items():
         if not (np.isfinite(value) and (value > 0 or (name == "beta" and value == 0))):
             raise SmoothingError(f"{kind}: {name} is {value}; give a number above 0")
+    if given.get("order", 0) % 1:
+        raise SmoothingError(f"{kind}: the order is {given['order']:g}; give a whole number")
     if np.isinf(joints).any():
         raise SmoothingError("joints hold infinity; give NaN where a joint was not measured")
     if covariance is not None and kind != "kalman":
@@ -167,7 +169,7 @@ def kalman(
     noise: float,
     motion: float,
     order: float,
-    covariance: Float[Array, "frames joints 3 3"] | None = None,
+    covariance: Float[Array, "..."] | None = None,
 ) -> Float[Array, "frames joints 3"]:
     """The most probable joints, gaps filled, where white noise is integrated `order` + 1 times.
 
