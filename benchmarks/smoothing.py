@@ -12,9 +12,10 @@ there at its usual 6 Hz, too.
 The floor is looked for in the world turned and moved at random, clip by clip, where CMU's is flat
 (subject 1 climbs, 3 walks on uneven ground): how often its tilt is told, by how many degrees it is
 off then, and by how many mm CMU's own z = 0 (its z is the floor's in the captured clips alone, not
-in those named daz). Contacts (`--positions`, of these clips too) are held against the tips of the
-toes, which h36m17 has not: below 4 cm above the clip's lowest 5 %, slower than 0.3 m/s. Ends with
-one line of JSON. `--quick`: two short clips of synthetic people, the first number of views.
+in those named daz). Contacts (`--positions`; of captured clips on flat ground in which feet do not
+stand all the while) are held against the tips of the toes, which h36m17 has not: below 4 cm above
+the clip's lowest 5 %, slower than 0.3 m/s. Ends with one line of JSON. `--quick`: two short clips
+of synthetic people, the first number of views.
 """
 
 import argparse
@@ -42,11 +43,12 @@ from pose3d_jax.schema import Record
 ROWS = ("robust", "refined", "smooth", "smooth_bones")
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "butterworth": {"cutoff": (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)},
-    "one-euro": {"cutoff": (0.5, 1.0, 2.0, 4.0), "beta": (0.3, 1.0, 3.0, 10.0)},
+    "one-euro": {"cutoff": (1.0, 2.0, 4.0, 8.0), "beta": (0.3, 3.0, 10.0, 30.0)},
     "kalman": {"order": (1, 2), "motion": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)},
 }
 COVARIANCES = "kalman of refined, with covariances"
 UNEVEN = ("amc_01", "amc_03")
+STANDING = 0.9
 CAPTURED = ("amc_", "bvh131_")
 TIPS = {"amc": ("rtoes", "ltoes"), "bvh131": ("RightToe", "LeftToe")}  # as `ground.feet` of h36m17
 Found = dict[str, Estimate]
@@ -181,6 +183,8 @@ def touches(clips: Clips, positions: Path) -> dict[str, dict[str, float]]:
             if name.startswith(UNEVEN) or not name.startswith(CAPTURED):
                 continue
             own = toes(archive[segments[name]["clip"]], segments[name])
+            if own.mean() > STANDING:
+                continue
             for source, joints in joints_by_source(record, rows):
                 said = ground.contacts(joints, skeleton.get("h36m17"), record.identity.fps)
                 cells = [(said & own).sum(), (said & ~own).sum(), (~said & own).sum()]

@@ -133,7 +133,7 @@ def floor_of(
     if not found:
         raise GroundError(
             f"no foot stands still for {_STILL:g} s, so that nothing tells where the floor is; "
-            f"leave the floor out, or make the joints quieter first"
+            f"leave the floor out, or make the joints better first (--adapt poses, --smooth)"
         )
     places, rests, ups = (np.array(x) for x in zip(*found, strict=True))
     up = ups.sum(axis=0) / np.linalg.norm(ups.sum(axis=0))

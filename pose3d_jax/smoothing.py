@@ -25,7 +25,7 @@ SETTINGS: Mapping[str, Mapping[str, float]] = {
     # Hz at rest; more Hz for each m/s.
     "one-euro": {"cutoff": 2.0, "beta": 3.0},
     # Errors of measured joints, m; m/s^2 by which joints change their velocity within a second.
-    "kalman": {"noise": 0.01, "motion": 3.0, "order": 1},
+    "kalman": {"noise": 0.01, "motion": 1.0, "order": 1},
 }
 KINDS = tuple(SETTINGS)
 # Before the first frame, beside the first place: m, m/s, m/s^2 (standard deviations).

@@ -10,12 +10,15 @@ import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.spatial.transform import Rotation
 
 import pose3d_jax
 from benchmarks import demo
 from configs import cmu_mv_seq
 from configs.demo import get_config
 from data_prep import synthetic
+from data_prep.articulated import Body
+from data_prep.body_motion import walk
 from pose3d_jax import adapt, bundle, evaluate, gather, inference, predict, skeleton, train, trained
 from pose3d_jax import cameras as cam
 from pose3d_jax.data import own, poses
@@ -267,6 +270,8 @@ def test_people_whom_no_two_views_share_are_refused(clip):
         (("--focal", "900"), "--focal is for one view without --cameras"),
         (("--formats", "fbx"), "no format is named 'fbx'"),
         (("--convert", "coco17"), "coco17"),
+        (("--smooth", "kalman", "--space", "root"), "--smooth work in the world"),
+        (("--floor", "--space", "camera"), "leave out --space camera, or --floor"),
     ],
 )
 def test_a_wrong_command_says_what_to_do_and_leaves_nothing(run, tmp_path, more, message):
@@ -410,3 +415,48 @@ def test_the_script_runs_as_the_page_writes_it(run, tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     exec(compile(script, "formats.md", "exec"), {})
     assert "17, 3)" in capsys.readouterr().out
+
+
+def test_people_are_made_quiet_and_set_on_their_floor(run, clip, tmp_path):
+    """Of a world that lies on its side, the cameras are told and shown anew, too."""
+    joints = walk(np.random.default_rng(0), Body(height=1.6), np.arange(150) / 30)
+    project = jax.jit(cam.batched(cam.project))
+    over = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], len(joints), 0), clip[1])
+    wide = np.repeat(joints[:, None], len(clip[1].focal), axis=1).astype(np.float32)
+    seen = np.array(project(over, wide))
+    seen[70:75] = 0.0  # nobody
+    there = (seen > 0).all(axis=-1).astype(np.float32)
+    names = np.array(["C1", "C2", "C3"])
+    np.savez(
+        tmp_path / "seen.npz", keypoints=seen, confidence=there, skeleton="h36m17", views=names
+    )
+    turn = Rotation.from_euler("x", 90, degrees=True).as_matrix()
+    rotation = np.asarray(clip[1].rotation) @ turn.T
+    lying = dataclasses.replace(clip[1], rotation=rotation.astype(np.float32))
+    calibration.write(tmp_path / "lying.toml", calibration.Rig(tuple(names), lying))
+    given = ["--checkpoint", run / "run", "--keypoints", tmp_path / "seen.npz", "--cameras"]
+    given += [tmp_path / "lying.toml", "--output", tmp_path / "out", "--adapt", "poses"]
+    predict.main([str(x) for x in (*given, "--smooth", "butterworth", "--floor")])
+
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["floor"]["tilt_degrees"] == pytest.approx(90, abs=1.5)
+    assert summary["cameras"] == "cameras.toml"
+    with np.load(tmp_path / "out/person_0.npz") as file:
+        found, contact, feet = (file[name] for name in ("joints", "contact", "feet"))
+    assert feet.tolist() == ["right_ankle", "left_ankle"]
+    assert not contact[70:75].any()
+    assert np.isnan(found[70:75]).all()
+    known = np.delete(np.arange(150), range(70, 75))
+    ankles = [skeleton.get("h36m17").joints.index(name) for name in feet]
+    expected = joints[..., 2] - joints[:, ankles, 2].min() + 0.09
+    assert np.abs(found[..., 2] - expected)[known].mean() < 0.02
+    for name, touching in zip(feet, contact.T, strict=True):
+        said = np.zeros(150, bool)
+        for first, stop in summary["people"][0]["contact"][name]:
+            said[first:stop] = True
+        assert_array_equal(said, touching)
+    assert 0.1 < contact.mean() < 0.8
+    cameras = calibration.read(tmp_path / "out/cameras.toml").cameras
+    over = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], len(known), 0), cameras)
+    wide = np.repeat(found[known][:, None], len(names), axis=1).astype(np.float32)
+    assert np.median(np.abs(np.asarray(project(over, wide)) - seen[known])) < 5.0
