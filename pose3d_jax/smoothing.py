@@ -18,12 +18,13 @@ from pose3d_jax.errors import UserError
 
 Array = np.ndarray
 # What each filter can be told, and the default: of One-Euro and Kalman, what was best on the
-# validation split of CMU-MV, triangulated from noisy keypoints (`benchmarks/smoothing.py`).
+# validation split of CMU-MV, triangulated from noisy keypoints of four views
+# (`benchmarks/smoothing.py`).
 SETTINGS: Mapping[str, Mapping[str, float]] = {
     # Hz, where the amplitude is 1 / sqrt(2) after both passes; and the order of both together.
     "butterworth": {"cutoff": 6.0, "order": 4},
     # Hz at rest; more Hz for each m/s.
-    "one-euro": {"cutoff": 2.0, "beta": 3.0},
+    "one-euro": {"cutoff": 8.0, "beta": 10.0},
     # Errors of measured joints, m; m/s^2 by which joints change their velocity within a second.
     "kalman": {"noise": 0.01, "motion": 1.0, "order": 1},
 }
