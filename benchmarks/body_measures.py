@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from pose3d_jax import body as bodies
 from pose3d_jax import cameras as cam
-from pose3d_jax import metrics
+from pose3d_jax import metrics, smoothing
 from pose3d_jax.data import windows
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.errors import UserError
@@ -146,22 +146,6 @@ def mesh_errors(whole: bodies.Body, said: Bodies, data: PoseData) -> dict[str, f
 # ----------------------------------------------------------------------------------------- filters
 
 
-def one_euro(
-    values: Float[np.ndarray, "time *rest"], fps: float, cutoff: float, beta: float
-) -> Float[np.ndarray, "time *rest"]:
-    """Casiez, Roussel and Vogel, "1 Euro Filter" (CHI 2012), equations 1-8; slopes cut at 1 Hz."""
-
-    def share(hertz: Any) -> Any:
-        rate = 2 * np.pi * hertz / fps
-        return rate / (rate + 1)
-
-    found, slope = np.array(values), np.zeros_like(values[0])
-    for t in range(1, len(values)):
-        slope = slope + share(1.0) * ((values[t] - found[t - 1]) * fps - slope)
-        found[t] = found[t - 1] + share(cutoff + beta * abs(slope)) * (values[t] - found[t - 1])
-    return found
-
-
 def smoothed(
     joints: Float[np.ndarray, "frames views joints 3"], data: PoseData, **settings: float
 ) -> Float[np.ndarray, "frames views joints 3"]:
@@ -170,7 +154,9 @@ def smoothed(
     about = joints - joints[..., root : root + 1, :]
     return np.concatenate(
         [
-            one_euro(about[clip.start : clip.stop], data.identities[clip.start].fps, **settings)
+            smoothing.one_euro(
+                about[clip.start : clip.stop], data.identities[clip.start].fps, **settings
+            )
             for clip in windows.clips(data.poses)
         ]
     )

@@ -16,11 +16,14 @@ up; a file for each view), or about the pelvis (`root`). Frames in which nobody 
 With `--adapt poses` joints are moved to where all views, constant bones and quiet motion want them.
 `--adapt clocks poses` first brings videos that begin up to a few frames
 apart onto the clock of the first, `--adapt cameras poses` corrects where cameras are and their
-focal lengths, too, and leaves them as `cameras.toml`. `out/viewer.html` shows it all,
-`--movie gif` (or mp4) makes a moving picture of it.
+focal lengths, too, and leaves them as `cameras.toml`. `--smooth butterworth` (or `one-euro`,
+`kalman`) makes joints quieter over time, `--floor` turns the world, cameras too, so that the floor
+is z = 0, and tells when feet touch it. `out/viewer.html` shows it all, `--movie gif` (or mp4) makes
+a moving picture of it.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import math
@@ -34,7 +37,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from pose3d_jax import compiled, detect, gather, references, rigcheck, trained, workdir
+from pose3d_jax import (
+    compiled,
+    detect,
+    gather,
+    postprocess,
+    references,
+    rigcheck,
+    smoothing,
+    trained,
+    workdir,
+)
 from pose3d_jax.data import own
 from pose3d_jax.data.own import PredictError
 from pose3d_jax.errors import UserError
@@ -92,6 +105,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         raise PredictError("--views and --unit are about --cameras, which is not given")
     if given.cameras is not None and given.focal is not None:
         raise PredictError("--focal is for one view without --cameras; leave one of them out")
+    postprocess.check(given.smooth, given.floor, given.space)
     for name in given.formats:
         if name not in export.FORMATS:
             raise PredictError(
@@ -136,6 +150,11 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         network.predict, cameras=rig.cameras, fps=given.fps, corrections=corrections
     )
     said = [lift(person, stages=given.adapt) for person in ready]
+    standing = None
+    if given.smooth:
+        said = [postprocess.quiet(poses, given.smooth, given.fps) for poses in said]
+    if given.floor:
+        said, standing = postprocess.on_floor(said, network.joint_skeleton, given.fps)
     found = list(zip(people, said, strict=True))
     # What cannot be written is told before anything is.
     joints = [in_space(poses, given.space, network, rig.names) for poses in said]
@@ -146,7 +165,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     page = None if scene is None else interactive.render(scene)
     given.output.resolve().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=given.output.resolve().parent) as aside:
-        summary = _written(given, Path(aside), network, rig, found, joints, page)
+        summary = _written(given, Path(aside), network, rig, found, joints, standing, page)
         if given.movie and scene is not None:
             summary["movie"] = f"movie.{given.movie}"
             summary["movie_shows"] = movie.write(Path(aside) / summary["movie"], scene)
@@ -164,6 +183,7 @@ def _written(
     rig: Rig,
     found: Sequence[tuple[Person, Poses]],
     joints: Sequence[dict[str, tuple[Array, Array]]],
+    standing: postprocess.Standing | None,
     page: str | None,
 ) -> dict[str, Any]:
     """Writes every person's files, the cameras where they were corrected, the page; a summary."""
@@ -173,16 +193,23 @@ def _written(
         for behind, (places, measured) in joints[number].items():
             name = f"person_{number}{behind}"
             motion = export.Motion(places, network.joint_skeleton, given.fps, measured, name)
+            if standing:
+                contact, feet = standing.contacts[number], standing.feet
+                motion = dataclasses.replace(motion, contact=contact, feet=feet)
             for suffix in given.formats:
                 export.write(folder / f"{name}.{suffix}", motion)
                 files.append(f"{name}.{suffix}")
         summary["people"].append(
             {"first_frame": person.start, "frames": len(person.keypoints), "files": files}
         )
+        if standing:
+            summary["people"][-1]["contact"] = standing.touching(number)
     poses = found[0][1]
+    if standing:
+        summary["floor"] = standing.summary()
     if "clocks" in given.adapt or "cameras" in given.adapt:
         summary["clocks_frames"] = dict(zip(rig.names, poses.clocks.tolist(), strict=True))
-    if "cameras" in given.adapt:
+    if "cameras" in given.adapt or standing:
         calibration.write(folder / "cameras.toml", Rig(rig.names, poses.cameras))
         summary["cameras"] = "cameras.toml"
     if page is not None:
@@ -250,6 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--unit", default="", choices=("", "m", "cm", "mm"), help="of the cameras")
     parser.add_argument("--fps", type=float, help="default: as videos say, else 30")
     parser.add_argument("--adapt", nargs="+", default=(), choices=STAGES)
+    parser.add_argument("--smooth", choices=smoothing.KINDS, help="make joints quieter over time")
+    parser.add_argument("--floor", action="store_true", help="the floor becomes z = 0")
     parser.add_argument("--space", default="world", choices=SPACES)
     parser.add_argument("--formats", nargs="+", default=("npz",), help=", ".join(export.FORMATS))
     parser.add_argument("--movie", default="", choices=("", *movie.FORMATS), help="GIF or MP4")

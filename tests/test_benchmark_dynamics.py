@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 
 from benchmarks import body_measures
 from benchmarks import dynamics as benchmark
+from pose3d_jax import smoothing
 from pose3d_jax.data import poses
 from pose3d_jax.errors import UserError
 from tests import bodies
@@ -26,10 +27,10 @@ def test_the_filter_is_an_exponential_mean_where_speed_counts_nothing():
     expected = [values[0]]
     for value in values[1:]:
         expected.append((1 - share) * expected[-1] + share * value)
-    assert_allclose(body_measures.one_euro(values, fps, cutoff, 0.0), expected)
+    assert_allclose(smoothing.one_euro(values, fps, cutoff, 0.0), expected)
     # What moves fast is followed more closely.
     ramp = np.arange(40.0)[:, None]
-    lag = [ramp[-1] - body_measures.one_euro(ramp, fps, cutoff, beta)[-1] for beta in (0.0, 1.0)]
+    lag = [ramp[-1] - smoothing.one_euro(ramp, fps, cutoff, beta)[-1] for beta in (0.0, 1.0)]
     assert lag[1] < lag[0] / 3
 
 

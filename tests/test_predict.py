@@ -11,12 +11,15 @@ import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.spatial.transform import Rotation
 
 import pose3d_jax
 from benchmarks import demo
 from configs import cmu_mv_seq
 from configs.demo import get_config
 from data_prep import synthetic
+from data_prep.articulated import Body
+from data_prep.body_motion import walk
 from pose3d_jax import adapt, bundle, evaluate, gather, inference, predict, skeleton, train, trained
 from pose3d_jax import cameras as cam
 from pose3d_jax.data import own, poses
@@ -268,6 +271,8 @@ def test_people_whom_no_two_views_share_are_refused(clip):
         (("--focal", "900"), "--focal is for one view without --cameras"),
         (("--formats", "fbx"), "no format is named 'fbx'"),
         (("--convert", "coco17"), "coco17"),
+        (("--smooth", "kalman", "--space", "root"), "--smooth work in the world"),
+        (("--floor", "--space", "camera"), "leave out --space camera, or --floor"),
     ],
 )
 def test_a_wrong_command_says_what_to_do_and_leaves_nothing(run, tmp_path, more, message):
@@ -435,3 +440,62 @@ def test_the_script_runs_as_the_page_writes_it(run, tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     exec(compile(script, "formats.md", "exec"), {})
     assert "17, 3)" in capsys.readouterr().out
+
+
+def test_people_are_made_quiet_and_set_on_their_floor(run, clip, tmp_path, monkeypatch):
+    """Of a world that lies on its side, the cameras are told and shown anew, too."""
+    views = ("C1", "C2", "C3")
+    joints = walk(np.random.default_rng(0), Body(height=1.6), np.arange(150) / 30)
+    project = jax.jit(cam.batched(cam.project))
+
+    def seen_by(cameras, joints):
+        over = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], len(joints), 0), cameras)
+        wide = np.repeat(joints[:, None], len(views), axis=1).astype(np.float32)
+        return np.array(project(over, wide))
+
+    turn = Rotation.from_euler("x", 90, degrees=True).as_matrix()
+    rotation = np.asarray(clip[1].rotation) @ turn.T
+    lying = dataclasses.replace(clip[1], rotation=rotation.astype(np.float32))
+    calibration.write(tmp_path / "lying.toml", calibration.Rig(views, lying))
+    points, there = seen_by(clip[1], joints), np.ones((150, 3, 17), np.float32)
+    there[70:75] = 0  # nobody
+    np.savez(
+        tmp_path / "seen.npz", keypoints=points, confidence=there, skeleton="h36m17", views=views
+    )
+
+    def say(self, keypoints, cameras, **_):  # the truth, but for some trembling
+        trembling = joints + 0.005 * (-1.0) ** np.arange(150)[:, None, None]
+        world = (trembling @ turn.T).astype(np.float32)
+        in_views = np.repeat(world[:, None], 3, axis=1)
+        return trained.Poses(
+            in_views, world, keypoints, None, cameras, np.zeros(3, np.float32), "absolute"
+        )
+
+    monkeypatch.setattr(trained.Trained, "predict", say)
+    given = ["--checkpoint", run / "run", "--keypoints", tmp_path / "seen.npz", "--cameras"]
+    given += [tmp_path / "lying.toml", "--output", tmp_path / "out"]
+    predict.main([str(x) for x in (*given, "--smooth", "butterworth", "--floor")])
+
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["floor"]["tilt_degrees"] == pytest.approx(90, abs=0.5)
+    assert summary["cameras"] == "cameras.toml"
+    with np.load(tmp_path / "out/person_0.npz") as file:
+        found, contact, feet = (file[name] for name in ("joints", "contact", "feet"))
+    assert feet.tolist() == ["right_ankle", "left_ankle"]
+    assert not contact[70:75].any()
+    assert np.isnan(found[70:75]).all()
+    known = np.delete(np.arange(150), range(70, 75))
+    ankles = [skeleton.get("h36m17").joints.index(name) for name in feet]
+    expected = joints[..., 2] - joints[:, ankles, 2].min() + 0.09
+    assert np.abs(found[..., 2] - expected)[known].mean() < 0.005
+    # The trembling is gone: it bent every joint by 2 cm a frame.
+    bends = np.diff(found - joints, n=2, axis=0)[5:60]
+    assert np.abs(bends - bends.mean(axis=(0, 1))).mean() < 0.003
+    for name, touching in zip(feet, contact.T, strict=True):
+        said = np.zeros(150, bool)
+        for first, stop in summary["people"][0]["contact"][name]:
+            said[first:stop] = True
+        assert_array_equal(said, touching)
+    assert 0.1 < contact.mean() < 0.8
+    cameras = calibration.read(tmp_path / "out/cameras.toml").cameras
+    assert np.median(np.abs(seen_by(cameras, found[known]) - points[known])) < 1.0

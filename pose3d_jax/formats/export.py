@@ -2,7 +2,7 @@
 
 | suffix | holds | axes | unit | where a joint is missing |
 |---|---|---|---|---|
-| npz | `joints`, `found` and what `_Moved.about` names | z up | m | NaN |
+| npz | `joints`, `found`, `contact` of `feet`, what `_Moved.about` names | z up | m | NaN |
 | csv | `frame`, `time`, `JOINT_x`, `JOINT_y`, `JOINT_z`; a line a frame | z up | m | empty |
 | json | `joints` and what `_Moved.about` names | z up | m | null |
 | trc | markers, as OpenSim reads them | y up | m | empty |
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from pose3d_jax import workdir
 from pose3d_jax.errors import UserError
@@ -47,6 +47,8 @@ class Motion:
     fps: float
     found: Shaped[np.ndarray, "frames joints"] | None = None  # 1 where measured; None: everywhere
     name: str = "person"
+    contact: Bool[np.ndarray, "frames feet"] | None = None  # whether they touch the floor
+    feet: tuple[str, ...] = ()  # joints of the skeleton
 
 
 def write(path: str | Path, motion: Motion, *, y_up: bool | None = None) -> None:
@@ -102,6 +104,11 @@ def _checked(motion: Motion, where: str) -> Float[np.ndarray, "frames joints 3"]
     if found.shape != shape[:2]:
         raise ExportError(
             f"{where}: found has shape {list(found.shape)}, but the joints {list(shape)}"
+        )
+    if motion.contact is not None and motion.contact.shape != (len(found), len(motion.feet)):
+        raise ExportError(
+            f"{where}: contact has shape {list(motion.contact.shape)}; give "
+            f"[{len(found)}, {len(motion.feet)}], of every frame and each of {motion.feet}"
         )
     if not found.any():
         raise ExportError(
@@ -159,6 +166,8 @@ class _Moved:
 def _npz(name: str, moved: _Moved) -> None:
     about = {key: np.array(value) for key, value in moved.about.items()}
     about |= {"joints": moved.joints, "found": moved.found}
+    if moved.motion.contact is not None:
+        about |= {"contact": moved.motion.contact, "feet": np.array(moved.motion.feet)}
     with Path(name).open("wb") as stream:  # by its name alone it would get another suffix
         np.savez_compressed(stream, **about)  # type: ignore[arg-type]  # mypy mistakes its flag
 

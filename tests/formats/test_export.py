@@ -58,6 +58,16 @@ def test_npz(tmp_path):
         about = [str(read[key]) for key in ("name", "skeleton", "unit", "up")]
         assert about == ["Ünal Ørsted", "walker8", "m", "z"]
         assert read["fps"] == FPS
+        assert "contact" not in read
+
+
+def test_npz_with_contacts(tmp_path):
+    contact = np.random.default_rng(1).random((20, 2)) < 0.5
+    feet = ("right_ankle", "left_ankle")
+    with np.load(written(tmp_path, "npz", walking(contact=contact, feet=feet))) as read:
+        assert read["contact"].dtype == bool
+        assert (read["contact"] == contact).all()
+        assert tuple(read["feet"]) == feet
 
 
 def test_json(tmp_path):
@@ -226,6 +236,10 @@ def test_whatever_is_missing_a_file_has_every_frame(tmp_path, kind, fps, frames,
         ({"joints": np.zeros((20, 5, 3))}, r"shape \[20, 5, 3\], but walker8 needs \[frames, 8, 3"),
         ({"found": np.ones((3, 8))}, r"found has shape \[3, 8\], but the joints \[20, 8, 3\]"),
         ({"joints": np.full((20, 8, 3), np.nan)}, r"pelvis is \[nan nan nan\] in frame 0; say by"),
+        (
+            {"contact": np.ones((3, 1), bool), "feet": ("a",)},
+            r"contact has shape \[3, 1\]; give \[20, 1",
+        ),
         ({"fps": 0.0}, "0.0 frames per second; give a number above 0"),
         ({"fps": float("nan")}, "nan frames per second"),
         ({"skeleton": Skeleton("x", ("a b", *"cdefghi"), WALKER.parents, 0)}, "named 'a b'"),
