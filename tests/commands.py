@@ -170,8 +170,8 @@ def _of_argparse(module: Any, words: list[str]) -> dict[str, Any]:
                 module.main()
         except _Parsed as done:
             known = getattr(module, "ROWS", None)
-            asked = done.given.get("rows") or () if isinstance(known, Mapping) else ()
-            if unknown := sorted(set(asked) - set(known or ())):
+            asked = set(done.given.get("rows") or ())
+            if isinstance(known, Mapping) and (unknown := sorted(asked - set(known))):
                 raise Wrong(f"no row is named {', '.join(unknown)}") from done
             return done.given
         except SystemExit as end:
