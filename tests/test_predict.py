@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import re
 import shlex
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -384,29 +382,6 @@ def test_a_damaged_body_is_told(tmp_path, damage):
         trained._load(tmp_path / "body.npz", 3)
 
 
-PAGES = ("README.md", "docs/formats.md")
-
-
-def written(page, start):
-    """The command lines of a page that begin so, lines that go on joined."""
-    text = (Path(__file__).parents[1] / page).read_text().replace("\\\n", " ")
-    return [line.strip() for line in text.splitlines() if line.strip().startswith(start)]
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_run_as_the_pages_write_them(run, tmp_path, monkeypatch, page):
-    """Right after `make demo`: of its folders here those that they name."""
-    (tmp_path / "runs/demo").mkdir(parents=True)
-    (tmp_path / "runs/demo/multiview").symlink_to(run / "run")
-    (tmp_path / "runs/demo/example").symlink_to(run / "example")
-    monkeypatch.chdir(tmp_path)
-    commands = written(page, "python -m pose3d_jax.predict --")
-    assert commands
-    for command in commands:
-        predict.main(shlex.split(command)[3:])
-        assert (tmp_path / "runs/demo/predicted/viewer.html").exists()
-
-
 @pytest.mark.parametrize("kind", ["gif", "mp4"])
 def test_a_moving_picture_is_left_and_told(run, tmp_path, capsys, kind):
     example = run / "example"
@@ -429,17 +404,6 @@ def test_a_moving_picture_that_cannot_be_made_is_told_first(run, tmp_path, monke
     )
     with pytest.raises(SystemExit, match="MP4 needs imageio-ffmpeg"):
         predict.main(arguments)
-
-
-def test_the_script_runs_as_the_page_writes_it(run, tmp_path, monkeypatch, capsys):
-    text = (Path(__file__).parents[1] / "docs/formats.md").read_text()
-    (script,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    (tmp_path / "runs/demo").mkdir(parents=True)
-    (tmp_path / "runs/demo/multiview").symlink_to(run / "run")
-    (tmp_path / "runs/demo/example").symlink_to(run / "example")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(script, "formats.md", "exec"), {})
-    assert "17, 3)" in capsys.readouterr().out
 
 
 def test_people_are_made_quiet_and_set_on_their_floor(run, clip, tmp_path, monkeypatch):
