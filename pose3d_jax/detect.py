@@ -79,7 +79,7 @@ def save(path: Path, name: str, found: Detections) -> None:
                 skeleton=found.skeleton.name,
                 views=np.array([name]),
                 picture=np.array([found.picture]),
-                fps=found.fps,
+                fps=float(found.fps or 0),
             )
 
     workdir.write(path, make)

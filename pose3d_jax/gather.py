@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from pose3d_jax import skeleton, tracking
+from pose3d_jax import sides, skeleton, tracking
 from pose3d_jax.cameras import Camera
 from pose3d_jax.data import own
 from pose3d_jax.data.own import PredictError
@@ -90,6 +90,23 @@ def paired(views: dict[str, Detections], rig: Rig, order: Sequence[str]) -> Rig:
     return rig
 
 
+def sided(person: Person, rig: Rig, known: skeleton.Skeleton) -> Person:
+    """The person with left and right as most views have them; where they had not, is told."""
+    wrong = sides.exchanged(person.keypoints, rig.cameras, known)
+    for view, frames in zip(rig.names, wrong.T, strict=True):
+        if frames.any():
+            at = person.start + np.flatnonzero(frames)
+            logging.warning(
+                "view %s: left and right were exchanged in %d frames between %d and %d; exchanged "
+                "back, as the other views say",
+                view,
+                len(at),
+                at[0],
+                at[-1],
+            )
+    return dataclasses.replace(person, keypoints=sides.mended(person.keypoints, wrong, known))
+
+
 def in_order(
     person: Person, known: skeleton.Skeleton, wanted: skeleton.Skeleton, like: str
 ) -> Array:
@@ -121,7 +138,7 @@ def rig_of(given: argparse.Namespace, views: dict[str, Detections]) -> Rig:
     size = given.size
     if size is None and picture is not None:
         left, top, width, height = picture
-        size = (2 * left + width, 2 * top + height)
+        size = (round(2 * left + width), round(2 * top + height))
     if size is None:
         raise PredictError("without --cameras give --size WIDTH HEIGHT of the image, pixels")
     if given.focal is None:

@@ -55,6 +55,7 @@ from pose3d_jax.formats import calibration, export, keypoints, video
 from pose3d_jax.formats.blazepose import BlazePose
 from pose3d_jax.formats.calibration import Rig
 from pose3d_jax.formats.keypoints import Detections
+from pose3d_jax.rigs import Doubt
 from pose3d_jax.tracking import Person
 from pose3d_jax.trained import STAGES, Poses, Trained
 from pose3d_jax.viewer import interactive, movie
@@ -101,6 +102,10 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             raise PredictError(f"--{name} {value}: give a number above 0")
     if given.people < 0 or (given.size is not None and min(given.size) <= 0):
         raise PredictError("--people and --size take numbers above 0")
+    if given.doubt and "cameras" not in given.adapt:
+        raise PredictError("--doubt is about the stage cameras (--adapt), which is not given")
+    if given.doubt and not all(0 <= value < math.inf for value in given.doubt):
+        raise PredictError("--doubt takes numbers from 0 on")
     if given.cameras is None and (given.views or given.unit):
         raise PredictError("--views and --unit are about --cameras, which is not given")
     if given.cameras is not None and given.focal is not None:
@@ -138,14 +143,17 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         raise PredictError("nobody is seen for five frames; look at the detections")
     ready = [
         gather.in_order(person, known, network.keypoint_skeleton, given.convert)
-        for person in people
+        for person in (gather.sided(person, rig, known) for person in people)
     ]
     best = max(ready, key=lambda person: own.shared(person[..., 2]))
     if len(views) > 1:
         rigcheck.check(rig, best[..., :2], best[..., 2])
     # There is one rig: who is seen best tells of it, for all.
     clip = own.clip_of(best, None, rig.cameras, network.keypoint_skeleton)
-    corrections = network.corrections(clip, given.adapt) if len(views) > 1 else None
+    doubt = trained.CAREFUL
+    if given.doubt:
+        doubt = Doubt(*given.doubt)
+    corrections = network.corrections(clip, given.adapt, doubt) if len(views) > 1 else None
     lift = functools.partial(
         network.predict, cameras=rig.cameras, fps=given.fps, corrections=corrections
     )
@@ -277,6 +285,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--unit", default="", choices=("", "m", "cm", "mm"), help="of the cameras")
     parser.add_argument("--fps", type=float, help="default: as videos say, else 30")
     parser.add_argument("--adapt", nargs="+", default=(), choices=STAGES)
+    parser.add_argument(
+        "--doubt", nargs=3, type=float, metavar=("DEGREES", "METRES", "FOCAL"),
+        help="how far cameras may be from their calibration, for the stage cameras: standard "
+        "deviations, of the focal length as a share; default: {} {} {}".format(*trained.CAREFUL),
+    )  # fmt: skip
     parser.add_argument("--smooth", choices=smoothing.KINDS, help="make joints quieter over time")
     parser.add_argument("--floor", action="store_true", help="the floor becomes z = 0")
     parser.add_argument("--space", default="world", choices=SPACES)

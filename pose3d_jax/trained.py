@@ -54,8 +54,8 @@ from pose3d_jax.skeleton import Skeleton
 
 Array = np.ndarray
 STAGES = ("clocks", "cameras", "poses")
-# What is in doubt of a calibration, by stage.
-_DOUBTS = {"clocks": Doubt(degrees=0.0, metres=0.0, focal=0.0), "cameras": Doubt()}
+_CLOCKS = Doubt(degrees=0.0, metres=0.0, focal=0.0)  # what the stage of that name has in doubt
+CAREFUL = Doubt(degrees=0.15, metres=0.005, focal=0.0015)  # of a rig calibrated with care
 # Frames lifted at once: clips of all lengths are cut into, or padded to, so many.
 _PIECE = 1024
 _BODY = "body.npz"
@@ -111,6 +111,7 @@ class Trained:
         fps: float = 30.0,
         stages: Sequence[str] = (),
         corrections: Float[Array, "views entries"] | None = None,
+        doubt: Doubt = CAREFUL,
     ) -> Poses:
         """One person's 3D joints from raw pixels.
 
@@ -120,12 +121,14 @@ class Trained:
           cameras: of each view, `[views]`, which stand still.
           confidence: `[frames, views, joints]` in [0, 1]; by default 1.
           fps: frames per second, for networks that see several and for the stages.
-          stages: of `STAGES`. `clocks`: views may be some frames late. `cameras`: these, their
-            focal lengths and clocks are solved for with the joints. `poses`: joints are
-            moved to where all views, constant bones and quiet motion want them. Without any, the
-            world's joints are the mean of what the views say.
+          stages: of `STAGES`. `clocks`: views may be some frames late. `cameras`: where they are
+            and their focal lengths are solved for with the joints, after the clocks, or without
+            that stage together with them. `poses`: joints are moved to where all views, constant
+            bones and quiet motion want them. Without any, the world's joints are the mean of what
+            the views say.
           corrections: of the cameras (see `rigs`), where they are known from elsewhere: see
             `corrections`. They are not solved for then.
+          doubt: how far cameras may be from where they are said to be, for the stage `cameras`.
 
         Raises `PredictError` for what does not fit, `RowError` and `FitError` as the stages do.
         """
@@ -139,7 +142,7 @@ class Trained:
                 f"{' and '.join(stages)}: one view tells too little; give several, or no stage"
             )
         if corrections is None:
-            corrections = self.corrections(observations, stages)
+            corrections = self.corrections(observations, stages, doubt)
         if corrections.any():
             observations = jax.tree.map(np.asarray, _applied(observations, corrections))
         predicted = self.lift(observations, fps)
@@ -172,16 +175,25 @@ class Trained:
         )
 
     def corrections(
-        self, observations: Observations, stages: Sequence[str]
+        self, observations: Observations, stages: Sequence[str], doubt: Doubt = CAREFUL
     ) -> Float[Array, "views entries"]:
         """What a clip tells of the cameras, as far as the stages have them in doubt; see `rigs`.
 
-        Looked at are the parts in which most is seen by several views.
+        Looked at are the parts in which most is seen by several views. Quick motion tells clocks,
+        what stays tells cameras: where these are nearly right, either is told best by itself.
         """
-        views = observations.confidence.shape[1]
-        doubt = next((_DOUBTS[s] for s in ("cameras", "clocks") if s in stages), None)
-        if doubt is None:
-            return np.zeros((views, rigs.SIZE), np.float32)
+        found = np.zeros((observations.confidence.shape[1], rigs.SIZE), np.float32)
+        if "clocks" in stages:
+            found = self._corrections(observations, _CLOCKS)
+            observations = jax.tree.map(np.asarray, _applied(observations, found))
+            doubt = doubt._replace(frames=0.0)
+        if "cameras" in stages:
+            found = found + self._corrections(observations, doubt)
+        return found
+
+    def _corrections(
+        self, observations: Observations, doubt: Doubt
+    ) -> Float[Array, "views entries"]:
         firsts = range(0, len(observations.confidence), bundle.PART)
         parts = [
             jax.tree.map(lambda x, at=at: np.asarray(x)[at : at + bundle.PART], observations)
@@ -191,8 +203,8 @@ class Trained:
         parts = [part for part in parts if own.shared(part.confidence)]
         if not parts:
             raise PredictError(
-                f"{' and '.join(stages)}: no two views see a joint at the same time, which alone "
-                f"tells of cameras; leave them as they are"
+                "no two views see a joint at the same time, which alone tells of clocks and "
+                "cameras; leave these stages out"
             )
         return bundle.corrections_of(parts, self.keypoint_skeleton, doubt)
 

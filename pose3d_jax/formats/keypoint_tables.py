@@ -195,12 +195,13 @@ def npz_file(path: str | Path, wanted: str = "") -> dict[str, Seen]:
     first = 0
     if table.get("first") is not None:
         first = int(sources.array(table["first"], (), f"{path}, first"))
-    pictures, fps = [None] * len(names), None
+    pictures: list[tuple[float, float, float, float] | None] = [None] * len(names)
+    fps = None
     if table.get("picture") is not None:
         inside = sources.array(table["picture"], (len(names), 4), f"{path}, picture")
-        pictures = [tuple(float(x) for x in of) for of in inside]
+        pictures = [(float(x), float(y), float(w), float(h)) for x, y, w, h in inside]
     if table.get("fps") is not None:
-        fps = float(sources.array(table["fps"], (), f"{path}, fps"))
+        fps = float(sources.array(table["fps"], (), f"{path}, fps")) or None
     values = np.concatenate([points, score[..., None]], axis=-1)
 
     def people(frame: int, view: int) -> list[Person]:

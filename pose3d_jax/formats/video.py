@@ -10,7 +10,7 @@ from pose3d_jax.errors import UserError
 
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _EVERY = 10  # frames that are looked at for bars
-_BLACK = 24  # of 255: nothing brighter is in a bar
+_BLACK = 24  # of 255: no row of a bar is brighter in the mean
 
 Image = UInt8[np.ndarray, "height width 3"]
 
@@ -49,14 +49,14 @@ class Seen:
                 self._brightest = bright
             yield image
 
-    def picture(self) -> tuple[int, int, int, int]:
+    def picture(self) -> tuple[float, float, float, float]:
         """Left, top, width and height of what is never black all along, pixels."""
         assert self._brightest is not None
         found = []
         for axis in (0, 1):
-            lit = np.flatnonzero(self._brightest.max(axis=axis) > _BLACK)
+            lit = np.flatnonzero(self._brightest.mean(axis=axis) > _BLACK)
             low, high = (lit[0], lit[-1] + 1) if len(lit) else (0, self._brightest.shape[1 - axis])
-            found.append((int(low), int(high - low)))
+            found.append((float(low), float(high - low)))
         (left, width), (top, height) = found
         return left, top, width, height
 
@@ -77,6 +77,9 @@ def frames(path: str | Path) -> Iterator[Image]:
                 raise VideoError(f"{path}: has no pictures; give a video")
             stream = file.streams.video[0]
             stream.thread_type = "AUTO"
+            # What is damaged is told, not guessed.
+            stream.codec_context.options = {"err_detect": "explode"}
+            told = stream.frames
             for frame in file.decode(stream):
                 # A turn is counter-clockwise, in degrees, in steps of 90.
                 yield np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
@@ -86,6 +89,10 @@ def frames(path: str | Path) -> Iterator[Image]:
             f"{path}: cannot be decoded after frame {number} ({error}); copy it again from where "
             f"it was taken, or write it anew, e.g. by `ffmpeg -i {Path(path).name} new.mp4`"
         ) from error
+    if number < told:
+        raise VideoError(
+            f"{path}: ends after {number} of {told} frames; copy it again from where it was taken"
+        )
     if not number:
         raise VideoError(f"{path}: has no frames; copy it again from where it was taken")
 

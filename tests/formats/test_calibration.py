@@ -13,8 +13,9 @@ from numpy.testing import assert_allclose
 
 from pose3d_jax import cameras as cam
 from pose3d_jax.formats import calibration
-from pose3d_jax.formats.calibration import Rig, centres, read, subset, write
+from pose3d_jax.formats.calibration import Rig, centres, fitted, read, subset, write
 from pose3d_jax.sources import SourceError
+from tests import scenes
 
 NAMES = ("cam2", "01", "cam10")
 SIZE = (1920, 1080)
@@ -464,3 +465,30 @@ def test_any_rig_comes_back(tmp_path_factory, names, seed, ending):
 
 def test_every_ending_has_a_format():
     assert set(calibration._ENDINGS.values()) < set(calibration._FORMATS)
+
+
+def test_cameras_follow_their_pictures_made_smaller_between_bars():
+    """The pixel of a point moves as its picture did, whose edges are those of the outer pixels."""
+    cameras = jax.tree.map(np.asarray, scenes.ring(3))
+    rig = Rig(("a", "b", "c"), cameras)
+    width, height = 1000.0, 1002.0
+    pictures = [None, (0.0, 7.0, 500.0, 501.0), (0.0, 0.0, width, height)]
+    found, told = fitted(rig, pictures)
+    assert len(told) == 1
+    assert "b was calibrated for 1000 x 1002, its pictures are 500 x 501 pixels" in told[0]
+    points = np.array([[0.3, -0.2, 1.1], [-0.5, 0.4, 0.2]], np.float32)
+    project = jax.jit(jax.vmap(cam.project, in_axes=(None, 0)))
+    for v, (scale, down) in enumerate([(1.0, 0.0), (0.5, 7.0), (1.0, 0.0)]):
+        before, after = (
+            np.asarray(project(jax.tree.map(lambda x, v=v: x[v], c), points))
+            for c in (cameras, found.cameras)
+        )
+        assert_allclose(after, (before + 0.5) * scale - 0.5 + [0, down], atol=2e-3)
+    assert_allclose(found.cameras.size[1], [500, 515])
+
+
+def test_pictures_of_another_shape_leave_their_camera():
+    rig = Rig(("a",), jax.tree.map(np.asarray, scenes.ring(1)))
+    found, told = fitted(rig, [(0.0, 0.0, 1000.0, 900.0)])
+    assert "left as it is" in told[0]
+    assert_allclose(found.cameras.center, rig.cameras.center)
