@@ -170,7 +170,7 @@ def _of_argparse(module: Any, words: list[str]) -> dict[str, Any]:
                 module.main()
         except _Parsed as done:
             known = getattr(module, "ROWS", None)
-            asked = set(done.given.get("rows") or ())
+            asked = set(done.given.get("rows") or ()) if known else set()
             if isinstance(known, Mapping) and (unknown := sorted(asked - set(known))):
                 raise Wrong(f"no row is named {', '.join(unknown)}") from done
             return done.given
