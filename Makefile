@@ -1,4 +1,4 @@
-# Two commands on a fresh machine with Python (>= 3.11), pip and make: `make demo`, `make test`.
+# Commands on a fresh machine with Python (>= 3.11), pip and make: `make demo`, `make test`, `make demo-video`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin

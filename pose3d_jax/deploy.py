@@ -212,6 +212,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             path = Path(aside) / FILES[name]
             try:
                 _WRITERS[name](path, lift, inputs)
+                off = differences[name] = difference(network, _LOADERS[name](path))
             except UserError:
                 raise
             except Exception as error:  # whatever tracing and the converters come upon
@@ -220,7 +221,6 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
                     f"batches of any size ({str(error)[:200]}); try another of --formats, export "
                     f"another run, or use pose3d_jax.load(...).predict"
                 ) from error
-            off = differences[name] = difference(network, _LOADERS[name](path))
             if not off <= TOLERANCE:
                 raise DeployError(
                     f"{FILES[name]} says up to {off:.3g} m else than the checkpoint, more than "

@@ -81,6 +81,8 @@ def run(
         )
         errors[label] = np.array(scores)
     judged = errors[by] if by else np.mean(list(errors.values()), axis=0)
+    if examples and by:
+        raise UserError("--examples says which examples; leave --by out")
     if examples:
         if not all(0 <= number < len(judged) for number in examples):
             raise UserError(f"--examples: there are 0 to {len(judged) - 1}")

@@ -139,12 +139,16 @@ def fit_in_rounds(
     body: Body,
     settings: Settings,
     lift: Callable[[PoseData], Prediction],
+    *,
+    piece: int = PIECE,
+    overlap: int = OVERLAP,
 ) -> Prediction:
     """`fit_split`, and again from what `lift` makes of the fitted joints' points.
 
     Where points are noisy or missing, those of the fitted joints are better ones.
     """
-    fitted = fit_split(data, predicted, body, settings)
+    fit = functools.partial(fit_split, data, body=body, settings=settings)
+    fitted = fit(predicted, piece=piece, overlap=overlap)
     for _ in range(settings.rounds - 1):
         observations = data.poses.observations
         points = _projected(observations.cameras, jnp.asarray(fitted.joints))
@@ -156,13 +160,22 @@ def fit_in_rounds(
             confidence=jnp.broadcast_to(seen, observations.confidence.shape).astype(jnp.float32),
         )
         clean = dataclasses.replace(data, poses=dataclasses.replace(data.poses, observations=again))
-        fitted = fit_split(data, lift(clean), body, settings)
+        fitted = fit(lift(clean), piece=piece, overlap=overlap)
     return fitted
 
 
-def fit_split(data: PoseData, predicted: Prediction, body: Body, settings: Settings) -> Prediction:
+def fit_split(
+    data: PoseData,
+    predicted: Prediction,
+    body: Body,
+    settings: Settings,
+    *,
+    piece: int = PIECE,
+    overlap: int = OVERLAP,
+) -> Prediction:
     """Every clip and view of a split fitted; predictions, in and out, are `[frames, V, J, 3]`.
 
+    Clips are cut into pieces of so many frames at most, which overlap and are put together.
     Raises `FitError` for predictions that are not where the joints are in space.
     """
     if predicted.space != "absolute":
@@ -178,15 +191,15 @@ def fit_split(data: PoseData, predicted: Prediction, body: Body, settings: Setti
         )
         at = slice(clip.start, clip.stop)
         own, lifted = jax.tree.map(lambda x, at=at: x[at], (observations, found))
-        length = PIECE if len(clip) > PIECE else -(-len(clip) // _STEP) * _STEP
+        length = piece + piece % 2 if len(clip) > piece else -(-len(clip) // _STEP) * _STEP
         parts = []
-        for first in pieces.firsts(len(clip), PIECE, OVERLAP):
-            seen, inside = pieces.cut(own, first, length)
+        for first in pieces.firsts(len(clip), piece, overlap):
+            within = jax.tree.map(lambda x, at=first: x[at : at + piece], own)
+            seen, inside = pieces.cut(within, 0, length)
             frame = np.minimum(first + np.arange(length), len(clip) - 1)
-            parts.append(
-                {"joints": np.asarray(solve(seen, lifted[frame], inside, settings=by_frame))}
-            )
-        found[at] = pieces.join(parts, len(clip), PIECE, OVERLAP)["joints"]
+            joints = solve(seen, lifted[frame], inside, settings=by_frame)
+            parts.append({"joints": np.asarray(joints)})
+        found[at] = pieces.join(parts, len(clip), piece, overlap)["joints"]
     return dataclasses.replace(predicted, joints=found)
 
 

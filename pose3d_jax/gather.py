@@ -137,8 +137,7 @@ def rig_of(given: argparse.Namespace, views: dict[str, Detections]) -> Rig:
     (picture,) = pictures
     size = given.size
     if size is None and picture is not None:
-        left, top, width, height = picture
-        size = (round(2 * left + width), round(2 * top + height))
+        size = (round(picture.frame_width), round(picture.frame_height))
     if size is None:
         raise PredictError("without --cameras give --size WIDTH HEIGHT of the image, pixels")
     if given.focal is None:

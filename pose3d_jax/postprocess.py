@@ -51,6 +51,8 @@ def check(smooth: str | None, floor: bool, space: str) -> None:
     if (smooth or floor) and space != "world":
         asked = " and ".join(n for n, on in (("--smooth", smooth), ("--floor", floor)) if on)
         raise PredictError(f"{asked} work in the world; leave out --space {space}, or {asked}")
+    if smooth:
+        smoothing.check(smooth)
 
 
 def quiet(poses: Poses, kind: str, fps: float) -> Poses:

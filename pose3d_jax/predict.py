@@ -4,19 +4,22 @@
         --cameras CALIBRATION --output out [--adapt poses] [--formats trc c3d bvh]
 
 DETECTIONS are what OpenPose, MMPose, AlphaPose, MediaPipe, Pose2Sim or COCO's tools leave, a CSV or
-an NPZ: one of each view, or one with all of them (`formats/keypoints.py`). CALIBRATION is a file of
+an NPZ: one of each view, or one with all of them (`formats/keypoints.py`); or the views' videos,
+in which people are found by `pose3d_jax.detect`. CALIBRATION is a file of
 Pose2Sim, anipose, Qualisys, EasyMocap, OpenCV, or an NPZ (`formats/calibration.py`); without one,
 of a single view, a camera without distortion is assumed, whose focal length is the image's longer
 side (`--focal` is better). Views and cameras belong together by name; where no name agrees, by
 their order, which is said.
 
-People are followed over time and across views, and each of them leaves `person_0.npz` and so on:
+People are followed over time and across views, left and right that a view has exchanged are
+exchanged back where two others or more say so, and each of them leaves `person_0.npz` and so on:
 metres, z up (`--space world`), as each camera sees it (`camera`: x to the right, y away from it, z
 up; a file for each view), or about the pelvis (`root`). Frames in which nobody is seen are empty.
 With `--adapt poses` joints are moved to where all views, constant bones and quiet motion want them.
 `--adapt clocks poses` first brings videos that begin up to a few frames
-apart onto the clock of the first, `--adapt cameras poses` corrects where cameras are and their
-focal lengths, too, and leaves them as `cameras.toml`. `--smooth butterworth` (or `one-euro`,
+apart onto the clock of the first, `--adapt clocks cameras poses` corrects where cameras are
+and their focal lengths, too, as far as they may be off (`--doubt`), and leaves them as
+`cameras.toml`. `--smooth butterworth` (or `one-euro`,
 `kalman`) makes joints quieter over time, `--floor` turns the world, cameras too, so that the floor
 is z = 0, and tells when feet touch it. `out/viewer.html` shows it all, `--movie gif` (or mp4) makes
 a moving picture of it.
@@ -117,11 +120,12 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
                 f"no format is named {name!r}; there are {', '.join(export.FORMATS)}"
             )
     movie.library(given.movie)
+    videos = _videos(given)
     network = trained.load(given.checkpoint)
     views: dict[str, Detections] = {}
     network_2d = None
     for path in given.keypoints:
-        if path.suffix.lower() in video.SUFFIXES:
+        if path in videos:
             network_2d = network_2d or BlazePose(detect.weights(given.weights))
             read = {path.stem: detect.view(path, network_2d)}
         else:
@@ -182,6 +186,26 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         for path in sorted(Path(aside).iterdir(), key=lambda path: path.name == SUMMARY):
             os.replace(path, given.output / path.name)
     return summary
+
+
+def _videos(given: argparse.Namespace) -> list[Path]:
+    """Those of the keypoints that are videos; what is wrong with them, or with what belongs to
+    them, is told before they are looked at, which takes minutes."""
+    found = [path for path in given.keypoints if path.suffix.lower() in video.SUFFIXES]
+    twice = sorted({p.stem for p in found if [q.stem for q in found].count(p.stem) > 1})
+    if twice:
+        raise PredictError(f"two videos are called {twice[0]}; views need names of their own")
+    if found and given.skeleton:
+        raise PredictError("--skeleton is of keypoints in files; those of videos are blazepose33")
+    if len(found) > 1 and given.cameras is None:
+        raise PredictError(
+            f"there are {len(found)} videos and no --cameras; give their calibration"
+        )
+    for path in found:
+        video.fps_of(path)
+    if found and given.cameras is not None:
+        calibration.read(given.cameras, unit=given.unit, size=given.size)
+    return found
 
 
 def _written(

@@ -79,11 +79,14 @@ def _cost(
     ]
     total = np.zeros((len(keypoints), len(ways)))
     for (a, d, u), (b, e, v) in itertools.combinations(seen, 2):
-        cost = []
+        cost, tells = [], np.ones(len(keypoints), bool)
         for joints in (sided, other):
             both = (keypoints[:, u, sided, 2] > 0) & (keypoints[:, v, joints, 2] > 0)
             away = np.minimum(tracking.passing(a, d[:, sided], b, e[:, joints]), _FAR)
             cost.append((away * both).sum(axis=1) / np.maximum(both.sum(axis=1), 1))
+            tells &= both.any(axis=1)
+        # Where one way has no joint in common, as of a side that is hidden, neither is the better.
+        cost = [np.where(tells, way, 0.0) for way in cost]
         differ = ways[:, u] != ways[:, v]
         total += np.where(differ, cost[1][:, None], cost[0][:, None])
     return total / (views * (views - 1) / 2)

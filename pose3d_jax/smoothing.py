@@ -249,6 +249,12 @@ def _motion(
     return np.kron(move, np.eye(3)), np.kron(change, np.eye(3))
 
 
+def check(kind: str) -> None:
+    """Raises `UserError` where a filter's library is not installed."""
+    for name in {"one-euro": ["OneEuroFilter"], "kalman": ["simdkalman.primitives"]}.get(kind, []):
+        _library(name)
+
+
 def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -55,11 +56,16 @@ def _digest(path: Path) -> str:
 def _download(requirement: str, folder: Path) -> Path:
     """The package's wheel, for any machine: nothing in it is run."""
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps",
+        "--only-binary=:all:",
         "--python-version=3.11", "--implementation=cp", "--abi=cp311", "--abi=none",
         "--platform=manylinux_2_28_x86_64", "--platform=any", f"--dest={folder}", requirement,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if importlib.util.find_spec("pip") is None:
+        raise SourceError(f"{requirement} is fetched by pip, which is not here; install it")
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         said = done.stderr.strip().splitlines()

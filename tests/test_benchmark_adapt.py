@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from benchmarks import adapt, cameras, noise_study, wrong_cameras
+from benchmarks import adapt, cameras, noise_study, one_view, wrong_cameras
 from configs.demo import get_config
 from data_prep import synthetic
 from pose3d_jax import noise, rigs, train
@@ -101,3 +101,14 @@ def test_lifters_are_trained_with_cameras_that_are_wrong(tmp_path, monkeypatch, 
     assert learned["angle"][0] == pytest.approx(learned["angle_wrong"][0], rel=0.05)
     assert learned["angle_wrong"][0] > 3
     assert 0 < learned["clock_wrong"][0] <= 3
+
+
+def test_one_view_is_fitted_in_pieces(monkeypatch, capsys):
+    """Fewer frames tell less of a body; whole clips are what an evaluation fits."""
+    monkeypatch.setattr("sys.argv", ["one_view", "--quick", "--frames", "20"])
+    one_view.main()
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    row = last["by_split"]["test"]
+    assert len(row["alone"]) == len(row["fitted"]) == 1
+    assert row["change"] == pytest.approx(row["fitted"][0] / row["alone"][0] - 1)
+    assert row["change"] < 0

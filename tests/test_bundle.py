@@ -237,3 +237,25 @@ def test_what_cannot_be_solved_for_is_refused():
     moving = dataclasses.replace(seen, cameras=dataclasses.replace(seen.cameras, rotation=turned))
     with pytest.raises(RowError, match=r"cameras that move .* set config.adaptation.cameras"):
         bundle.corrections_of([moving], SKELETON, rigs.Doubt())
+
+
+def test_errors_that_stay_count_once_a_block():
+    """White noise tells anew in every frame, what is constant never, what drifts in between."""
+    frames = 3 * bundle._BLOCK
+    joints = jnp.asarray(np.repeat(scenes.people(1, 1), frames, axis=1)[0])
+    exact = scenes.film(joints, scenes.ring(3))
+    rng = np.random.default_rng(0)
+    white = rng.normal(0, 2, exact.keypoints.shape)
+    drift = np.array(white)
+    for frame in range(1, frames):
+        drift[frame] = 0.9 * drift[frame - 1] + np.sqrt(1 - 0.9**2) * white[frame]
+    weight = jnp.ones(exact.confidence.shape)
+
+    def found(noise):
+        shown = dataclasses.replace(exact, keypoints=exact.keypoints + jnp.asarray(noise, "f4"))
+        return float(bundle.alike(shown, joints, weight))
+
+    assert found(white) == pytest.approx(1, abs=0.3)
+    assert found(np.broadcast_to(white[:1], white.shape)) == pytest.approx(bundle._BLOCK, rel=1e-3)
+    # An autoregression's integrated correlation, (1 + rho) / (1 - rho), but for the blocks' ends.
+    assert found(drift) == pytest.approx(19, rel=0.25)

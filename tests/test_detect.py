@@ -10,6 +10,7 @@ from pose3d_jax import detect, gather, skeleton
 from pose3d_jax.data.own import PredictError
 from pose3d_jax.formats import keypoints
 from pose3d_jax.formats.blazepose import BlazePose
+from pose3d_jax.formats.keypoint_people import Picture
 from pose3d_jax.formats.keypoints import Detections
 from tests.formats.test_video import FRAMES, pictures, write
 
@@ -48,8 +49,8 @@ def test_what_is_seen_is_read_back(tmp_path, capsys):
     assert [len(people) for people in seen.people] == [0] + [2] * (FRAMES - 1)
     assert_allclose(np.stack(seen.people[1:]), PEOPLE[1:])
     assert seen.fps == 50
-    assert seen.picture == pytest.approx((0, 8, 96, 48), abs=1)
-    assert views["right"].picture == (0, 0, 96, 64)
+    assert seen.picture == pytest.approx((0, 8, 96, 48, 96, 64), abs=1)
+    assert views["right"].picture == (0, 0, 96, 64, 96, 64)
     assert f"somebody in {FRAMES - 1} of {FRAMES} frames" in capsys.readouterr().out
 
 
@@ -86,7 +87,9 @@ def test_frame_rates_are_those_of_the_videos_and_must_be_one():
 
 
 def test_one_video_tells_its_own_size():
-    seen = Detections((), skeleton.get("blazepose33"), 0, picture=(0.0, 10.0, 96.0, 44.0))
+    seen = Detections(
+        (), skeleton.get("blazepose33"), 0, picture=Picture(10.0, 0.0, 60.0, 44.0, 96.0, 64.0)
+    )
     given = argparse.Namespace(cameras=None, size=None, focal=100.0)
     rig = gather.rig_of(given, {"a": seen})
     assert_allclose(rig.cameras.size, [[96, 64]])

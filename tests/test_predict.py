@@ -37,6 +37,8 @@ from pose3d_jax.data.own import PredictError
 from pose3d_jax.errors import UserError
 from pose3d_jax.formats import calibration, export, keypoints, video
 from pose3d_jax.formats.keypoints import Detections
+from pose3d_jax.rigs import Doubt
+from pose3d_jax.trained import CAREFUL
 from tests.formats.test_video import pictures, write
 
 
@@ -145,6 +147,36 @@ def test_a_view_that_is_late_is_brought_onto_the_clock(clip, lifter):
     found = lifter.predict(late, cameras, stages=("clocks",))
     assert_allclose(found.clocks, [0, 2, 0], atol=0.1)
     assert_allclose(found.cameras.rotation, cameras.rotation, atol=1e-6)
+
+
+def test_clocks_and_then_cameras(clip, lifter):
+    """Of a rig that is right a late view makes no other; one that is not is found by itself."""
+    keypoints, cameras, _ = clip
+    late = np.stack([keypoints[4:-4, 0], keypoints[2:-6, 1], keypoints[4:-4, 2]], axis=1)
+    turned = Rotation.from_rotvec([0, 0.01, 0]).as_matrix().astype(np.float32)
+    rotation = np.array(cameras.rotation)
+    translation = np.array(cameras.translation)
+    rotation[2], translation[2] = turned @ rotation[2], turned @ translation[2]
+    off = dataclasses.replace(cameras, rotation=rotation, translation=translation)
+
+    def apart(a):
+        """Of view 2 as view 0 has it, which no turn of the world changes; radians."""
+        found, known = (
+            np.asarray(x.rotation)[2] @ np.asarray(x.rotation)[0].T for x in (a, cameras)
+        )
+        return np.linalg.norm(Rotation.from_matrix(found @ known.T).as_rotvec())
+
+    found = lifter.predict(late, cameras, stages=("clocks", "cameras"))
+    assert_allclose(found.clocks, [0, 2, 0], atol=0.1)
+    assert apart(found.cameras) < np.radians(3 * CAREFUL.degrees)
+    doubt = Doubt(0.5, 0.01, 0.005, frames=0.0)
+    found = lifter.predict(keypoints, off, stages=("cameras",), doubt=doubt)
+    assert apart(off) == pytest.approx(0.01, rel=0.01)
+    assert apart(found.cameras) < 0.005
+    believed = lifter.predict(
+        keypoints, off, stages=("cameras",), doubt=Doubt(1e-4, 1e-5, 1e-5, 0, 0)
+    )
+    assert apart(believed.cameras) == pytest.approx(0.01, rel=0.05)
 
 
 def test_a_view_without_calibration_is_said_in_its_own_axes(clip, lifter):
@@ -281,6 +313,8 @@ def test_people_whom_no_two_views_share_are_refused(clip):
         (("--fps", "0"), "--fps 0.0: give a number above 0"),
         (("--people", "-1"), "--people and --size take"),
         (("--focal", "900"), "--focal is for one view without --cameras"),
+        (("--doubt", "1", "0.1", "0.01"), "--doubt is about the stage cameras"),
+        (("--adapt", "cameras", "--doubt", "-1", "0", "0"), "--doubt takes numbers from 0 on"),
         (("--formats", "fbx"), "no format is named 'fbx'"),
         (("--convert", "coco17"), "coco17"),
         (("--smooth", "kalman", "--space", "root"), "--smooth work in the world"),
@@ -511,6 +545,6 @@ def test_videos_are_taken_as_keypoints_are(run, clip, tmp_path, monkeypatch, cap
 
     videos[0].write_bytes(b"no video")
     given[given.index(tmp_path / "out")] = tmp_path / "other"
-    with pytest.raises(SystemExit, match=r"C1\.mp4: cannot be decoded after frame 0"):
+    with pytest.raises(SystemExit, match=r"C1\.mp4: is no video that can be read"):
         predict.main([str(x) for x in (*given, *videos)])
     assert not (tmp_path / "other").exists()

@@ -82,6 +82,14 @@ def test_missing_joints_and_lost_views_do_not_matter():
     assert not sides.exchanged(np.zeros_like(given), cameras, H36M).any()
 
 
+@pytest.mark.parametrize("views", [3, 4])
+def test_a_side_that_is_hidden_all_along_tells_nothing(views):
+    """Detectors give it no confidence; no joint is then in common with an exchanged view."""
+    points, cameras = seen(views, noise=6.0)
+    points[:, :, [name.startswith("right_") for name in H36M.joints]] = 0.0
+    assert not sides.exchanged(points, cameras, H36M).any()
+
+
 @settings(deadline=None, max_examples=10)
 @given(st.permutations(range(4)), st.integers(0, 3), st.integers(0, 1000))
 def test_the_order_of_views_does_not_matter(order, view, seed):

@@ -57,7 +57,6 @@ class Found:
     """A person in a picture, and where to look for him in the next."""
 
     points: Float[Array, "33 3"]  # x, y in pixels, confidence
-    presence: float
     square: Square
 
 
@@ -110,7 +109,7 @@ class BlazePose:
         places = square.middle + (points[:, :2] - 0.5) @ square.axes.T
         # Pixels are counted from the middle of the first.
         known = np.concatenate([places[:JOINTS] - 0.5, points[:JOINTS, 2:]], axis=1)
-        return Found(known, there, square_of(places[JOINTS], places[JOINTS + 1]))
+        return Found(known, square_of(places[JOINTS], places[JOINTS + 1]))
 
     def _in_crop(self, crop: Array) -> tuple[Float[Array, "39 3"], float]:
         """x and y in sides of the crop, and confidence; and the probability of a person."""
@@ -229,9 +228,7 @@ def _network(path: Path, threads: int, size: tuple[int, int]):  # type: ignore[n
             "pip install 'pose3d_jax[video]'"
         ) from error
     if not path.is_file():
-        raise DetectorError(
-            f"{path}: there is no such network; `python -m pose3d_jax.detect --fetch` brings it"
-        )
+        raise DetectorError(f"{path}: there is no such network; without --weights it is fetched")
     try:
         network = Interpreter(str(path), num_threads=threads)
         network.allocate_tensors()

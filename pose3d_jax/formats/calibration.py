@@ -19,6 +19,7 @@ from pose3d_jax import sources, workdir
 from pose3d_jax.cameras import TANGENTIAL, Camera
 from pose3d_jax.formats import calibration_files, calibration_opencv
 from pose3d_jax.formats.calibration_files import Calibrated
+from pose3d_jax.formats.keypoint_people import Picture
 from pose3d_jax.sources import SourceError
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}  # in metres
@@ -99,25 +100,25 @@ def subset(rig: Rig, names: Sequence[str]) -> Rig:
     return Rig(tuple(names), jax.tree.map(lambda x: x[np.array(index)], rig.cameras))
 
 
-def fitted(
-    rig: Rig, pictures: Sequence[tuple[float, float, float, float] | None]
-) -> tuple[Rig, list[str]]:
+def fitted(rig: Rig, pictures: Sequence[Picture | None]) -> tuple[Rig, list[str]]:
     """The rig for pictures that were made larger or smaller since it was calibrated, or put between
     black bars; and what was done of that, or could not be, to be told.
 
-    `pictures`: of each view, left, top, width, height in its frames, pixels; None where not known.
-    A camera is changed where its picture has the shape that it was calibrated for, within half a
-    percent: cut off on one side only, it tells nothing of where its middle was.
+    `pictures`: of each view; None where not known. Frames of the size that was calibrated are taken
+    for it, whatever of them is black. A camera is changed where its picture has the shape that it
+    was calibrated for, within half a percent: cut off on one side only, it tells nothing of where
+    its middle was.
     """
     cameras = jax.tree.map(np.array, rig.cameras)
     told = []
     for v, (name, picture) in enumerate(zip(rig.names, pictures, strict=True)):
         if picture is None:
             continue
-        place, size = np.array(picture[:2]), np.array(picture[2:])
-        scale = size / cameras.size[v]
-        if np.abs(scale - 1).max() < _SAME_SIZE and np.abs(place).max() < 2:
+        place, size = np.array(picture[:2]), np.array(picture[2:4])
+        frame = np.array(picture[4:])
+        if np.abs(frame / cameras.size[v] - 1).max() < _SAME_SIZE:
             continue
+        scale = size / cameras.size[v]
         now = "{:.0f} x {:.0f} pixels".format(*size)
         was = "{:.0f} x {:.0f}".format(*cameras.size[v])
         if abs(scale[0] / scale[1] - 1) > _SAME_SHAPE:
@@ -126,7 +127,7 @@ def fitted(
         told.append(f"{name} was calibrated for {was}, its pictures are {now}: brought to these")
         cameras.focal[v] *= scale
         cameras.center[v] = (cameras.center[v] + 0.5) * scale - 0.5 + place
-        cameras.size[v] = size + 2 * place
+        cameras.size[v] = frame
     return Rig(rig.names, cameras), told
 
 

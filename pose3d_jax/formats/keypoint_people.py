@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -35,13 +35,24 @@ class Person:
     identity: int = NOBODY
 
 
+class Picture(NamedTuple):
+    """What of a view's frames is picture, and no black bar; and the frames' size. Pixels."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    frame_width: float
+    frame_height: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Seen:
     """What a file says of one view: the people by frame, and the joint set if it names one."""
 
     frames: dict[int, list[Person]]
     skeleton: str = ""
-    picture: tuple[float, float, float, float] | None = None  # left, top, width, height
+    picture: Picture | None = None
     fps: float | None = None
 
 

@@ -7,7 +7,7 @@ who it is), and either JOINT_x, JOINT_y, JOINT_confidence of each joint, or `joi
 NPZ has `keypoints [T, V, J, 2]`, `confidence [T, V, J]`, or `[T, V, P, J, ...]` for several people
 in any order; `skeleton`, a name of the registry, `views`, their names, and, where wanted, `ids
 [T, V, P]`, who is who (-1 unknown), `first`, the number of the first frame, `fps`, and `picture [V,
-4]`, what of each view's frames is picture and no black bar: left, top, width, height.
+6]`, what of each view's frames is picture (`keypoint_people.Picture`).
 """
 
 import csv
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from pose3d_jax import skeleton, sources
-from pose3d_jax.formats.keypoint_people import NOBODY, Person, Seen, by_names, person
+from pose3d_jax.formats.keypoint_people import NOBODY, Person, Picture, Seen, by_names, person
 from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.sources import SourceError
 
@@ -195,13 +195,19 @@ def npz_file(path: str | Path, wanted: str = "") -> dict[str, Seen]:
     first = 0
     if table.get("first") is not None:
         first = int(sources.array(table["first"], (), f"{path}, first"))
-    pictures: list[tuple[float, float, float, float] | None] = [None] * len(names)
+    pictures: list[Picture | None] = [None] * len(names)
     fps = None
     if table.get("picture") is not None:
-        inside = sources.array(table["picture"], (len(names), 4), f"{path}, picture")
-        pictures = [(float(x), float(y), float(w), float(h)) for x, y, w, h in inside]
+        inside = sources.array(table["picture"], (len(names), 6), f"{path}, picture")
+        if (inside[:, 2:] <= 0).any():
+            raise SourceError(f"{path}: its `picture` has sizes that are not above 0; leave it out")
+        pictures = [Picture(*(float(x) for x in of)) for of in inside]
     if table.get("fps") is not None:
         fps = float(sources.array(table["fps"], (), f"{path}, fps")) or None
+        if fps is not None and fps < 0:
+            raise SourceError(
+                f"{path}: its `fps` is {fps:g}; give frames per second, or leave it out"
+            )
     values = np.concatenate([points, score[..., None]], axis=-1)
 
     def people(frame: int, view: int) -> list[Person]:

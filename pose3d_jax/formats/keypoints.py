@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pose3d_jax import skeleton as skeletons
 from pose3d_jax import sources
 from pose3d_jax.formats import keypoint_files, keypoint_tables
-from pose3d_jax.formats.keypoint_people import BY_NUMBER, NOBODY, Seen
+from pose3d_jax.formats.keypoint_people import BY_NUMBER, NOBODY, Picture, Seen
 from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.sources import SourceError
 
@@ -36,8 +36,7 @@ class Detections:
     first: int  # the number of the first frame
     # Who is who, `[people]` of each frame, where the detector says it of everybody.
     ids: tuple[Array, ...] | None = None
-    # What of the frames is picture and no black bar, where it is known: left, top, width, height.
-    picture: tuple[float, float, float, float] | None = None
+    picture: Picture | None = None  # where it is known
     fps: float | None = None  # frames per second, where it is known
 
 
@@ -124,7 +123,8 @@ def _folder(path: Path, wanted: str, size: tuple[int, int] | None) -> dict[str, 
     if not inside:
         raise SourceError(
             f"{path}: holds no keypoints; give a JSON, CSV or NPZ file, a folder of JSON files, "
-            f"one for each frame, or a folder of these, one for each view"
+            f"one for each frame, or a folder of these, one for each view; videos are given one by "
+            f"one"
         )
     views: dict[str, Seen] = {}
     for place, part in zip(inside, parts, strict=True):

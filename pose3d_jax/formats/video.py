@@ -7,12 +7,16 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pose3d_jax.errors import UserError
+from pose3d_jax.formats.keypoint_people import Picture
 
-SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+SUFFIXES = (
+    ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts",
+    ".3gp", ".mxf",
+)  # fmt: skip
 _EVERY = 10  # frames that are looked at for bars
 _BLACK = 24  # of 255: no row of a bar is brighter in the mean
 
-Image = UInt8[np.ndarray, "height width 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]  # of any size: of a video, all should be alike
 
 
 class VideoError(UserError):
@@ -45,12 +49,17 @@ class Seen:
             if number % _EVERY == 0:
                 bright = image.max(axis=-1)
                 if self._brightest is not None:
+                    if bright.shape != self._brightest.shape:
+                        raise VideoError(
+                            f"frame {number} is of another size than those before; write the video "
+                            f"anew, in one size, e.g. by `ffmpeg -i in.mp4 -s WIDTHxHEIGHT out.mp4`"
+                        )
                     bright = np.maximum(bright, self._brightest)
                 self._brightest = bright
             yield image
 
-    def picture(self) -> tuple[float, float, float, float]:
-        """Left, top, width and height of what is never black all along, pixels."""
+    def picture(self) -> Picture:
+        """What is not black all along."""
         assert self._brightest is not None
         found = []
         for axis in (0, 1):
@@ -58,7 +67,8 @@ class Seen:
             low, high = (lit[0], lit[-1] + 1) if len(lit) else (0, self._brightest.shape[1 - axis])
             found.append((float(low), float(high - low)))
         (left, width), (top, height) = found
-        return left, top, width, height
+        tall, wide = self._brightest.shape
+        return Picture(left, top, width, height, float(wide), float(tall))
 
 
 def frames(path: str | Path) -> Iterator[Image]:
@@ -70,7 +80,7 @@ def frames(path: str | Path) -> Iterator[Image]:
     av = _library()
     if not Path(path).is_file():
         raise VideoError(f"{path}: there is no such video; check the name")
-    number = 0
+    number, packets, told = 0, 0, 0
     try:
         with av.open(str(path)) as file:
             if not file.streams.video:
@@ -80,18 +90,22 @@ def frames(path: str | Path) -> Iterator[Image]:
             # What is damaged is told, not guessed.
             stream.codec_context.options = {"err_detect": "explode"}
             told = stream.frames
-            for frame in file.decode(stream):
-                # A turn is counter-clockwise, in degrees, in steps of 90.
-                yield np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-                number += 1
+            for packet in file.demux(stream):
+                packets += packet.size > 0  # the last one only empties the decoder
+                for frame in packet.decode():
+                    assert isinstance(frame, av.VideoFrame)  # of a stream of video
+                    # A turn is counter-clockwise, in degrees, in steps of 90.
+                    yield np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                    number += 1
     except (av.FFmpegError, OSError) as error:
         raise VideoError(
             f"{path}: cannot be decoded after frame {number} ({error}); copy it again from where "
             f"it was taken, or write it anew, e.g. by `ffmpeg -i {Path(path).name} new.mp4`"
         ) from error
-    if number < told:
+    # Of what is there some may be meant not to be shown, where a video was trimmed.
+    if packets < told:
         raise VideoError(
-            f"{path}: ends after {number} of {told} frames; copy it again from where it was taken"
+            f"{path}: ends after {packets} of {told} frames; copy it again from where it was taken"
         )
     if not number:
         raise VideoError(f"{path}: has no frames; copy it again from where it was taken")

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose
 from pose3d_jax import cameras as cam
 from pose3d_jax.formats import calibration
 from pose3d_jax.formats.calibration import Rig, centres, fitted, read, subset, write
+from pose3d_jax.formats.keypoint_people import Picture
 from pose3d_jax.sources import SourceError
 from tests import scenes
 
@@ -472,7 +473,8 @@ def test_cameras_follow_their_pictures_made_smaller_between_bars():
     cameras = jax.tree.map(np.asarray, scenes.ring(3))
     rig = Rig(("a", "b", "c"), cameras)
     width, height = 1000.0, 1002.0
-    pictures = [None, (0.0, 7.0, 500.0, 501.0), (0.0, 0.0, width, height)]
+    dark = Picture(100.0, 50.0, width - 300, height - 90, width, height)  # a dark room, no bars
+    pictures = [None, Picture(0.0, 7.0, 500.0, 501.0, 500.0, 515.0), dark]
     found, told = fitted(rig, pictures)
     assert len(told) == 1
     assert "b was calibrated for 1000 x 1002, its pictures are 500 x 501 pixels" in told[0]
@@ -489,6 +491,6 @@ def test_cameras_follow_their_pictures_made_smaller_between_bars():
 
 def test_pictures_of_another_shape_leave_their_camera():
     rig = Rig(("a",), jax.tree.map(np.asarray, scenes.ring(1)))
-    found, told = fitted(rig, [(0.0, 0.0, 1000.0, 900.0)])
+    found, told = fitted(rig, [Picture(0.0, 0.0, 1000.0, 900.0, 1000.0, 900.0)])
     assert "left as it is" in told[0]
     assert_allclose(found.cameras.center, rig.cameras.center)

@@ -69,15 +69,21 @@ def test_bars_are_told_from_the_picture(tmp_path):
         seen = video.Seen()
         path = write(tmp_path / f"{bar}.mp4", pictures(bar=bar))
         assert len(list(seen.watch(video.frames(path)))) == FRAMES
-        left, top, width, height = seen.picture()
-        assert (left, width) == (0, 96)
+        left, top, width, height, *frame = seen.picture()
+        assert (left, width, *frame) == (0, 96, 96, 64)
         assert (top, height) == pytest.approx((bar, 64 - 2 * bar), abs=1)
 
 
 def test_a_black_video_is_all_picture():
     seen = video.Seen()
     list(seen.watch(np.zeros((3, 20, 30, 3), np.uint8)))
-    assert seen.picture() == (0, 0, 30, 20)
+    assert seen.picture() == (0, 0, 30, 20, 30, 20)
+
+
+def test_frames_of_several_sizes_are_told():
+    changing = [np.zeros((20, 30, 3), np.uint8)] * 10 + [np.zeros((30, 20, 3), np.uint8)] * 10
+    with pytest.raises(VideoError, match="frame 10 is of another size"):
+        list(video.Seen().watch(changing))
 
 
 def test_what_cannot_be_decoded_is_told(tmp_path):
@@ -108,6 +114,18 @@ def test_a_video_that_lacks_its_end_is_not_taken_for_whole(tmp_path):
     front.write_bytes(content[: 2 * len(content) // 3])
     with pytest.raises(VideoError, match=r"front.mp4: (ends|cannot be decoded) after"):
         list(video.frames(front))
+
+
+def test_a_trimmed_video_is_whole(tmp_path):
+    """As phones cut them: what was trimmed is in the file still, and not to be shown."""
+    long = write(tmp_path / "long.mp4", pictures(frames=40))
+    cut = tmp_path / "cut.mp4"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-ss", "0.3", "-i", long]
+    subprocess.run([*command, "-c", "copy", cut], check=True)
+    found = len(list(video.frames(cut)))
+    with av.open(str(cut)) as file:
+        assert found < file.streams.video[0].frames  # or it would show nothing
+    assert found == pytest.approx(25, abs=2)
 
 
 def test_sound_alone_is_no_video(tmp_path):
