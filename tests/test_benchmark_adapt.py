@@ -103,6 +103,7 @@ def test_lifters_are_trained_with_cameras_that_are_wrong(tmp_path, monkeypatch, 
     assert 0 < learned["clock_wrong"][0] <= 3
 
 
+@pytest.mark.slow
 def test_one_view_is_fitted_in_pieces(monkeypatch, capsys):
     """Fewer frames tell less of a body; whole clips are what an evaluation fits."""
     monkeypatch.setattr("sys.argv", ["one_view", "--quick", "--frames", "20"])
