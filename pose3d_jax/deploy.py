@@ -11,7 +11,6 @@ and by how much the files, read back, differ from `Trained.lift`; one that diffe
 """
 
 import argparse
-import importlib
 import json
 import os
 import sys
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from pose3d_jax import compiled, trained, workdir
+from pose3d_jax import compiled, errors, trained, workdir
 from pose3d_jax.errors import UserError
 from pose3d_jax.methods.base import context_of
 from pose3d_jax.portable import (
@@ -96,12 +95,9 @@ def _quiet(model: Any) -> None:
 
 def _extra(name: str) -> Any:
     """A module of the extra `deploy`."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise DeployError(
-            f"ONNX needs {name}: pip install 'pose3d_jax[deploy]', or leave onnx out of --formats"
-        ) from error
+    return errors.library(
+        name, "deploy", "ONNX", otherwise="leave onnx out of --formats", error=DeployError
+    )
 
 
 def load(path: str | Path) -> Lift:

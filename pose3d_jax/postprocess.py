@@ -56,7 +56,10 @@ def check(smooth: str | None, floor: bool, space: str) -> None:
 
 
 def quiet(poses: Poses, kind: str, fps: float) -> Poses:
-    """One person's joints through a filter, at its defaults; frames without them are gaps."""
+    """One person's joints through a filter, at its defaults; frames without them are gaps.
+
+    What the covariance was of is no more, so that there is none.
+    """
     world = np.where(_seen(poses), _world(poses), np.nan)
     found = smoothing.smooth(world, fps, kind)
     # Where nobody is seen, what was said stays: it is not written.
@@ -64,7 +67,8 @@ def quiet(poses: Poses, kind: str, fps: float) -> Poses:
     cameras = poses.cameras
     turned = np.einsum("vab,tjb->tvja", np.asarray(cameras.rotation), found)
     in_views = turned + np.asarray(cameras.translation)[:, None]
-    return dataclasses.replace(poses, world=found, in_views=in_views.astype(np.float32))
+    in_views = in_views.astype(np.float32)
+    return dataclasses.replace(poses, world=found, in_views=in_views, covariance=None)
 
 
 def on_floor(said: Sequence[Poses], skeleton: Skeleton, fps: float) -> tuple[list[Poses], Standing]:

@@ -55,7 +55,6 @@ from pose3d_jax.data import own
 from pose3d_jax.data.own import PredictError
 from pose3d_jax.errors import UserError
 from pose3d_jax.formats import calibration, export, keypoints, video
-from pose3d_jax.formats.blazepose import BlazePose
 from pose3d_jax.formats.calibration import Rig
 from pose3d_jax.formats.keypoints import Detections
 from pose3d_jax.rigs import Doubt
@@ -123,11 +122,10 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     videos = _videos(given)
     network = trained.load(given.checkpoint)
     views: dict[str, Detections] = {}
-    network_2d = None
+    detected = detect.views(videos, given.weights) if videos else {}
     for path in given.keypoints:
         if path in videos:
-            network_2d = network_2d or BlazePose(detect.weights(given.weights))
-            read = {path.stem: detect.view(path, network_2d)}
+            read = {path.stem: detected[path.stem]}
         else:
             read = keypoints.read(path, skeleton=given.skeleton, size=given.size)
         for name, detections in read.items():

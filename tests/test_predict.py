@@ -528,7 +528,7 @@ def test_videos_are_taken_as_keypoints_are(run, clip, tmp_path, monkeypatch, cap
         return Detections(people, skeleton.get("h36m17"), 0, fps=50.0)
 
     monkeypatch.setattr(detect, "weights", lambda folder: tmp_path)
-    monkeypatch.setattr(predict, "BlazePose", lambda folder: None)
+    monkeypatch.setattr(detect, "BlazePose", lambda folder: None)
     monkeypatch.setattr(detect, "view", seen)
     videos = [write(tmp_path / f"{name}.mp4", pictures(frames=5)) for name in views]
     calibration.write(tmp_path / "cameras.toml", calibration.Rig(tuple(views), clip[1]))

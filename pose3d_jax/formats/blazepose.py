@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from pose3d_jax import errors
 from pose3d_jax.errors import UserError
 
 Array = np.ndarray
@@ -220,17 +221,14 @@ def _sigmoid(x: Array) -> Array:
 
 def _network(path: Path, threads: int, size: tuple[int, int]):  # type: ignore[no-untyped-def]
     """A function from a batch of one picture to the file's outputs, in its order."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise DetectorError(
-            "people are found by networks that LiteRT runs; install it: "
-            "pip install 'pose3d_jax[video]'"
-        ) from error
+    lite = errors.library(
+        "ai_edge_litert.interpreter", "video", "the detector", package="ai-edge-litert",
+        error=DetectorError,
+    )  # fmt: skip
     if not path.is_file():
         raise DetectorError(f"{path}: there is no such network; without --weights it is fetched")
     try:
-        network = Interpreter(str(path), num_threads=threads)
+        network = lite.Interpreter(str(path), num_threads=threads)
         network.allocate_tensors()
         (taken,) = network.get_input_details()
     except (ValueError, RuntimeError) as error:

@@ -15,7 +15,6 @@ Frames count from 0, in TRC and C3D from 1; the first is at 0 s. Numbers in text
 
 import csv
 import dataclasses
-import importlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from pose3d_jax import workdir
+from pose3d_jax import errors, workdir
 from pose3d_jax.errors import UserError
 from pose3d_jax.formats import animation, gltf
 from pose3d_jax.formats.kinematics import Articulated, articulate
@@ -214,12 +213,7 @@ def _trc(name: str, moved: _Moved) -> None:
 
 def _c3d(name: str, moved: _Moved) -> None:
     """Raises `UserError` without ezc3d."""
-    try:
-        ezc3d = importlib.import_module("ezc3d")
-    except ImportError as error:
-        raise UserError(
-            "C3D needs ezc3d; install it (pip install ezc3d), or the package's extra `files`"
-        ) from error
+    ezc3d = errors.library("ezc3d", "files", "C3D")
     file = ezc3d.c3d()
     point = file["parameters"]["POINT"]
     point["RATE"]["value"] = [float(moved.motion.fps)]

@@ -1,6 +1,5 @@
 """Binary glTF 2.0 files: skeletons, skins, meshes and what moves them, through pygltflib."""
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from pose3d_jax import body as bodies
-from pose3d_jax.errors import UserError
+from pose3d_jax import errors
 
 # From our axes (z up) to those of glTF and most animation software (y up): a quarter turn about x.
 Y_UP = Rotation.from_euler("x", -90, degrees=True)
@@ -23,12 +22,7 @@ def continuous(quaternions: Float[np.ndarray, "time joints 4"]) -> Float[np.ndar
 
 def pygltflib() -> Any:
     """The library. Raises `UserError` without it."""
-    try:
-        return importlib.import_module("pygltflib")
-    except ImportError as error:
-        raise UserError(
-            "glTF needs pygltflib; install it (pip install pygltflib) or the package's extra `mesh`"
-        ) from error
+    return errors.library("pygltflib", "mesh", "glTF")
 
 
 class Gltf:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from pose3d_jax import errors
 from pose3d_jax.errors import UserError
 from pose3d_jax.formats.keypoint_people import Picture
 
@@ -111,11 +113,5 @@ def frames(path: str | Path) -> Iterator[Image]:
         raise VideoError(f"{path}: has no frames; copy it again from where it was taken")
 
 
-def _library():  # type: ignore[no-untyped-def]  # a module that may not be there
-    try:
-        import av
-    except ImportError as error:
-        raise VideoError(
-            "videos are read by PyAV; install it: pip install 'pose3d_jax[video]'"
-        ) from error
-    return av
+def _library() -> Any:
+    return errors.library("av", "video", "a video", error=VideoError)

@@ -1,6 +1,5 @@
 """Moving pictures: people in 3D, seen from a place that goes around them, beside every view."""
 
-import importlib
 import itertools
 import math
 import subprocess
@@ -17,7 +16,7 @@ from matplotlib.patches import Rectangle
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
 from PIL import Image
 
-from pose3d_jax import workdir
+from pose3d_jax import errors, workdir
 from pose3d_jax.errors import UserError
 from pose3d_jax.skeleton import Skeleton
 from pose3d_jax.viewer import figures, interactive
@@ -38,13 +37,9 @@ def library(kind: str) -> Any:
     """What writes that format, beside Pillow. Raises `UserError` without it."""
     if kind != "mp4":
         return None
-    try:
-        return importlib.import_module("imageio_ffmpeg")
-    except ImportError as error:
-        raise UserError(
-            "MP4 needs imageio-ffmpeg; install it (pip install imageio-ffmpeg) or the package's "
-            "extra `movie`, or make a gif"
-        ) from error
+    return errors.library(
+        "imageio_ffmpeg", "movie", "MP4", package="imageio-ffmpeg", otherwise="make a gif"
+    )
 
 
 def write(path: str | Path, scene: Scene) -> str:
@@ -61,7 +56,10 @@ def write(path: str | Path, scene: Scene) -> str:
         raise UserError(f"{path}: moving pictures are {' or '.join(FORMATS)}, by the suffix")
     library(kind)
     check(scene)
-    frames = len(next(iter(scene.methods.values())))
+    joints = next(iter(scene.methods.values()))
+    if not np.isfinite(joints).all(axis=-1).any():
+        raise UserError("the first method has nobody in any frame; leave the moving picture out")
+    frames = len(joints)
     shown, rate = pace(frames, scene.fps, _RATES[kind])
     pictures = _pictures(scene, shown, rate)
     make = gif if kind == "gif" else _mp4
@@ -107,7 +105,11 @@ def _mp4(
     height, width = first.shape[:2]
     given = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps:.6f} -i -"
     made = "-c:v libx264 -crf 20 -pix_fmt yuv420p -movflags +faststart -f mp4"
-    command = [library("mp4").get_ffmpeg_exe(), "-y", "-loglevel", "error"]
+    try:
+        binary = library("mp4").get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise UserError(f"imageio-ffmpeg has no ffmpeg for this machine ({error})") from error
+    command = [binary, "-y", "-loglevel", "error"]
     command += [*given.split(), *made.split(), str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None

@@ -1,6 +1,5 @@
 """Pictures of meshes, by rays (trimesh with Embree): no display, no GPU."""
 
-import importlib
 import math
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from pose3d_jax import workdir
+from pose3d_jax import errors, workdir
 from pose3d_jax.body import normals
 from pose3d_jax.errors import UserError
 from pose3d_jax.viewer import movie
@@ -64,14 +63,9 @@ def mesh(
 
 def trimesh() -> Any:
     """The library, with Embree. Raises `UserError` without either."""
-    try:
-        importlib.import_module("embreex")
-        return importlib.import_module("trimesh")
-    except ImportError as error:
-        raise UserError(
-            "pictures of meshes need trimesh and embreex; install them, or the package's extra "
-            "`mesh`"
-        ) from error
+    what = "a picture of meshes"
+    errors.library("embreex", "mesh", what)
+    return errors.library("trimesh", "mesh", what)
 
 
 def _barycentric(

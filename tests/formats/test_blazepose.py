@@ -150,5 +150,5 @@ def test_networks_that_are_missing_or_none_are_told(tmp_path, monkeypatch):
     with pytest.raises(DetectorError, match="is no network that LiteRT reads"):
         BlazePose(tmp_path)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(DetectorError, match=r"pip install 'pose3d_jax\[video\]'"):
+    with pytest.raises(DetectorError, match=r"pip install ai-edge-litert\), or .* `video`"):
         BlazePose(tmp_path)

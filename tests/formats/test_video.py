@@ -142,5 +142,5 @@ def test_sound_alone_is_no_video(tmp_path):
 def test_without_pyav_its_installation_is_named(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", pictures(frames=3))
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(VideoError, match=r"pip install 'pose3d_jax\[video\]'"):
+    with pytest.raises(VideoError, match=r"pip install av\), or .* `video`"):
         list(video.frames(path))

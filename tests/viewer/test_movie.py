@@ -125,9 +125,14 @@ def test_what_is_left_out_is_told(tmp_path, monkeypatch):
 def test_what_cannot_be_made_is_told(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"a\.avi: moving pictures are gif or mp4"):
         movie.write(tmp_path / "a.avi", scene(2))
+    nobody = scene(2)
+    nobody.methods[next(iter(nobody.methods))][:] = np.nan
+    nobody.methods["other"] = scene(2).methods[next(iter(nobody.methods))]
+    with pytest.raises(UserError, match="the first method has nobody in any frame"):
+        movie.write(tmp_path / "a.gif", nobody)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(
-        UserError, match=r"pip install imageio-ffmpeg\) or .* `movie`, or make a gif"
+        UserError, match=r"pip install imageio-ffmpeg\), or .* `movie`, or make a gif"
     ):
         movie.write(tmp_path / "a.mp4", scene(2))
     assert not list(tmp_path.iterdir())
