@@ -9,6 +9,8 @@ each on two CPU cores.
 
 from ml_collections import ConfigDict
 
+from pose3d_jax import recipes
+
 WEIGHTS = {
     "multiview": {"self": 1.0, "cross": 1.0, "consistency": 0.1},
     "supervised": {"pose": 1.0, "root": 0.1},
@@ -61,22 +63,11 @@ def get_config(argument: str = "multiview") -> ConfigDict:
             "evaluation": {
                 "validation": "validation",
                 "test": ("test",),
+                "noise": "clean",  # of the test split's keypoints: mild, typical, hard
                 "batch_size": 256,
                 "every_epochs": 1 if size else 5,
             },
             # --mode=adapt: on the test splits, after training.
-            "adaptation": {
-                "stages": ("weights",),  # of cameras, weights, poses
-                "scope": "shared",
-                "init": "checkpoint",
-                "method": "multiview",
-                "weights": {"self": 1.0, "cross": 1.0, "consistency": 0.1},
-                **({"length_steps": 3} if size else {"length_epochs": 30}),
-                "batch_size": 16 if size else 128,
-                "optimizer": {"name": "adam"},
-                "learning_rate": {"kind": "cosine", "start": 3e-4, "stop": 0.0},
-                "chunk": 4,
-                "seed": 0,
-            },
+            "adaptation": recipes.adaptation(30, 128, bool(size)),
         }
     )

@@ -82,18 +82,6 @@ def get_config(argument: str = "") -> ConfigDict:
                 "every_epochs": 10,  # checkpoints
             },
             # --mode=adapt: on the test split, after training.
-            "adaptation": {
-                "stages": ("weights",),  # of cameras, weights, poses
-                "scope": "shared",
-                "init": "checkpoint",
-                "method": "multiview",
-                "weights": {"self": 1.0, "cross": 1.0, "consistency": 0.1},
-                **({"length_steps": 3} if tiny else {"length_epochs": 200}),
-                "batch_size": 16 if tiny else 64,
-                "optimizer": {"name": "adam"},
-                "learning_rate": 3e-4 if report else {"kind": "cosine", "start": 3e-4, "stop": 0.0},
-                "chunk": 4,
-                "seed": 0,
-            },
+            "adaptation": recipes.adaptation(200, 64, tiny, falls=not report),
         }
     )

@@ -154,7 +154,7 @@ def _adapt_weights(
     batch_size = _batch_size(settings["batch_size"], data.poses.size, devices)
     epoch = max(1, data.poses.size // (sets * batch_size))
     phase = adaptation_phase(restored.config, method, epoch)
-    share = settings["held_out"]
+    share, seed = settings["held_out"], settings["seed"]
     rests, changed, variables = _part(settings, method, variables, restored.info)
     phase = dataclasses.replace(phase, mode=dataclasses.replace(phase.mode, frozen=rests))
     if changed is not None:
@@ -164,11 +164,11 @@ def _adapt_weights(
         if clip:
             chunk = settings["chunk"]
             adapted = adapt_clips(
-                method, phase, variables, data, batch_size, chunk, devices, lift, bar, share
+                method, phase, variables, data, batch_size, chunk, devices, lift, bar, share, seed
             )
         else:
             adapted = adapt_shared(
-                method, phase, variables, data, batch_size, devices, lift, bar, share
+                method, phase, variables, data, batch_size, devices, lift, bar, share, seed
             )
     return adapted, phase.steps
 

@@ -206,7 +206,7 @@ ADAPTATION: Keys = {
     "optimizer": (TABLE, {"name": "adam"}),
     "learning_rate": (RATE, {"kind": "cosine", "start": 3e-4, "stop": 0.0}),
     "chunk": (COUNT, 4),  # clips at once, where each has its own weights
-    "seed": (_whole(0), 0),
+    "seed": (_whole(0), 0),  # of what the stage `weights` draws
     # Of the stage `weights`: which of them, the rank of a change of low rank, and the share of
     # keypoints that are not shown, by which the best of the weights on the way are chosen.
     "part": (_one_of(*parts.PARTS), "all"),

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pose3d_jax.config import ADAPTATION, fill
+
 Phases = tuple[dict[str, Any], ...]
 
 
@@ -98,6 +100,20 @@ def fit(sigma_px: float | None = None) -> dict[str, Any]:
     if sigma_px is None:
         return {"on": True, "exact": True, "sigma_px": 0.3, "doubt": 2.0, "rounds": 1}
     return {"on": True, "exact": False, "sigma_px": sigma_px, "doubt": 2.0, "rounds": 2}
+
+
+def adaptation(
+    epochs: int | float, batch_size: int, tiny: bool = False, *, falls: bool = True
+) -> dict[str, Any]:
+    """`config.adaptation`, every key of it. `falls`: the rate of the stage `weights`, to zero."""
+    changes = {
+        **_length(epochs, tiny),
+        "batch_size": 16 if tiny else batch_size,
+        "learning_rate": {"kind": "cosine", "start": 3e-4, "stop": 0.0} if falls else 3e-4,
+    }
+    filled = fill(changes, ADAPTATION, "config.adaptation")
+    filled["stages"] = tuple(filled["stages"])  # a flag sets what is no list
+    return {name: value for name, value in filled.items() if value is not None}
 
 
 def _length(epochs: int | float, tiny: bool) -> dict[str, int | float]:

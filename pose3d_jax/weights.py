@@ -52,18 +52,20 @@ def adapt_shared(
     lift: Lift,
     bar: tqdm,
     held_out: float = 0.0,
+    seed: int = 0,
 ) -> Adapted:
     """One set of weights for all windows: training as ever, on what is to be lifted.
 
     `held_out`: the share of keypoints that are not shown; the weights that predict them best are
-    those that lift. Raises `NonFiniteError` naming the term.
+    those that lift. `seed`: of which keypoints, and of what each step draws. Raises
+    `NonFiniteError` naming the term.
     """
-    poses, hidden = hide(without_labels(data.poses), held_out)
+    poses, hidden = hide(without_labels(data.poses), held_out, seed)
 
     def program(steps: int) -> Callable:
         return compile_epoch(method, phase, {"main": batch_size}, devices, steps)
 
-    state = replicate(_state(method, phase, variables), devices)
+    state = replicate(_state(method, phase, variables, seed), devices)
     check = lambda failure: _check_finite(method, failure[:1], ["the split"])  # noqa: E731
     judge = None
     if hidden is not None:
@@ -87,14 +89,15 @@ def adapt_clips(
     lift: Lift,
     bar: tqdm,
     held_out: float = 0.0,
+    seed: int = 0,
 ) -> Adapted:
     """A set of weights for every clip, `chunk` of them at a time under `vmap`.
 
     All start from the same `variables` and take the same number of steps. Several devices share the
-    clips of a chunk. `held_out` as in `adapt_shared`, clip by clip. Raises `NonFiniteError` naming
-    the term and the clip.
+    clips of a chunk. `held_out` and `seed` as in `adapt_shared`, clip by clip. Raises
+    `NonFiniteError` naming the term and the clip.
     """
-    poses, hidden = hide(without_labels(data.poses), held_out)
+    poses, hidden = hide(without_labels(data.poses), held_out, seed)
     clips = windows_of_clips(data)
     slots = max(len(windows) for windows in clips.values())
     sizes = {"main": min(batch_size, slots)}
@@ -130,7 +133,7 @@ def adapt_clips(
             poses,
             **{field: getattr(poses, field)[drawn] for field in mapped},
         )
-        state = replicate(replicate(_state(method, phase, variables), 1), chunk)
+        state = replicate(replicate(_state(method, phase, variables, seed), 1), chunk)
         state = jax.device_put(state, over_devices)
         check = lambda failure, m=members: _check_finite(method, failure[: len(m), 0], m)  # noqa: E731
         judge = None
@@ -178,10 +181,10 @@ def _spread(windows: Int[np.ndarray, "windows"], slots: int) -> Int[np.ndarray, 
     return windows[np.arange(slots) * len(windows) // slots]
 
 
-def _state(method: Method, phase: Phase, variables: Variables) -> TrainState:
+def _state(method: Method, phase: Phase, variables: Variables, seed: int) -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        key=jax.random.key(0),
+        key=jax.random.key(seed),
         variables=variables,
         optimizer=init_optimizer(method, phase, variables),
         average=None,
@@ -231,12 +234,12 @@ def _better(now: Array, own: Variables, least: Array, best: Variables) -> tuple[
     return jax.tree.map(chosen, own, best), jnp.where(now < least, now, least)
 
 
-def hide(poses: PoseSet, share: float) -> tuple[PoseSet, Array | None]:
-    """The set without a share of its keypoints, drawn by frame, view and joint; which those are."""
+def hide(poses: PoseSet, share: float, seed: int = 0) -> tuple[PoseSet, Array | None]:
+    """The set without a share of its keypoints, drawn by frame, view, joint; which those are."""
     if not share:
         return poses, None
     confidence = poses.observations.confidence
-    drawn = jax.random.uniform(jax.random.key(0), confidence.shape) < share
+    drawn = jax.random.uniform(jax.random.key(seed), confidence.shape) < share
     hidden = drawn & (confidence > 0)
     shown = jnp.where(hidden, 0.0, confidence)
     observations = dataclasses.replace(poses.observations, confidence=shown)

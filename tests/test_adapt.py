@@ -151,6 +151,8 @@ def test_what_is_held_out_is_drawn_by_frame_view_and_joint(directory):
     assert not np.asarray(hidden)[~seen].any()
     assert_array_equal(np.asarray(shown.observations.confidence) > 0, seen & ~np.asarray(hidden))
     assert weights.hide(data, 0.0)[1] is None
+    other = np.asarray(weights.hide(data, 0.2, seed=1)[1])
+    assert 0.2 < (other != np.asarray(hidden))[seen].mean() < 0.44  # 2 x 0.2 x 0.8 of two draws
 
 
 @pytest.mark.parametrize(
@@ -265,11 +267,11 @@ class Case:
     def lift(self, data):
         return adapt._lift(self.method, self.method.info, data, inference.Settings())
 
-    def shared(self, data=None, devices=1, held_out=0.0):
+    def shared(self, data=None, devices=1, held_out=0.0, seed=0):
         data = data or self.data
         return weights.adapt_shared(
             self.method, self.phase, self.variables, data, 8, devices, self.lift(data),
-            tqdm(disable=True), held_out,
+            tqdm(disable=True), held_out, seed,
         ).predictions.joints  # fmt: skip
 
     def clips(self, data=None, chunk=4, devices=1, held_out=0.0):
@@ -300,6 +302,10 @@ def test_labels_change_nothing(case):
         adapted = getattr(case, scope)
         np.testing.assert_array_equal(adapted(blind), seeing)
         np.testing.assert_array_equal(adapted(poisoned), seeing)
+
+
+def test_another_seed_draws_other_frames(case):
+    assert np.abs(case.shared(seed=1) - case.adapted["shared"]).max() > 1e-5
 
 
 def test_a_clip_s_weights_know_that_clip_alone(case):

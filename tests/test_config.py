@@ -78,7 +78,13 @@ def test_every_config_is_whole_and_makes_its_method(path):
         for before, after in itertools.pairwise(phases):
             assert after.first_step == before.first_step + before.steps
         # Every key stands in the file, so that a flag can set it.
-        assert set(load(path, argument)) == set(configs.TOP)
+        given = load(path, argument)
+        assert set(given) == set(configs.TOP)
+        lengths = {"length_epochs", "length_steps"}  # one of the two
+        assert set(given.adaptation) | lengths == set(configs.ADAPTATION)
+        assert len(lengths & set(given.adaptation)) == 1
+        assert isinstance(given.adaptation.stages, tuple)  # which flags set, and lists they do not
+        assert "noise" in given.evaluation
 
 
 def test_pre_training_is_on_masked_motion_and_what_follows_is_not():
