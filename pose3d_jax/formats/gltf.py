@@ -22,7 +22,7 @@ def continuous(quaternions: Float[np.ndarray, "time joints 4"]) -> Float[np.ndar
 
 def pygltflib() -> Any:
     """The library. Raises `UserError` without it."""
-    return errors.library("pygltflib", "mesh", "glTF")
+    return errors.library("pygltflib", "files", "glTF")
 
 
 class Gltf:
