@@ -222,7 +222,9 @@ def _written(
         files = []
         for behind, (places, measured) in joints[number].items():
             name = f"person_{number}{behind}"
-            motion = export.Motion(places, network.joint_skeleton, given.fps, measured, name)
+            motion = export.Motion(
+                places, network.joint_skeleton, given.fps, measured, name, first=person.start
+            )
             if standing:
                 contact, feet = standing.contacts[number], standing.feet
                 motion = dataclasses.replace(motion, contact=contact, feet=feet)

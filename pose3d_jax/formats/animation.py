@@ -81,11 +81,12 @@ def _onwards(vector: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
     return vector / length if length > 0 else np.array([0.0, 1.0, 0.0])
 
 
-def glb(motion: Articulated, fps: float, name: str) -> bytes:
+def glb(motion: Articulated, fps: float, name: str, *, first: int = 0) -> bytes:
     """A binary glTF 2.0 file: metres, y up; nodes of the joints, and a skin that shows the bones.
 
-    The joints' nodes lie below one that has the motion's name. Raises `UserError` without
-    pygltflib.
+    The joints' nodes lie below one that has the motion's name. It moves from frame `first` on,
+    which is at `first / fps` seconds, and until then stands as it begins. Raises `UserError`
+    without pygltflib.
     """
     file = Gltf()
     rest = np.zeros((len(motion.names), 3))
@@ -101,7 +102,7 @@ def glb(motion: Articulated, fps: float, name: str) -> bytes:
     turns = continuous(turns)
     moves = {(node, "rotation"): turns[:, number] for number, node in enumerate(nodes)}
     moves[nodes[0], "translation"] = motion.root
-    file.animation(np.arange(len(motion.root)) / fps, moves)
+    file.animation((first + np.arange(len(motion.root))) / fps, moves)
     return file.whole()
 
 

@@ -10,7 +10,9 @@
 | bvh | rigid bones in motion (`kinematics.articulate`) | y up | cm | by its neighbours |
 | glb | the same as glTF 2.0, and a mesh that shows the bones | y up | m | the same |
 
-Frames count from 0, in TRC and C3D from 1; the first is at 0 s. Numbers in text have six decimals.
+A recording's frames count from 0, in TRC and C3D from 1, and frame 0 is at 0 s: who comes in at
+`Motion.first` is there from then on, in all formats but BVH, which has no time to begin at. Numbers
+in text have six decimals.
 """
 
 import csv
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from jaxtyping import Bool, Float, Shaped
 
 from pose3d_jax import errors, workdir
@@ -48,6 +51,7 @@ class Motion:
     name: str = "person"
     contact: Bool[np.ndarray, "frames feet"] | None = None  # whether they touch the floor
     feet: tuple[str, ...] = ()  # joints of the skeleton
+    first: int = 0  # the recording's frame that is the first of these
 
 
 def write(path: str | Path, motion: Motion, *, y_up: bool | None = None) -> None:
@@ -61,8 +65,8 @@ def write(path: str | Path, motion: Motion, *, y_up: bool | None = None) -> None
 
     Raises `ExportError` for another suffix, axes that a format does not have, more frames than it
     counts (C3D), and a motion without frames, without a joint that was found, with numbers that are
-    not finite, or that is not of its skeleton; `SkeletonError` where bones need one tree (BVH,
-    glTF); `UserError` without the library that a format needs.
+    not finite, before frame 0, or that is not of its skeleton; `SkeletonError` where bones need one
+    tree (BVH, glTF); `UserError` without the library that a format needs.
     """
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
@@ -73,15 +77,20 @@ def write(path: str | Path, motion: Motion, *, y_up: bool | None = None) -> None
     if kind == "glb" and y_up is False:
         raise ExportError(f"{path}: glTF is y up always; leave y_up, or write another format")
     joints = _checked(motion, str(path))
-    if kind == "c3d" and len(joints) > _C3D_FRAMES:
-        raise ExportError(
-            f"{path}: C3D counts {_C3D_FRAMES} frames, but there are {len(joints)}; cut the motion "
-            f"or write another format"
-        )
+    check_frames(path, len(joints))
     up = kind in _Y_UP if y_up is None else y_up
     moved = _Moved(motion, _upright(joints) if up else joints, up)
     path.parent.mkdir(parents=True, exist_ok=True)
     workdir.write(path, lambda name: _WRITERS[kind](name, moved))
+
+
+def check_frames(path: str | Path, frames: int) -> None:
+    """Raises `ExportError` for more frames than what the suffix names counts."""
+    if Path(path).suffix.lower() == ".c3d" and frames > _C3D_FRAMES:
+        raise ExportError(
+            f"{path}: C3D counts {_C3D_FRAMES} frames, but there are {frames}; cut the motion or "
+            f"write another format"
+        )
 
 
 def _checked(motion: Motion, where: str) -> Float[np.ndarray, "frames joints 3"]:
@@ -94,6 +103,8 @@ def _checked(motion: Motion, where: str) -> Float[np.ndarray, "frames joints 3"]
         )
     if not (np.isfinite(motion.fps) and motion.fps > 0):
         raise ExportError(f"{where}: {motion.fps} frames per second; give a number above 0")
+    if motion.first < 0:
+        raise ExportError(f"{where}: the first frame is {motion.first}; give a number from 0 on")
     for name in skeleton.joints:
         if name.split() != [name] or not name.isprintable():
             raise ExportError(f"{where}: a joint is named {name!r}; give it one word")
@@ -148,6 +159,7 @@ class _Moved:
             "unit": "m",
             "up": "y" if self.y_up else "z",
             "fps": float(self.motion.fps),
+            "first_frame": self.motion.first,
             "skeleton": skeleton.name,
             "names": list(skeleton.joints),
             "parents": list(skeleton.parents),
@@ -156,7 +168,9 @@ class _Moved:
     def rows(self) -> list[list[str]]:
         """A line a frame: time, then x, y, z of each joint, empty where missing."""
         texts = []
-        for frame, places in enumerate(self.joints.reshape(len(self.joints), -1)):
+        for frame, places in enumerate(
+            self.joints.reshape(len(self.joints), -1), start=self.motion.first
+        ):
             numbers = ["" if np.isnan(x) else f"{x:.6f}" for x in places]
             texts.append([f"{frame / self.motion.fps:.6f}", *numbers])
         return texts
@@ -185,19 +199,19 @@ def _csv(name: str, moved: _Moved) -> None:
         table = csv.writer(stream, lineterminator="\n")
         columns = (f"{joint}_{axis}" for joint in moved.names for axis in "xyz")
         table.writerow(["frame", "time", *columns])
-        table.writerows([frame, *row] for frame, row in enumerate(moved.rows()))
+        table.writerows([n, *row] for n, row in enumerate(moved.rows(), moved.motion.first))
 
 
 def _trc(name: str, moved: _Moved) -> None:
     """OpenSim counts a field for each tab: a last field that is empty needs one behind it, too."""
-    frames, rate = len(moved.joints), f"{moved.motion.fps:.10g}"
+    frames, first, rate = len(moved.joints), moved.motion.first + 1, f"{moved.motion.fps:.10g}"
     markers = [field for joint in moved.names for field in (joint, "", "")]
     axes = [f"{axis}{number}" for number in range(1, len(moved.names) + 1) for axis in "XYZ"]
     # Where others put the file's name, which is a temporary one here; blanks would divide it.
     label = "_".join(moved.motion.name.split()) or "person"
     header = {
         "DataRate": rate, "CameraRate": rate, "NumFrames": frames, "NumMarkers": len(moved.names),
-        "Units": "m", "OrigDataRate": rate, "OrigDataStartFrame": 1, "OrigNumFrames": frames,
+        "Units": "m", "OrigDataRate": rate, "OrigDataStartFrame": first, "OrigNumFrames": frames,
     }  # fmt: skip
     lines = [
         "\t".join(["PathFileType", "4", "(X/Y/Z)", f"{label}.trc"]),
@@ -207,7 +221,7 @@ def _trc(name: str, moved: _Moved) -> None:
         "\t".join(["", "", *axes, ""]),
         "",
     ]
-    lines += ["\t".join([str(n), *row, ""]) for n, row in enumerate(moved.rows(), start=1)]
+    lines += ["\t".join([str(n), *row, ""]) for n, row in enumerate(moved.rows(), first)]
     Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
@@ -215,6 +229,17 @@ def _c3d(name: str, moved: _Moved) -> None:
     """Raises `UserError` without ezc3d."""
     ezc3d = errors.library("ezc3d", "files", "C3D")
     file = ezc3d.c3d()
+    first, last = moved.motion.first, moved.motion.first + len(moved.joints)
+    if last > _C3D_FRAMES:  # the header's words have no room for it
+        logging.warning(
+            "%s: C3D counts to %d, and these are frames %d to %d; there they are numbered from 1",
+            moved.motion.name,
+            _C3D_FRAMES,
+            first + 1,
+            last,
+        )
+        first = 0
+    file["header"]["points"]["first_frame"] = first  # it counts from 0, the file from 1
     point = file["parameters"]["POINT"]
     point["RATE"]["value"] = [float(moved.motion.fps)]
     point["UNITS"]["value"] = ["mm"]
@@ -237,7 +262,8 @@ def _bvh(name: str, moved: _Moved) -> None:
 
 def _glb(name: str, moved: _Moved) -> None:
     motion = moved.motion
-    Path(name).write_bytes(animation.glb(_articulated(moved), motion.fps, motion.name))
+    bones = _articulated(moved)
+    Path(name).write_bytes(animation.glb(bones, motion.fps, motion.name, first=motion.first))
 
 
 def _articulated(moved: _Moved) -> Articulated:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import struct
 import sys
 
 import ezc3d
@@ -20,6 +21,7 @@ from pose3d_jax.formats.export import ExportError, Motion
 from pose3d_jax.skeleton import Skeleton, SkeletonError
 from tests.formats.test_animation import places
 from tests.formats.test_kinematics import y_up
+from tests.formats.test_mesh import array
 from tests.walkers import WALKER, walkers
 
 FPS = 23.976
@@ -168,6 +170,41 @@ def test_glb(tmp_path):
         assert np.linalg.norm(away, axis=-1).mean() < 0.02
 
 
+def test_who_comes_in_later_is_there_from_then_on(tmp_path, caplog):
+    """In every format that can say it, as its readers have it."""
+    motion, frames = walking(first=200), np.arange(200, 220)
+    with np.load(written(tmp_path, "npz", motion)) as read:
+        assert read["first_frame"] == 200
+    assert json.loads(written(tmp_path / "json", "json", motion).read_text())["first_frame"] == 200
+    with written(tmp_path / "csv", "csv", motion).open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["frame"]) for row in rows] == frames.tolist()
+    assert_allclose([float(row["time"]) for row in rows], frames / FPS, atol=1e-6)
+    about, _, numbers = read_trc(written(tmp_path / "trc", "trc", motion))
+    assert (about["OrigDataStartFrame"], about["NumFrames"]) == ("201", "20")
+    assert_allclose(numbers[:, 0], frames + 1)
+    assert_allclose(numbers[:, 1], frames / FPS, atol=1e-6)
+    path = written(tmp_path / "c3d", "c3d", motion)
+    points = ezc3d.c3d(str(path))["header"]["points"]  # which counts from 0
+    assert (points["first_frame"], points["last_frame"]) == (200, 219)
+    assert struct.unpack("<HH", path.read_bytes()[6:10]) == (201, 220)  # words 4 and 5, from 1
+    gltf = pygltflib.GLTF2().load(str(written(tmp_path / "glb", "glb", motion)))
+    (clock,) = {sampler.input for sampler in gltf.animations[0].samplers}
+    assert_allclose(array(gltf, clock), frames / FPS, rtol=1e-6)
+    assert not caplog.records
+
+
+def test_frames_beyond_what_c3d_counts_are_told(tmp_path, caplog):
+    joints = walkers(20)
+    for first, held in ((65_515, 65_515), (65_516, 0)):
+        path = written(tmp_path / str(first), "c3d", walking(joints=joints, first=first))
+        read = ezc3d.c3d(str(path))
+        assert read["header"]["points"]["first_frame"] == held
+        assert_allclose(read["data"]["points"][:3].transpose(2, 1, 0), 1000 * joints, rtol=1e-5)
+    (told,) = caplog.records
+    assert "frames 65517 to 65536; there they are numbered from 1" in told.getMessage()
+
+
 @pytest.mark.parametrize("kind", ["npz", "json", "csv", "c3d"])
 def test_axes_may_be_others(tmp_path, kind):
     motion = some(sk=SMALL)
@@ -242,6 +279,7 @@ def test_whatever_is_missing_a_file_has_every_frame(tmp_path, kind, fps, frames,
         ),
         ({"fps": 0.0}, "0.0 frames per second; give a number above 0"),
         ({"fps": float("nan")}, "nan frames per second"),
+        ({"first": -1}, "the first frame is -1; give a number from 0 on"),
         ({"skeleton": Skeleton("x", ("a b", *"cdefghi"), WALKER.parents, 0)}, "named 'a b'"),
         ({"skeleton": Skeleton("x", tuple("aabcdefg"), WALKER.parents, 0)}, "several joints of"),
     ],
@@ -281,7 +319,7 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "library"), [("c3d", "ezc3d"), ("glb", "pygltflib")])
-def test_a_missing_library_is_named_with_its_command_and_extra(tmp_path, monkeypatch, kind, library):
+def test_a_missing_library_is_named_with_command_and_extra(tmp_path, monkeypatch, kind, library):
     path = written(tmp_path, kind, walking())
     before = path.read_bytes()
     monkeypatch.setitem(sys.modules, library, None)
