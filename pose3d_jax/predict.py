@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from pose3d_jax import (
@@ -61,6 +62,7 @@ from pose3d_jax.rigs import Doubt
 from pose3d_jax.tracking import Person
 from pose3d_jax.trained import STAGES, Poses, Trained
 from pose3d_jax.viewer import interactive, movie
+from pose3d_jax.viewer.scene import thinned
 
 Array = np.ndarray
 SUMMARY = "summary.json"
@@ -143,6 +145,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     people = people[: given.people] if given.people else people
     if not people:
         raise PredictError("nobody is seen for five frames; look at the detections")
+    for suffix in given.formats:
+        export.check_frames(f"person.{suffix}", max(len(each.keypoints) for each in people))
     ready = [
         gather.in_order(person, known, network.keypoint_skeleton, given.convert)
         for person in (gather.sided(person, rig, known) for person in people)
@@ -172,10 +176,12 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     if given.movie and not placed:
         raise PredictError("where people are is not known; leave --movie out")
     scene = scene_of(given, network, rig, found) if placed else None
-    page = None if scene is None else interactive.render(scene)
     given.output.resolve().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=given.output.resolve().parent) as aside:
-        summary = _written(given, Path(aside), network, rig, found, joints, standing, page)
+        summary = _written(given, Path(aside), network, rig, found, joints, standing)
+        if scene is not None:
+            summary["viewer"] = "viewer.html"
+            summary["viewer_shows"] = _page(Path(aside) / summary["viewer"], scene)
         if given.movie and scene is not None:
             summary["movie"] = f"movie.{given.movie}"
             summary["movie_shows"] = movie.write(Path(aside) / summary["movie"], scene)
@@ -214,9 +220,8 @@ def _written(
     found: Sequence[tuple[Person, Poses]],
     joints: Sequence[dict[str, tuple[Array, Array]]],
     standing: postprocess.Standing | None,
-    page: str | None,
 ) -> dict[str, Any]:
-    """Writes every person's files, the cameras where they were corrected, the page; a summary."""
+    """Writes every person's files, and the cameras where they were corrected; a summary."""
     summary: dict[str, Any] = {"unit": "m", "space": given.space, "fps": given.fps, "people": []}
     for number, (person, _) in enumerate(found):
         files = []
@@ -244,10 +249,23 @@ def _written(
     if "cameras" in given.adapt or standing:
         calibration.write(folder / "cameras.toml", Rig(rig.names, poses.cameras))
         summary["cameras"] = "cameras.toml"
-    if page is not None:
-        workdir.write_text(folder / "viewer.html", page)
-        summary["viewer"] = "viewer.html"
     return summary
+
+
+def _page(path: Path, scene: interactive.Scene) -> str:
+    """Writes the page to look at; says how many frames it shows, which is told if not all."""
+    shown = thinned(scene)
+    of, frames = (len(next(iter(each.methods.values()))) for each in (shown, scene))
+    if of < frames:
+        logging.warning(
+            "%s shows one of %d frames, %d of %d: a page cannot hold them all; the other files do",
+            path.name,
+            round(scene.fps / shown.fps),
+            of,
+            frames,
+        )
+    interactive.write(path, shown)
+    return f"{of} of {frames} frames"
 
 
 def scene_of(
@@ -336,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{person['frames']} frames from {person['first_frame']}: {', '.join(person['files'])}"
         )
     if "viewer" in summary:
-        print(f"{given.output}/viewer.html")
+        print(f"{given.output}/viewer.html: {summary['viewer_shows']}")
     if "movie" in summary:
         print(f"{given.output}/{summary['movie']}: {summary['movie_shows']}")
 

@@ -39,6 +39,7 @@ from pose3d_jax.formats import calibration, export, keypoints, video
 from pose3d_jax.formats.keypoints import Detections
 from pose3d_jax.rigs import Doubt
 from pose3d_jax.trained import CAREFUL
+from pose3d_jax.viewer import scene
 from tests.formats.test_video import pictures, write
 
 
@@ -241,6 +242,28 @@ def test_the_demos_example_becomes_files(run, tmp_path, capsys):
     with np.load(tmp_path / "out/person_0.npz") as file:
         assert np.linalg.norm(file["joints"] - truth, axis=-1).mean() < 0.05
     assert "viewer.html" in capsys.readouterr().out
+
+
+def test_of_a_clip_too_long_for_a_page_everything_else_is_whole(run, tmp_path, monkeypatch, caplog):
+    frames = len(poses.read_split(run / "data", "test")[0].clip.labels.joints)
+    of = -(-frames // 3)
+    # The joints said and triangulated, and keypoints, of one person in three views.
+    monkeypatch.setattr(scene, "MAX_BYTES", of * 4 * 17 * (2 * (3 + 2 * 3) + 3 * 3))
+    command(run, tmp_path / "out", "--formats", "npz", "csv", "--movie", "gif")
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"person_0.npz", "person_0.csv", "viewer.html", "movie.gif", "summary.json"}
+    assert f"viewer.html shows one of 3 frames, {of} of {frames}" in caplog.text
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["viewer_shows"] == f"{of} of {frames} frames"
+    with np.load(tmp_path / "out/person_0.npz") as file:
+        assert len(file["joints"]) == frames
+
+
+def test_what_c3d_does_not_count_is_told_before_anything_is_lifted(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_C3D_FRAMES", 7)
+    monkeypatch.setattr(trained.Trained, "predict", None)
+    with pytest.raises(SystemExit, match="C3D counts 7 frames, but there are"):
+        command(run, tmp_path / "out", "--formats", "npz", "c3d")
 
 
 def test_axes_of_cameras_and_about_the_root(run, tmp_path):

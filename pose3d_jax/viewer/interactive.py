@@ -21,7 +21,7 @@ from pose3d_jax import cameras as cam
 from pose3d_jax import workdir
 from pose3d_jax.cameras import Camera
 from pose3d_jax.viewer import figures
-from pose3d_jax.viewer.scene import Mesh, Scene, check
+from pose3d_jax.viewer.scene import Mesh, Scene, check, check_size
 
 _MISSING = -32768  # of a mesh's coordinates
 _STEPS = 32767
@@ -31,8 +31,8 @@ _FRUSTUM = 0.35  # metres from a camera to the image that stands for what it see
 def write(path: str | Path, scene: Scene) -> None:
     """Writes a scene as one HTML file, whole or not at all.
 
-    Raises `UserError` for a scene that cannot be shown, as `scene.check` does, before anything is
-    written.
+    Raises `UserError` for a scene that cannot be shown, as `scene.check` does, or is too large for
+    a page (`scene.thinned` is not), before anything is written.
     """
     workdir.write_text(path, render(scene))
 
@@ -40,6 +40,7 @@ def write(path: str | Path, scene: Scene) -> None:
 def render(scene: Scene) -> str:
     """The page itself; see `write`."""
     check(scene)
+    check_size(scene)
     files = resources.files(__package__)
     names = ("interactive.html", "three.min.js", "space.js", "panels.js", "interactive.js")
     page, three, *own = (files.joinpath(name).read_text(encoding="utf-8") for name in names)

@@ -1,6 +1,7 @@
-"""What the interactive page shows, and what of it is refused."""
+"""What the interactive page shows, what of it is refused, and less of what is too much."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import jax
@@ -42,8 +43,8 @@ class Scene:
 def check(scene: Scene) -> None:
     """Raises `UserError` for a scene that cannot be shown.
 
-    Its shapes do not belong together, it has no frames, people or any joint, its cameras are none,
-    or it has more than `MAX_BYTES`.
+    Its shapes do not belong together, it has no frames, people or any joint, or its cameras are
+    none.
     """
     if not scene.methods:
         raise UserError("the scene has no method; give at least one, by name")
@@ -67,17 +68,51 @@ def check(scene: Scene) -> None:
         raise UserError("no joint of any frame is finite; there is nothing to look at")
     _check_views(scene, shape)
     _check_meshes(scene, shape)
-    views = len(scene.views)
-    total = 4 * len(scene.methods) * (3 + 2 * views) * shape[0] * shape[1] * size
-    total += 0 if scene.keypoints is None else 4 * scene.keypoints.size
-    total += sum(2 * m.vertices.size + 4 * m.faces.size for m in scene.meshes.values())
-    if total > MAX_BYTES:
-        every = -(-total // MAX_BYTES)
+
+
+def check_size(scene: Scene) -> None:
+    """Raises `UserError` for a scene, which may be shown, of more than a page's `MAX_BYTES`."""
+    most = _most_frames(scene)
+    frames = _frames(scene)
+    if frames > most:
+        less = f"one of {math.ceil(frames / most)} frames" if most else "fewer people"
         raise UserError(
-            f"the page would hold {total / 2**20:.0f} MiB of numbers, and may hold "
-            f"{MAX_BYTES / 2**20:.0f}; give one of {every} frames, a part of them, fewer methods, "
-            "or no meshes"
+            f"the page may hold {MAX_BYTES / 2**20:.0f} MiB of numbers, which is {most} of "
+            f"{frames} frames; give {less}, a part of them, fewer methods, or no meshes"
         )
+
+
+def thinned(scene: Scene) -> Scene:
+    """Every n-th frame of a scene of which a page cannot hold all, as its title says then.
+
+    Time goes on as it did: there are as many frames a second fewer.
+    """
+    frames, most = _frames(scene), _most_frames(scene)
+    if frames <= most:
+        return scene
+    every = math.ceil(frames / max(most, 1))
+    return dataclasses.replace(
+        scene,
+        fps=scene.fps / every,
+        methods={name: joints[::every] for name, joints in scene.methods.items()},
+        keypoints=None if scene.keypoints is None else scene.keypoints[::every],
+        meshes={n: Mesh(m.vertices[::every], m.faces) for n, m in scene.meshes.items()},
+        title=f"{scene.title} (one of {every} frames)",
+    )
+
+
+def _frames(scene: Scene) -> int:
+    return len(next(iter(scene.methods.values())))
+
+
+def _most_frames(scene: Scene) -> int:
+    """How many of its frames a page holds."""
+    joints = next(iter(scene.methods.values()))
+    each = 4 * len(scene.methods) * (3 + 2 * len(scene.views)) * math.prod(joints.shape[1:3])
+    each += 0 if scene.keypoints is None else 4 * math.prod(scene.keypoints.shape[1:])
+    each += sum(2 * math.prod(mesh.vertices.shape[1:]) for mesh in scene.meshes.values())
+    faces = sum(4 * mesh.faces.size for mesh in scene.meshes.values())
+    return max(MAX_BYTES - faces, 0) // each
 
 
 def _check_views(scene: Scene, shape: tuple[int, ...]) -> None:

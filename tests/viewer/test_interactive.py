@@ -287,10 +287,30 @@ def test_too_much_is_refused_with_how_much_less_would_do(monkeypatch):
     # Two methods of 80 joints in 3D and in three views, and keypoints in these.
     total = 4 * 80 * (2 * (3 + 2 * 3) + 3 * 3)
     monkeypatch.setattr(scene, "MAX_BYTES", total // 2)
-    with pytest.raises(UserError, match="give one of 2 frames"):
+    # Of five frames one of two would be three.
+    with pytest.raises(UserError, match="2 of 5 frames; give one of 3 frames"):
         interactive.render(shown())
     monkeypatch.setattr(scene, "MAX_BYTES", total)
     interactive.render(shown())
+
+
+def test_of_too_much_every_nth_frame_is_shown_in_the_same_time(monkeypatch):
+    whole = shown(meshes={METHODS[1]: surface()})
+    assert scene.thinned(whole) is whole
+    monkeypatch.setattr(scene, "MAX_BYTES", 1)
+    assert len(scene.thinned(whole).methods[METHODS[0]]) == 1
+    # As above, for each of five frames; and 8 vertices, and 4 faces for all.
+    each = 4 * 16 * (2 * (3 + 2 * 3) + 3 * 3) + 2 * 3 * 8
+    monkeypatch.setattr(scene, "MAX_BYTES", 4 * 3 * 4 + 4 * each)
+    less = scene.thinned(whole)
+    data = embedded(interactive.render(less))
+    assert (data["frames"], data["fps"]) == (3, 5.0)
+    assert less.title == "Two & <three> (one of 2 frames)"
+    joints = numbers(data["methods"][0]["joints"], 3, PEOPLE, WALKER.size, 3)
+    assert_allclose(joints, whole.methods[METHODS[0]][::2], atol=1e-6)
+    points = numbers(data["keypoints"]["points"], 3, 3, PEOPLE, WALKER.size, 3)
+    assert_allclose(points, whole.keypoints[::2], rtol=1e-6)
+    assert_allclose(less.meshes[METHODS[1]].vertices, whole.meshes[METHODS[1]].vertices[::2])
 
 
 # ------------------------------------------------------------------------------------ in a browser

@@ -12,6 +12,7 @@ from PIL import Image
 from pose3d_jax import skeleton
 from pose3d_jax.errors import UserError
 from pose3d_jax.viewer import figures, movie
+from pose3d_jax.viewer import scene as scenes
 from pose3d_jax.viewer.scene import Scene
 from tests.formats.test_kinematics import walk
 from tests.viewer.test_interactive import ring
@@ -117,6 +118,7 @@ def test_long_and_fast_clips_are_thinned(frames, fps, most, shown, rate):
 
 def test_what_is_left_out_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(movie, "MOST", 5)
+    monkeypatch.setattr(scenes, "MAX_BYTES", 100)  # which is of pages
     told = movie.write(tmp_path / "a.gif", scene(20, fps=10.0, views=0))
     assert told == "5 of 20 frames, 4.0 times as fast as it was"
     assert len(read(tmp_path / "a.gif")[0]) == 5
