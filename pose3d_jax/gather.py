@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,16 +21,20 @@ Array = np.ndarray
 _LEAST = 5  # frames that somebody must be seen in
 
 
-def people_of(views: Sequence[Detections], cameras: Camera) -> list[Person]:
+def people_of(views: Sequence[Detections], cameras: Camera, *, fps: float = 30.0) -> list[Person]:
     """Who is in the detections of each view, their frames counted alike; cameras `[views]`.
 
-    Where no view shows two at once, nothing is asked of the cameras, which may be wrong. Raises
-    `PredictError` where it is, and nobody is seen by two views.
+    Where no view shows two at once, nothing is asked of the cameras, which may be wrong: that is
+    one person, or several, one after another, as detectors' numbers tell (`tracking.alone`). Raises
+    `PredictError` where one does, and nobody is seen by two views.
     """
     found = [_tracks(view) for view in views]
-    only = tracking.alone(found)
-    if only is not None:
-        return [only]
+    numbered = [view.ids is not None for view in views]
+    people = tracking.alone(found, numbered=numbered, fps=fps)
+    if people:
+        if not all(numbered):
+            _tell_absence(people, fps)
+        return people
     longest = max((track.frames for own_tracks in found for track in own_tracks), default=0)
     people = tracking.across(found, cameras, least=min(_LEAST, longest))
     if len(views) > 1 and not any(len(_seeing(person)) > 1 for person in people):
@@ -38,6 +43,20 @@ def people_of(views: Sequence[Detections], cameras: Camera) -> list[Person]:
             "cameras those of the views, in their order (--views), and the videos synchronous?"
         )
     return people
+
+
+def _tell_absence(people: Sequence[Person], fps: float) -> None:
+    """Where nobody was seen for so long that another may have come, and no number says so."""
+    for person in people:
+        seen = np.flatnonzero(person.keypoints[..., 2].any(axis=(1, 2)))
+        for before, after in itertools.pairwise(seen):
+            if after - before > tracking.LOST * fps:
+                logging.warning(
+                    "nobody is seen in frames %d to %d; who is there then is taken to be who was "
+                    "there before, as no detector numbers people",
+                    person.start + before + 1,
+                    person.start + after - 1,
+                )
 
 
 def _seeing(person: Person) -> Array:

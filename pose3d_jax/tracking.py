@@ -19,6 +19,9 @@ from pose3d_jax.cameras import Camera
 Array = np.ndarray
 _FAR = 1e6  # cost of a pair that may not be
 _PART = 4096  # points undistorted at once: one program for clips of all lengths
+LOST = 2.0  # seconds, after which who has another number is another person
+_SPEED = 6.0  # heights a second that somebody may go: a sprinter's 10 m/s
+_JITTER = 0.3  # heights by which a detection may be off beside that
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,14 +156,55 @@ def across(
     return sorted(found, key=lambda person: (person.start, -len(person.keypoints)))
 
 
-def alone(views: Sequence[Sequence[Track]]) -> Person | None:
-    """The only person, where no view shows two at once; else None."""
+def alone(
+    views: Sequence[Sequence[Track]], *, numbered: Sequence[bool] = (), fps: float = 30.0
+) -> list[Person]:
+    """Who is there, one at a time, where no view shows two at once; else nobody.
+
+    That is one person, but for views whose detector has numbered people: detectors give somebody
+    they lose another number, and another person has another, too. A track of such a view is of who
+    was there last only if that was at most `LOST` seconds ago in any view, and, where no other view
+    shows them meanwhile, not farther away than somebody can have gone since.
+
+    Args:
+      views: the tracks of each view, their frames counted alike.
+      numbered: of each view, whether its tracks are a detector's numbers; none are by default.
+      fps: frames a second.
+    """
     for own in views:
         for i, track in enumerate(own):
             if any(_at_once(track, other) for other in own[:i]):
-                return None
+                return []
     places = [(view, track) for view, own in enumerate(views) for track in own]
-    return _person(places, len(views)) if places else None
+    found: list[list[tuple[int, Track]]] = []
+    for view, track in sorted(places, key=lambda place: place[1].start):
+        last = max(found, key=lambda own: max(_last(t, track.start) for _, t in own), default=None)
+        told = bool(numbered) and numbered[view]
+        if last is None or (told and not _goes_on(last, view, track, fps)):
+            found.append(last := [])
+        last.append((view, track))
+    return [_person(own, len(views)) for own in found]
+
+
+def _goes_on(own: Sequence[tuple[int, Track]], view: int, track: Track, fps: float) -> bool:
+    """Whether a track can be of the person of others, all of which began before."""
+    seen = [(_last(other, track.start), at, other) for at, other in own]
+    since = track.start - max(frame for frame, _, _ in seen)
+    before = [(frame, other) for frame, at, other in seen if at == view]
+    if since > LOST * fps:
+        return False
+    if since == 0 or not before:
+        return True
+    frame, other = max(before, key=lambda each: each[0])
+    passed = track.start - frame
+    reach = (_JITTER + _SPEED * passed / fps) / passed
+    there = _Growing(frame, other.keypoints[frame - other.start])
+    return there.distance(track.keypoints[0], track.start, reach) < _FAR
+
+
+def _last(track: Track, frame: int) -> int:
+    """The last frame up to that one in which a track, which begins by then, shows its person."""
+    return track.start + int(np.flatnonzero(_there(track)[: frame - track.start + 1])[-1])
 
 
 def _joined(cost: Array, apart: Array, reach: float) -> list[list[int]]:

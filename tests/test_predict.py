@@ -398,6 +398,20 @@ def test_detectors_ids_are_followed_but_glimpses_are_nobody(clip):
     assert_allclose(person.keypoints[:, 0, :, :2], clip[0][:, 0])
 
 
+def test_people_one_after_another_are_two_where_numbers_say_so(clip, caplog):
+    points = np.full((280, 2, 17, 2), np.nan)
+    points[:20, 0] = clip[0][:20, 0]
+    points[240:260, 1] = 1.5 * clip[0][:20, 0]
+    ids = [[1] if frame < 20 else [2] if 240 <= frame < 260 else [] for frame in range(280)]
+    camera = own.ideal((1000, 1000))
+    first, second = gather.people_of([seen_as(points, ids=ids)], camera)
+    assert (first.start, second.start) == (0, 240)
+    assert_allclose(second.keypoints[:, 0, :, :2], points[240:260, 1])
+    assert not caplog.records
+    assert len(gather.people_of([seen_as(points)], camera)) == 1
+    assert "nobody is seen in frames 20 to 239; who is there then is taken" in caplog.text
+
+
 def test_few_frames_of_several_people_are_enough(clip):
     aside = clip[0][:3, :, None] + np.array([0.0, 150.0])  # two in each view
     both = np.concatenate([clip[0][:3, :, None], aside], axis=2)

@@ -175,12 +175,69 @@ def test_people_whom_no_two_views_share_stay_apart():
 def test_who_is_alone_needs_no_cameras():
     seen, _ = seen_by([walking((0, 0), (0.01, 0), 60, 1), walking((1, 1), (0, 0), 60, 2)], 2)
     own = tracked(seen[:1])
-    assert_allclose(alone(own).keypoints, seen[0])
-    assert alone(tracked(seen)) is None
-    assert alone([[], []]) is None
+    (only,) = alone(own)
+    assert_allclose(only.keypoints, seen[0])
+    assert alone(tracked(seen)) == []
+    assert alone([[], []]) == []
     seen[1, :, 1] = 0
     seen[0, :30, 0] = seen[1, 30:, 0] = 0  # one after another
-    assert alone([tracked(seen)[0], []]).keypoints.shape == (60, 2, 17, 3)
+    (only,) = alone([tracked(seen)[0], []])  # nobody's number says that they are two
+    assert only.keypoints.shape == (60, 2, 17, 3)
+
+
+def numbers(*parts):
+    """Tracks of a view, a number each: the frame each begins at, and its keypoints."""
+    return [Track(start, keypoints) for start, keypoints in parts]
+
+
+def test_who_is_lost_and_gets_another_number_is_the_same_person():
+    person = walker((100, 100), (4, 1), 120)
+    own = numbers((0, person[:40]), (40, person[40:70]), (100, person[100:]))
+    (found,) = alone([own], numbered=[True])
+    expected = person.copy()
+    expected[70:100] = 0
+    assert_allclose(found.keypoints[:, 0], expected)
+    # A number that comes back after another was taken for it.
+    back = person.copy()
+    back[40:70] = 0
+    (found,) = alone([numbers((0, back), (40, person[40:70]))], numbered=[True])
+    assert_allclose(found.keypoints[:, 0], person)
+
+
+def test_people_of_other_numbers_who_come_one_after_another_are_two():
+    first = walker((100, 100), (4, 1), 40)
+    second = walker((900, 300), (0, 0), 40, size=1.5, seed=1)
+    for start in (42, 240):
+        own = numbers((0, first), (start, second))
+        one, other = alone([own], numbered=[True])
+        assert (one.start, other.start) == (0, start)
+        assert_allclose(one.keypoints[:, 0], first)
+        assert_allclose(other.keypoints[:, 0], second)
+        assert len(alone([own])) == 1
+    # Who stands where another stood is another after a while, and sooner with more frames a second.
+    same = numbers((0, first), (99, first))
+    assert len(alone([same], numbered=[True])) == 1
+    assert len(alone([same], numbered=[True], fps=29.0)) == 2
+    # As is who comes while a number is gone.
+    gone = np.concatenate([first, np.zeros((200, 25, 3)), first])
+    one, other = alone([numbers((0, gone), (150, second))], numbered=[True])
+    assert_allclose(one.keypoints[:, 0], gone)
+    assert_allclose(other.keypoints[:, 0], second)
+
+
+def test_another_view_tells_that_a_number_is_of_the_same_person():
+    first = walker((100, 100), (4, 1), 40)
+    later = walker((900, 300), (0, 0), 40)
+    all_the_while = walker((400, 400), (1, 0), 280)
+    (found,) = alone(
+        [numbers((0, first), (240, later)), numbers((0, all_the_while))], numbered=[True, True]
+    )
+    assert_allclose(found.keypoints[:, 1], all_the_while)
+    assert_allclose(found.keypoints[240:, 0], later)
+    both = [numbers((0, first), (240, later)), numbers((5, first), (235, later))]
+    one, other = alone(both, numbered=[True, True])
+    assert (one.start, len(one.keypoints), other.start, len(other.keypoints)) == (0, 45, 235, 45)
+    assert_allclose(other.keypoints[5:, 0], later)
 
 
 def test_the_cost_is_in_metres():
