@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
@@ -19,6 +19,7 @@ from pose3d_jax.tracking import Person, Track
 
 Array = np.ndarray
 _LEAST = 5  # frames that somebody must be seen in
+_CUT = 10  # frames by which videos of one recording may be cut differently
 
 
 def people_of(views: Sequence[Detections], cameras: Camera, *, fps: float = 30.0) -> list[Person]:
@@ -43,6 +44,17 @@ def people_of(views: Sequence[Detections], cameras: Camera, *, fps: float = 30.0
             "cameras those of the views, in their order (--views), and the videos synchronous?"
         )
     return people
+
+
+def tell_lengths(views: Mapping[str, Detections]) -> None:
+    """Where views begin or end more than a few frames apart, what becomes of the others' frames."""
+    frames = {name: (view.first, view.first + len(view.people) - 1) for name, view in views.items()}
+    if any(max(ends) - min(ends) > _CUT for ends in zip(*frames.values(), strict=True)):
+        logging.warning(
+            "the views' frames are not the same (%s); all are kept, and a view counts as seeing "
+            "nobody where it has none",
+            ", ".join(f"{name} {first} to {last}" for name, (first, last) in frames.items()),
+        )
 
 
 def _tell_absence(people: Sequence[Person], fps: float) -> None:

@@ -140,6 +140,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     known = next(iter(views.values())).skeleton
     rig = gather.rig_of(given, views)
     given.fps = gather.fps_of(given.fps, views)
+    gather.tell_lengths(views)
     people = gather.people_of(list(views.values()), rig.cameras, fps=given.fps)
     people = sorted(people, key=lambda person: -np.count_nonzero(person.keypoints[..., 2]))
     people = people[: given.people] if given.people else people

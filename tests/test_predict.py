@@ -259,6 +259,38 @@ def test_of_a_clip_too_long_for_a_page_everything_else_is_whole(run, tmp_path, m
         assert len(file["joints"]) == frames
 
 
+def test_a_short_view_is_told_and_who_comes_later_is_there_from_then_on(
+    run, clip, tmp_path, caplog
+):
+    """A person, then another, whom a detector numbers; one of three views ends early."""
+    points = np.zeros((130, 3, 17, 2))
+    ids = np.full((130, 3, 1), -1)
+    for number, start in enumerate((0, 100)):
+        points[start : start + 15], ids[start : start + 15] = clip[0][:15], number
+    for view, (name, frames) in enumerate((("C1", 130), ("C2", 125), ("C3", 50))):
+        own_points, own_ids = points[:frames, view : view + 1], ids[:frames, view : view + 1]
+        np.savez(
+            tmp_path / f"{name}.npz", keypoints=own_points[:, :, None], ids=own_ids,
+            confidence=(own_ids >= 0)[..., None] * np.ones(17), skeleton="h36m17", views=[name],
+        )  # fmt: skip
+    given = ["--checkpoint", run / "run", "--cameras", run / "example/cameras.toml"]
+    given += ["--output", tmp_path / "out", "--formats", "csv", "--fps", "25", "--keypoints"]
+    predict.main([str(x) for x in (*given, *sorted(tmp_path.glob("*.npz")))])
+    assert "are not the same (C1 0 to 129, C2 0 to 124, C3 0 to 49); all are kept" in caplog.text
+    for number, start in enumerate((0, 100)):
+        rows = (tmp_path / f"out/person_{number}.csv").read_text().splitlines()[1:]
+        assert len(rows) == 15
+        assert rows[0].startswith(f"{start},{start / 25:.6f},")
+
+
+def test_views_cut_by_a_few_frames_are_not_told(clip, caplog):
+    points = clip[0][:, :, None]
+    gather.tell_lengths({"a": seen_as(points[10:, 0], first=10), "b": seen_as(points[:-10, 1])})
+    assert not caplog.records
+    gather.tell_lengths({"a": seen_as(points[11:, 0], first=11), "b": seen_as(points[:, 1])})
+    assert f"(a 11 to {len(points) - 1}, b 0 to {len(points) - 1})" in caplog.text
+
+
 def test_what_c3d_does_not_count_is_told_before_anything_is_lifted(run, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_C3D_FRAMES", 7)
     monkeypatch.setattr(trained.Trained, "predict", None)
@@ -400,16 +432,16 @@ def test_detectors_ids_are_followed_but_glimpses_are_nobody(clip):
 
 def test_people_one_after_another_are_two_where_numbers_say_so(clip, caplog):
     points = np.full((280, 2, 17, 2), np.nan)
-    points[:20, 0] = clip[0][:20, 0]
-    points[240:260, 1] = 1.5 * clip[0][:20, 0]
-    ids = [[1] if frame < 20 else [2] if 240 <= frame < 260 else [] for frame in range(280)]
+    points[:15, 0] = clip[0][:15, 0]
+    points[240:255, 1] = 1.5 * clip[0][:15, 0]
+    ids = [[1] if frame < 15 else [2] if 240 <= frame < 255 else [] for frame in range(280)]
     camera = own.ideal((1000, 1000))
     first, second = gather.people_of([seen_as(points, ids=ids)], camera)
     assert (first.start, second.start) == (0, 240)
-    assert_allclose(second.keypoints[:, 0, :, :2], points[240:260, 1])
+    assert_allclose(second.keypoints[:, 0, :, :2], points[240:255, 1])
     assert not caplog.records
     assert len(gather.people_of([seen_as(points)], camera)) == 1
-    assert "nobody is seen in frames 20 to 239; who is there then is taken" in caplog.text
+    assert "nobody is seen in frames 15 to 239; who is there then is taken" in caplog.text
 
 
 def test_few_frames_of_several_people_are_enough(clip):

@@ -188,6 +188,8 @@ def _detections(seen: Seen, joints: Skeleton, where: str) -> Detections:
     if not seen.frames:
         raise SourceError(f"{where}: has no frames; run the detector again")
     first, last = min(seen.frames), max(seen.frames)
+    if first < 0:
+        raise SourceError(f"{where}: has a frame {first}; number frames from 0 on")
     if last - first >= _LONGEST:
         raise SourceError(
             f"{where}: has frames {first} to {last}, which cannot be their numbers; number them"

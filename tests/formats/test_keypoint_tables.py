@@ -178,6 +178,7 @@ def test_arrays_of_several_people(tmp_path):
         ({"views": ["a", "a"]}, "of 2 views, but the names a, a;"),
         ({"ids": np.zeros((3, 2))}, "ids: has shape"),
         ({"first": [1, 2]}, "first: has shape"),
+        ({"first": -2}, "view left: has a frame -2; number frames from 0 on"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, change, message):
