@@ -259,7 +259,8 @@ def _check(restored: Restored, method: Method, variables: Variables) -> None:
             if data.poses.observations.confidence.shape[1] < 2:
                 raise ConfigError(
                     f"{where}.stages: split {split} has one view, and cameras and poses are "
-                    f"adapted to several; one view is fitted by config.evaluation.fit"
+                    f"adapted to several; one view is fitted by config.evaluation.fit, and your "
+                    f"own keypoints by python -m pose3d_jax.predict --adapt poses"
                 )
     if "cameras" in stages and needs_images_of(method):
         raise ConfigError(

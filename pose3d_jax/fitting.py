@@ -39,6 +39,13 @@ _STEP = 128  # shorter clips are padded to a multiple: few programs
 _RIGID = 0.005
 _LEAST_ERROR = 0.005  # metres
 
+# How far detectors' keypoints are off where the person is (standard deviation, metres), and no
+# nearer than so many pixels: the 2 px of the noise `typical`, of people five metres from
+# Human3.6M's cameras. Detectors scale people to one size, so that errors grow with them; that one
+# view cannot tell them from motion is why they are not estimated.
+_DETECTED = 0.009
+_LEAST_PX = 0.5
+
 
 _to_world = jax.jit(cam.batched(cam.to_world))
 
@@ -217,6 +224,20 @@ def check(data: PoseData) -> None:
             "the training split has no 3D poses to learn a body from; let streams.main.joints be "
             "a row of triangulation, or neither fit (evaluation.fit) nor adapt poses"
         )
+
+
+def detectors_noise(
+    observations: Observations, joints: Float[np.ndarray, "frames views joints 3"], root: int
+) -> float:
+    """How much a detector's keypoints of a clip may err: a standard deviation, pixels.
+
+    `joints` are what a lifter says, in camera frames: where it sees the root tells how many pixels
+    a metre has. The median over the frames and views that see anything.
+    """
+    seen = np.max(np.asarray(observations.confidence), axis=-1) > 0
+    focal = np.mean(np.asarray(observations.cameras.focal), axis=-1)
+    scale = focal / np.maximum(np.asarray(joints)[:, :, root, 2], 0.1)
+    return max(_DETECTED * float(np.median(scale[seen])), _LEAST_PX)
 
 
 @functools.partial(jax.jit, static_argnames=("exact", "root"))

@@ -15,7 +15,8 @@ People are followed over time and across views, left and right that a view has e
 exchanged back where two others or more say so, and each of them leaves `person_0.npz` and so on:
 metres, z up (`--space world`), as each camera sees it (`camera`: x to the right, y away from it, z
 up; a file for each view), or about the pelvis (`root`). Frames in which nobody is seen are empty.
-With `--adapt poses` joints are moved to where all views, constant bones and quiet motion want them.
+With `--adapt poses` joints are moved to where all views, constant bones and quiet motion want them;
+one view is enough for that.
 `--adapt clocks poses` first brings videos that begin up to a few frames
 apart onto the clock of the first, `--adapt clocks cameras poses` corrects where cameras are
 and their focal lengths, too, as far as they may be off (`--doubt`), and leaves them as
@@ -345,6 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, help="of the networks that look at videos")
     parser.add_argument("--focal", type=float, help="pixels, without --cameras")
     given = parser.parse_args(arguments)
+    given.size = given.size and tuple(given.size)
     compiled.keep()
     try:
         summary = run(given)

@@ -31,6 +31,7 @@ from pose3d_jax import (
     noise,
     offsets,
     pieces,
+    recipes,
     rigs,
     workdir,
 )
@@ -58,8 +59,10 @@ _CLOCKS = Doubt(degrees=0.0, metres=0.0, focal=0.0)  # what the stage of that na
 CAREFUL = Doubt(degrees=0.15, metres=0.005, focal=0.0015)  # of a rig calibrated with care
 # Frames lifted at once: clips of all lengths are cut into, or padded to, so many.
 _PIECE = 1024
-_BODY = "body.npz"
-_NOISE = "typical"  # of the keypoints for which a lifter's errors are measured
+# Where a lifter's errors are kept, and for which noise of keypoints they are measured. The fit of
+# one view lifts again what it has made quiet.
+_BODY, _NOISE = "body.npz", "typical"
+_ALONE, _ALONE_NOISE = "body_one_view.npz", "mild"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +73,8 @@ class Poses:
     world: Float[Array, "frames joints 3"] | None  # z up; None where places are not known
     # What was lifted: x, y, confidence, as cameras and clocks that were corrected have seen it.
     keypoints: Float[Array, "frames views keypoints 3"]
-    covariance: Float[Array, "frames joints 3 3"] | None  # m^2, in the world; of the stage poses
+    # m^2, in the world; None but of the stage poses, of several views.
+    covariance: Float[Array, "frames joints 3 3"] | None
     cameras: Camera  # [views], corrected by the stage cameras
     clocks: Float[Array, "views"]  # frames by which each view's clock was corrected
     space: str  # what `in_views` mean: absolute, root_relative or up_to_scale
@@ -124,8 +128,9 @@ class Trained:
           stages: of `STAGES`. `clocks`: views may be some frames late. `cameras`: where they are
             and their focal lengths are solved for with the joints, after the clocks, or without
             that stage together with them. `poses`: joints are moved to where all views, constant
-            bones and quiet motion want them. Without any, the world's joints are the mean of what
-            the views say.
+            bones and quiet motion want them; one view is enough for that one (`fitting`, for a
+            detector's keypoints). Without any, the world's joints are the mean of what the views
+            say.
           corrections: of the cameras (see `rigs`), where they are known from elsewhere: see
             `corrections`. They are not solved for then.
           doubt: how far cameras may be from where they are said to be, for the stage `cameras`.
@@ -137,9 +142,11 @@ class Trained:
         for stage in stages:
             if stage not in STAGES:
                 raise PredictError(f"no stage is named {stage!r}; there are {', '.join(STAGES)}")
-        if stages and views < 2:
+        several = [stage for stage in stages if stage != "poses"]
+        if several and views < 2:
             raise PredictError(
-                f"{' and '.join(stages)}: one view tells too little; give several, or no stage"
+                f"{' and '.join(several)}: one view tells nothing of these; give several views, or "
+                f"the stage poses alone"
             )
         if corrections is None:
             corrections = self.corrections(observations, stages, doubt)
@@ -149,6 +156,9 @@ class Trained:
         covariance, world = None, None
         if "poses" in stages:
             offsets.check(self.keypoint_skeleton, self.joint_skeleton, predicted.space)
+        if "poses" in stages and views == 1:
+            predicted = self._fitted(observations, predicted, fps)
+        elif "poses" in stages:
             (found,) = offsets.adapt_clips(
                 [observations],
                 [np.asarray(predicted.joints)],
@@ -160,7 +170,7 @@ class Trained:
             world, covariance = found.joints, found.covariance
             joints = _to_camera(observations.cameras, np.repeat(world[:, None], views, axis=1))
             predicted = dataclasses.replace(predicted, joints=np.asarray(joints))
-        elif predicted.space == "absolute":
+        if world is None and predicted.space == "absolute":
             world = _mean_in_world(observations, np.asarray(predicted.joints))
         return Poses(
             in_views=np.asarray(predicted.joints),
@@ -208,6 +218,18 @@ class Trained:
             )
         return bundle.corrections_of(parts, self.keypoint_skeleton, doubt)
 
+    def _fitted(self, observations: Observations, lifted: Prediction, fps: float) -> Prediction:
+        """Of each view by itself, as keypoints of a detector; see `fitting`."""
+        sigma = fitting.detectors_noise(observations, lifted.joints, self.joint_skeleton.root)
+        settings = {**fitting.Settings()._asdict(), **recipes.fit(sigma)}
+        return fitting.fit_in_rounds(
+            own.data_of(observations, self.keypoint_skeleton, self.joint_skeleton, fps),
+            lifted,
+            self.one_view_body,
+            fitting.settings_of(settings),
+            lambda shown: self.lift(jax.tree.map(np.asarray, shown.poses.observations), fps),
+        )
+
     def lift(self, observations: Observations, fps: float) -> Prediction:
         """What the network says of a clip `[frames, views, ...]`, each view by itself.
 
@@ -234,7 +256,15 @@ class Trained:
         Kept beside the checkpoint as `body.npz`; without that file it is measured on the training
         split, where the run's config has it. Raises `PredictError` where there is neither.
         """
-        path = self.directory / _BODY
+        return self._body(_BODY, _NOISE)
+
+    @functools.cached_property
+    def one_view_body(self) -> fitting.Body:
+        """`body`, for the fit of one view; kept as `body_one_view.npz`."""
+        return self._body(_ALONE, _ALONE_NOISE)
+
+    def _body(self, name: str, noisy: str) -> fitting.Body:
+        path = self.directory / name
         if not path.exists():
             try:
                 restored = evaluate.restore(self.directory)
@@ -244,7 +274,7 @@ class Trained:
                     f"training data, which cannot be read ({error}); copy that file from where the "
                     f"network was trained, or predict there once"
                 ) from error
-            measured = adapt.body_under(restored, noise.preset(_NOISE))
+            measured = adapt.body_under(restored, noise.preset(noisy))
             try:
                 _save(path, measured, self.metadata["step"])
             except OSError as error:

@@ -220,7 +220,9 @@ def test_a_loss_that_is_not_finite_is_named(directory, run, scope):
 def test_one_view_is_told_what_is_for_it(directory, run):
     alone = config(directory, stages=["poses"])
     alone["data"]["views"] = [0]
-    with pytest.raises(ConfigError, match=r"stages: split test has one view.*evaluation\.fit"):
+    with pytest.raises(
+        ConfigError, match=r"split test has one view.*evaluation\.fit.*predict --adapt"
+    ):
         adapt.run(run, alone)
 
 

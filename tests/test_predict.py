@@ -23,8 +23,10 @@ from pose3d_jax import (
     bundle,
     detect,
     evaluate,
+    fitting,
     gather,
     inference,
+    noise,
     predict,
     sides,
     skeleton,
@@ -38,6 +40,7 @@ from pose3d_jax.errors import UserError
 from pose3d_jax.formats import calibration, export, keypoints, video
 from pose3d_jax.formats.keypoints import Detections
 from pose3d_jax.rigs import Doubt
+from pose3d_jax.schema import Prediction
 from pose3d_jax.trained import CAREFUL
 from pose3d_jax.viewer import scene
 from tests.formats.test_video import pictures, write
@@ -139,6 +142,151 @@ def test_adapted_poses_are_better_and_say_how_sure_they_are(clip, lifter):
     other = dataclasses.replace(lifter, metadata={**lifter.metadata, "step": 7})
     with pytest.raises(PredictError, match="but the checkpoint of step 7; delete that file"):
         other.predict(noisy, clip[1], stages=("poses",))
+
+
+def seen_once(record, setting, view=0):
+    """One noisy view of a record: keypoints, camera, confidence."""
+    seen = noise.corrupt_record(record, noise.preset(setting), 0).clip.observations
+    camera = jax.tree.map(lambda x: np.asarray(x)[0, [view]], seen.cameras)
+    return np.asarray(seen.keypoints)[:, [view]], camera, np.asarray(seen.confidence)[:, [view]]
+
+
+def about_root(joints):
+    return joints - joints[..., :1, :]
+
+
+class Toy:
+    """Joints on the rays of what is shown, at depths that are wrong for some frames alike."""
+
+    def __init__(self, data, seed):
+        cameras = data.poses.observations.cameras
+        views = cameras.focal.shape[1]
+        world = np.repeat(np.asarray(data.poses.labels.joints)[:, None], views, axis=1)
+        self.truth = np.asarray(jax.jit(cam.batched(cam.to_camera))(cameras, world))
+        frames = np.arange(len(world)) / 10
+        knots = np.random.default_rng(seed).standard_normal((len(world) // 10 + 2, views, 17))
+        place, share = frames.astype(int), (frames % 1)[:, None, None]
+        self.off = 0.08 * ((1 - share) * knots[place] + share * knots[place + 1])
+
+    def __call__(self, observations, fps=30.0):
+        points = jax.jit(cam.batched(cam.normalise))(observations.cameras, observations.keypoints)
+        depth = (self.truth[..., 2] + self.off)[..., None]
+        placed = np.concatenate([depth * np.asarray(points), depth], axis=-1)
+        seen = np.asarray(observations.confidence)[..., None] > 0
+        moved = self.truth + self.off[..., None]
+        return Prediction(np.where(seen, placed, moved).astype(np.float32))
+
+
+@pytest.mark.parametrize(("setting", "share"), [("mild", 0.6), ("typical", 0.7)])
+def test_one_noisy_view_is_fitted(run, lifter, monkeypatch, setting, share):
+    """What a lifter says of it comes nearer to the truth, which nobody looks at."""
+    known = poses.load([run / "data"], "train", views=[0])
+    body = fitting.measure(known, Toy(known, 1)(known.poses.observations))
+    record = poses.read_split(run / "data", "test")[0]
+    keypoints, camera, confidence = seen_once(record, setting)
+    keypoints, confidence = keypoints[:120], confidence[:120]
+    truth = np.asarray(record.clip.labels.joints)[:120]
+    clip = own.data_of(
+        own.clip_of(keypoints, confidence, camera, lifter.keypoint_skeleton),
+        lifter.keypoint_skeleton, lifter.joint_skeleton, 30.0,
+    )  # fmt: skip
+    labels = dataclasses.replace(clip.poses.labels, joints=truth)
+    toy = Toy(dataclasses.replace(clip, poses=dataclasses.replace(clip.poses, labels=labels)), 2)
+    other = dataclasses.replace(lifter)
+    vars(other)["one_view_body"] = body
+    monkeypatch.setattr(trained.Trained, "lift", lambda self, seen, fps: toy(seen))
+    alone = other.predict(keypoints, camera, confidence)
+    found = other.predict(keypoints, camera, confidence, stages=("poses",))
+    before, after = (
+        np.linalg.norm(about_root(x.world) - about_root(truth), axis=-1).mean()
+        for x in (alone, found)
+    )
+    assert after < share * before
+    turned = np.einsum("ab,tjb->tja", np.asarray(camera.rotation[0]), found.world)
+    assert_allclose(found.in_views[:, 0], turned + np.asarray(camera.translation[0]), atol=1e-4)
+    assert found.covariance is None
+
+
+def test_how_much_keypoints_err_goes_with_the_size_of_people(clip, lifter):
+    """By the focal length and the distance: 2 px of 229 in a metre, as far as anybody is seen."""
+    seen = own.clip_of(clip[0][:9], None, clip[1], lifter.keypoint_skeleton)
+    focal = np.full_like(seen.cameras.focal, 1145.0)
+    seen = dataclasses.replace(seen, cameras=dataclasses.replace(seen.cameras, focal=focal))
+    joints = np.zeros((*seen.confidence.shape, 3), np.float32)
+    joints[..., 2] = 5.0
+    assert fitting.detectors_noise(seen, joints, 0) == pytest.approx(2.0, rel=0.05)
+    nearer = joints / 2
+    expected = 2 * fitting.detectors_noise(seen, joints, 0)
+    assert fitting.detectors_noise(seen, nearer, 0) == pytest.approx(expected)
+    seen.confidence[:, 1:] = 0
+    nearer[:, 1:] = 99.0
+    assert fitting.detectors_noise(seen, nearer, 0) == pytest.approx(expected)
+    assert fitting.detectors_noise(seen, 100 * joints, 0) == 0.5
+
+
+@pytest.mark.slow
+def test_one_noisy_view_of_a_trained_lifter_is_fitted(run):
+    """By what it measures on its own training data, which it keeps."""
+    synthetic.main(["--out", str(run / "more"), "--scale", "0.5"])
+    config = get_config("multiview")
+    config.data.path = str(run / "more")
+    train.run(config, run / "trained")
+    network = pose3d_jax.load(run / "trained")
+    record = poses.read_split(run / "more", "test")[0]
+    truth = np.asarray(record.clip.labels.joints)
+    for setting in ("clean", "mild"):
+        errors = []
+        for view in range(3):
+            seen = seen_once(record, setting, view)
+            for stages in ((), ("poses",)):
+                found = network.predict(*seen, stages=stages).world
+                errors.append(np.linalg.norm(about_root(found) - about_root(truth), axis=-1).mean())
+        assert np.sum(errors[1::2]) < 0.9 * np.sum(errors[::2])
+    assert (run / "trained/body_one_view.npz").exists()
+
+
+def one_view(run, folder):
+    """The example's first view in a file of its own."""
+    with np.load(run / "example/keypoints.npz") as file:
+        whole = dict(file)
+    own_ = {"keypoints": whole["keypoints"][:, :1], "confidence": whole["confidence"][:, :1]}
+    np.savez(folder / "one.npz", **{**whole, **own_, "views": whole["views"][:1]})
+    return folder / "one.npz"
+
+
+@pytest.mark.parametrize("cameras", [True, False], ids=["calibrated", "not"])
+def test_one_view_is_adapted_by_the_command(run, lifter, tmp_path, cameras):
+    path = one_view(run, tmp_path)
+    rig = calibration.read(run / "example/cameras.toml")
+    camera = jax.tree.map(lambda x: x[:1], rig.cameras)
+    given = ["--cameras", run / "example/cameras.toml"]
+    if not cameras:
+        camera, given = own.ideal((900, 700), 700.0), ["--size", 900, 700, "--focal", 700]
+    given += ["--checkpoint", run / "run", "--keypoints", path, "--adapt", "poses"]
+    predict.main([str(x) for x in (*given, "--output", tmp_path / "out")])
+    left = {file.name for file in (tmp_path / "out").iterdir()}
+    assert left == {"person_0.npz", "viewer.html", "summary.json"}
+    with np.load(path) as seen, np.load(tmp_path / "out/person_0.npz") as file:
+        keypoints, confidence, joints = seen["keypoints"], seen["confidence"], file["joints"]
+    expected = lifter.predict(keypoints, camera, confidence, fps=30.0, stages=("poses",))
+    assert_allclose(joints, expected.world, atol=1e-4)
+
+
+@pytest.mark.parametrize("stages", [("clocks",), ("cameras", "poses")])
+def test_one_view_tells_of_no_clocks_and_cameras(run, tmp_path, stages):
+    given = ["--checkpoint", run / "run", "--keypoints", one_view(run, tmp_path), "--cameras"]
+    given += [run / "example/cameras.toml", "--output", tmp_path / "out", "--adapt", *stages]
+    with pytest.raises(SystemExit, match=rf"error: {stages[0]}: one view tells nothing of these"):
+        predict.main([str(x) for x in given])
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_view_is_not_fitted_where_joints_are_nowhere_in_space(clip, lifter, monkeypatch):
+    said = Prediction(np.zeros((len(clip[0]), 1, 17, 3), np.float32), space="root_relative")
+    monkeypatch.setattr(trained.Trained, "lift", lambda *_: said)
+    camera = jax.tree.map(lambda x: x[:1], clip[1])
+    with pytest.raises(fitting.FitError, match="root_relative; take a method that predicts"):
+        lifter.predict(clip[0][:, :1], camera, stages=("poses",))
 
 
 def test_a_view_that_is_late_is_brought_onto_the_clock(clip, lifter):
