@@ -60,9 +60,9 @@ CAREFUL = Doubt(degrees=0.15, metres=0.005, focal=0.0015)  # of a rig calibrated
 # Frames lifted at once: clips of all lengths are cut into, or padded to, so many.
 _PIECE = 1024
 # Where a lifter's errors are kept, and for which noise of keypoints they are measured. The fit of
-# one view lifts again what it has made quiet.
+# one view has it lift points that are nearly right, in its second round.
 _BODY, _NOISE = "body.npz", "typical"
-_ALONE, _ALONE_NOISE = "body_one_view.npz", "mild"
+_ALONE, _ALONE_NOISE = "body_one_view.npz", "clean"
 
 
 @dataclasses.dataclass(frozen=True)
