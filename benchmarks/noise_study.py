@@ -42,6 +42,7 @@ from pose3d_jax import (
     noise,
     offsets,
     references,
+    scoring,
     skeleton,
 )
 from pose3d_jax.config import complete
@@ -202,13 +203,11 @@ def summary(clips: list[dict[str, np.ndarray]]) -> dict[str, float]:
         total, count = np.sum([clip[name] for clip in clips], axis=0)
         found[name] = float(1000 * total / count)
     if "covariance" in joined:
-        error, covariance = (jnp.asarray(joined[name][seen]) for name in ("error", "covariance"))
-        inside, count = metrics.coverage(error, covariance, jnp.ones(len(error)), LEVELS)
-        shares = {
-            f"coverage_{level:.0%}": float(n / count)
-            for level, n in zip(LEVELS, inside, strict=True)
-        }
-        calibration = metrics.calibration_error(error, covariance, jnp.ones(len(error)))
+        error, covariance = (joined[name][seen] for name in ("error", "covariance"))
+        shares = scoring.coverage(error, covariance, LEVELS)
+        calibration = metrics.calibration_error(
+            jnp.asarray(error), jnp.asarray(covariance), jnp.ones(len(error))
+        )
         found |= {**shares, "calibration_error": float(calibration)}
     return found
 

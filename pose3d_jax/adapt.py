@@ -21,7 +21,18 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from pose3d_jax import bundle, evaluate, fitting, hosts, inference, methods, noise, offsets, parts
+from pose3d_jax import (
+    bundle,
+    evaluate,
+    fitting,
+    hosts,
+    inference,
+    methods,
+    noise,
+    offsets,
+    parts,
+    scoring,
+)
 from pose3d_jax import cameras as cam
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import windows
@@ -38,6 +49,7 @@ from pose3d_jax.methods.base import (
     recorded_of,
 )
 from pose3d_jax.phases import adaptation_phase
+from pose3d_jax.references import Estimate
 from pose3d_jax.rigs import Doubt
 from pose3d_jax.schema import Prediction
 from pose3d_jax.streams import posed, read
@@ -74,13 +86,14 @@ def run(
     with ScalarLog(restored.directory / name) as log:
         for split, data in restored.splits.items():
             started = time.monotonic()
-            adapted, curve, own = _adapt(restored, method, variables, body, split, data)
+            adapted, world, curve, own = _adapt(restored, method, variables, body, split, data)
             seconds = time.monotonic() - started
             predictions[split] = adapted
             told[split] = {
                 **own,
                 "wall_s": seconds,
                 "s_per_1000_frames": 1000 * seconds / data.poses.size,
+                **({} if world is None else coverage(data, world)),
             }
             for done, terms in curve.items():
                 log.write(done, {f"train/{split}/{term}": v for term, v in terms.items()})
@@ -91,6 +104,15 @@ def run(
         predictions,
         {"adaptation": {**settings, "stages": ordered(stages), "splits": told}},
     )
+
+
+def coverage(data: PoseData, world: Estimate) -> dict[str, float]:
+    """Shares of joints inside their ellipsoids, of those that two views or more see."""
+    labels = jax.tree.map(np.asarray, data.poses.labels)
+    twice = np.sum(np.asarray(data.poses.observations.confidence) > 0, axis=1) >= 2
+    counted = twice & (labels.joints_valid > 0)
+    error = (world.joints - labels.joints)[counted]
+    return scoring.coverage(error, world.covariance[counted])
 
 
 def name_of(settings: Mapping[str, Any]) -> str:
@@ -112,8 +134,9 @@ def _adapt(
     body: fitting.Body | None,
     split: str,
     data: PoseData,
-) -> tuple[Prediction, dict[int, dict[str, float]], dict[str, Any]]:
-    """A split's predictions in the cameras' frames as given; the weights' curve; what to report."""
+) -> tuple[Prediction, Estimate | None, dict[int, dict[str, float]], dict[str, Any]]:
+    """A split's predictions in the cameras' frames as given; of the stage `poses`, joints in the
+    world and how sure they are; the weights' curve; what to report."""
     settings = restored.config["adaptation"]
     lifting = evaluate.settings_of(restored)
     curve: dict[int, dict[str, float]] = {}
@@ -127,12 +150,13 @@ def _adapt(
         predicted, curve, report["steps"] = found.predictions, found.curve, steps
     else:
         predicted = inference.predict_split(method, restored.info, variables, seen, lifting)
+    world = None
     if body is not None:
         chosen = offsets.Settings(**{k: settings[k] for k in ("doubt", "alike")})
-        predicted, _ = offsets.adapt_split(seen, predicted, body, chosen)
+        predicted, world = offsets.adapt_split(seen, predicted, body, chosen)
     if seen is not data:
         predicted = _in_given_cameras(seen, data, predicted)
-    return predicted, curve, report
+    return predicted, world, curve, report
 
 
 def _adapt_weights(

@@ -98,6 +98,24 @@ def on_floor(said: Sequence[Poses], skeleton: Skeleton, fps: float) -> tuple[lis
     return [moved(poses) for poses in said], Standing(floor, names, tuple(contacts))
 
 
+def covariances(
+    poses: Poses, space: str, views: Sequence[str]
+) -> dict[str, Float[Array, "frames joints 3 3"]]:
+    """How sure the joints to be written are, by what is put behind the person's name, m^2.
+
+    z up, as the joints are. Nothing where that is not known: about the root it would take what the
+    errors of two joints have in common.
+    """
+    world = poses.covariance
+    if world is None or space == "root":
+        return {}
+    if space == "world":
+        return {"": world}
+    # Right, away from the camera, and up.
+    turns = np.asarray(poses.cameras.rotation)[:, [0, 2, 1]] * np.array([[1.0], [1.0], [-1.0]])
+    return {f"_{n}": turn @ world @ turn.T for n, turn in zip(views, turns, strict=True)}
+
+
 def _seen(poses: Poses) -> Bool[Array, "frames 1 1"]:
     return (poses.keypoints[..., 2].max(axis=(1, 2)) > 0)[:, None, None]
 

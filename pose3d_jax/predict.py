@@ -225,13 +225,14 @@ def _written(
 ) -> dict[str, Any]:
     """Writes every person's files, and the cameras where they were corrected; a summary."""
     summary: dict[str, Any] = {"unit": "m", "space": given.space, "fps": given.fps, "people": []}
-    for number, (person, _) in enumerate(found):
-        files = []
+    for number, (person, said) in enumerate(found):
+        files, sure = [], postprocess.covariances(said, given.space, rig.names)
         for behind, (places, measured) in joints[number].items():
             name = f"person_{number}{behind}"
             motion = export.Motion(
                 places, network.joint_skeleton, given.fps, measured, name, first=person.start
             )
+            motion = dataclasses.replace(motion, covariance=sure.get(behind))
             if standing:
                 contact, feet = standing.contacts[number], standing.feet
                 motion = dataclasses.replace(motion, contact=contact, feet=feet)

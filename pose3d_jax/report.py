@@ -98,7 +98,10 @@ def _in_mm(metres: float | None) -> float | None:
 
 def _adaptations(runs: Sequence[Run]) -> viewer.Table:
     """How each adapted run was adapted, and what it took."""
-    columns = ("stages", "weights", "start", "split", "steps", "wall time", "s per 1,000 frames")
+    columns = (
+        *("stages", "weights", "start", "split"),
+        *("steps", "wall time", "s per 1,000 frames", "in 80 % ellipsoids"),
+    )
     rows = []
     for run in runs:
         known = run.metrics.get("adaptation", {"splits": {}})
@@ -111,6 +114,7 @@ def _adaptations(runs: Sequence[Run]) -> viewer.Table:
                 f"{cost['steps']:,}",
                 _time(cost["wall_s"]),
                 f"{cost['s_per_1000_frames']:.1f}",
+                f"{100 * cost['coverage_80%']:.0f} %" if "coverage_80%" in cost else "–",
             )
             rows.append(viewer.Row(run.name, (", ".join(stages), *weights, split, *costs)))
     return viewer.Table("", columns, tuple(rows))

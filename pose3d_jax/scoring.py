@@ -280,6 +280,23 @@ def by_clip(errors: Errors, mask: np.ndarray, data: PoseData) -> dict[str, Any]:
     }
 
 
+def coverage(
+    error: Float[np.ndarray, "errors 3"],
+    covariance: Float[np.ndarray, "errors 3 3"],
+    levels: tuple[float, ...] = (0.5, 0.8, 0.95),
+) -> dict[str, float]:
+    """Shares of errors inside the ellipsoids of these levels, by name; nothing of no error.
+
+    See `metrics.inside_ellipsoid`.
+    """
+    if not len(error):
+        return {}
+    inside, count = metrics.coverage(
+        jnp.asarray(error), jnp.asarray(covariance), jnp.ones(len(error)), levels
+    )
+    return {f"coverage_{x:.0%}": float(n / count) for x, n in zip(levels, inside, strict=True)}
+
+
 def batches(size: int, batch_size: int) -> Iterator[tuple[Int[np.ndarray, "batch"], int]]:
     """`range(size)` in batches of one length, and how many of each are real; the last is padded."""
     batch_size = min(batch_size, size)

@@ -34,6 +34,7 @@ from pose3d_jax.fitting import FitError
 from pose3d_jax.methods.base import Info
 from pose3d_jax.methods.multiview import MultiView
 from pose3d_jax.phases import adaptation_phase
+from pose3d_jax.references import Estimate
 from pose3d_jax.runs import sealed
 
 
@@ -112,8 +113,39 @@ def test_cameras_and_poses_are_adapted_to_the_views(directory, run):
     corrections = np.array(list(told["cameras"].values()))
     assert np.abs(corrections[..., rigs.POSITION]).max() < 0.01
     assert np.abs(corrections[..., rigs.TIME]).max() < 0.1
-    assert "cameras, poses" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "cameras, poses" in page
+    assert "in 80 % ellipsoids" in page
+    shares = [told[f"coverage_{level}%"] for level in (50, 80, 95)]
+    assert sorted(shares) == shares
+    assert f">{100 * shares[1]:.0f} %<" in page
     assert_figure_has_errors_of_what_is_predicted(run, run / "adapted_cameras_poses")
+
+
+def test_coverage_is_of_joints_that_two_views_see(directory):
+    """Draws of known covariances: what one view sees, and what has no label, does not count."""
+    data = poses.load([directory], "test")
+    labels = jax.tree.map(np.array, data.poses.labels)
+    confidence = np.array(data.poses.observations.confidence)
+    rng = np.random.default_rng(0)
+    factor = 0.01 * rng.normal(size=(*labels.joints.shape, 3))
+    error = np.einsum("tjab,tjb->tja", factor, rng.normal(size=labels.joints.shape))
+    confidence[::3, 1:] = 0
+    labels.joints_valid[:, 4] = 0
+    error[::3] += 9.0
+    error[:, 4] += 9.0
+    known = dataclasses.replace(
+        data.poses,
+        labels=labels,
+        observations=dataclasses.replace(data.poses.observations, confidence=confidence),
+    )
+    world = Estimate(
+        (labels.joints + error).astype(np.float32),
+        labels.joints_valid,
+        (factor @ np.swapaxes(factor, -1, -2)).astype(np.float32),
+    )
+    shares = adapt.coverage(dataclasses.replace(data, poses=known), world)
+    assert_allclose(list(shares.values()), [0.5, 0.8, 0.95], atol=0.03)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,24 @@ def test_everything_that_is_in_the_world_moves_with_it():
     assert sum(stop - first for first, stop in runs) == standing.contacts[1][:, 1].sum()
 
 
+def test_how_sure_joints_are_goes_with_the_axes_that_they_are_written_in():
+    """Draws of a covariance, carried into each camera as joints are, have the one that is said."""
+    poses = said(walker()[0][:2])
+    factor = np.random.default_rng(1).normal(size=(2, 17, 3, 3))
+    covariance = factor @ np.swapaxes(factor, -1, -2)
+    poses = Poses(**{**vars(poses), "covariance": covariance})
+    assert postprocess.covariances(poses, "world", "abc") == {"": covariance}
+    assert postprocess.covariances(poses, "root", "abc") == {}
+    found = postprocess.covariances(poses, "camera", "abc")
+    assert list(found) == ["_a", "_b", "_c"]
+    draws = np.random.default_rng(2).multivariate_normal(np.zeros(3), covariance[1, 5], 200_000)
+    for own, turn in zip(found.values(), np.asarray(poses.cameras.rotation), strict=True):
+        right, down, away = turn @ draws.T
+        assert_allclose(own[1, 5], np.cov([right, away, -down]), rtol=0.03, atol=0.03)
+    quiet = Poses(**{**vars(poses), "covariance": None})
+    assert postprocess.covariances(quiet, "world", "abc") == {}
+
+
 def test_a_tilt_that_is_not_told_is_a_warning_and_in_the_summary(monkeypatch):
     told = []
     monkeypatch.setattr(

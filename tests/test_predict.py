@@ -389,6 +389,10 @@ def test_the_demos_example_becomes_files(run, tmp_path, capsys):
     assert summary["people"][0]["frames"] == len(truth)
     with np.load(tmp_path / "out/person_0.npz") as file:
         assert np.linalg.norm(file["joints"] - truth, axis=-1).mean() < 0.05
+        assert file["covariance"].shape == (*truth.shape, 3)
+        deviation = np.sqrt(np.einsum("tjaa->tja", file["covariance"]))
+    whole = json.loads((tmp_path / "out/person_0.json").read_text())
+    assert_allclose(whole["deviation"], deviation, atol=1e-6)
     assert "viewer.html" in capsys.readouterr().out
 
 

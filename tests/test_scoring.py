@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from configs.demo import get_config
 from data_prep import synthetic, writer
@@ -86,6 +87,22 @@ def test_every_frame_of_every_clip_gets_its_own_points(tmp_path):
     errors, mask = scoring.score(info, data, predicted, 2, rows=("weighted",))
     assert mask.any()
     assert errors["triangulation_weighted"]["absolute"][mask].max() < 1e-4
+
+
+def test_ellipsoids_hold_the_share_of_draws_that_they_promise():
+    """And, where deviations are told half as large, that of a chi-square distribution."""
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(20_000, 3, 3)) * 0.01
+    covariance = factor @ np.swapaxes(factor, -1, -2)
+    error = (factor @ rng.normal(size=(20_000, 3, 1)))[..., 0]
+    given = error.astype(np.float32), covariance.astype(np.float32)
+    shares = scoring.coverage(*given)
+    assert list(shares) == ["coverage_50%", "coverage_80%", "coverage_95%"]
+    np.testing.assert_allclose(list(shares.values()), [0.5, 0.8, 0.95], atol=0.01)
+    half = scoring.coverage(given[0], given[1] / 4, (0.8,))
+    expected = stats.chi2.cdf(stats.chi2.ppf(0.8, 3) / 4, 3)
+    assert half["coverage_80%"] == pytest.approx(expected, abs=0.01)
+    assert scoring.coverage(error[:0], covariance[:0]) == {}
 
 
 def test_accelerations_are_those_of_whole_clips(tmp_path):

@@ -13,6 +13,9 @@
 A recording's frames count from 0, in TRC and C3D from 1, and frame 0 is at 0 s: who comes in at
 `Motion.first` is there from then on, in all formats but BVH, which has no time to begin at. Numbers
 in text have six decimals.
+
+Where it is known how sure joints are, NPZ holds `covariance` (m^2), JSON `deviation` and CSV behind
+all joints, `JOINT_x_sd` and so on: standard deviations along the file's axes, m.
 """
 
 import csv
@@ -51,6 +54,7 @@ class Motion:
     name: str = "person"
     contact: Bool[np.ndarray, "frames feet"] | None = None  # whether they touch the floor
     feet: tuple[str, ...] = ()  # joints of the skeleton
+    covariance: Float[np.ndarray, "frames joints 3 3"] | None = None  # m^2, of errors, z up
     first: int = 0  # the recording's frame that is the first of these
 
 
@@ -120,6 +124,17 @@ def _checked(motion: Motion, where: str) -> Float[np.ndarray, "frames joints 3"]
             f"{where}: contact has shape {list(motion.contact.shape)}; give "
             f"[{len(found)}, {len(motion.feet)}], of every frame and each of {motion.feet}"
         )
+    if motion.covariance is not None:
+        if motion.covariance.shape != (*shape, 3):
+            raise ExportError(
+                f"{where}: covariance has shape {list(motion.covariance.shape)}; give "
+                f"{[*shape, 3]}, of every joint"
+            )
+        if not np.isfinite(motion.covariance[found]).all():
+            raise ExportError(
+                f"{where}: a covariance of a joint that was found holds NaN or infinity; leave "
+                f"covariance out, or say by `found` which joints were not measured"
+            )
     if not found.any():
         raise ExportError(
             f"{where}: the motion has {shape[0]} frames with no joint in them; nothing was written"
@@ -151,6 +166,23 @@ class _Moved:
         return np.isfinite(self.joints).all(axis=-1)
 
     @property
+    def covariance(self) -> Float[np.ndarray, "frames joints 3 3"] | None:
+        """In the file's axes; NaN where the joint is missing."""
+        given = self.motion.covariance
+        if given is None:
+            return None
+        turn = gltf.Y_UP.as_matrix() if self.y_up else np.eye(3)
+        return np.where(self.found[..., None, None], turn @ given @ turn.T, np.nan)
+
+    @property
+    def deviation(self) -> Float[np.ndarray, "frames joints 3"] | None:
+        """Standard deviations along the file's axes, metres."""
+        covariance = self.covariance
+        if covariance is None:
+            return None
+        return np.sqrt(np.maximum(np.diagonal(covariance, axis1=-2, axis2=-1), 0.0))
+
+    @property
     def about(self) -> dict[str, Any]:
         """What stands beside the joints."""
         skeleton = self.motion.skeleton
@@ -168,12 +200,13 @@ class _Moved:
     def rows(self) -> list[list[str]]:
         """A line a frame: time, then x, y, z of each joint, empty where missing."""
         texts = []
-        for frame, places in enumerate(
-            self.joints.reshape(len(self.joints), -1), start=self.motion.first
-        ):
-            numbers = ["" if np.isnan(x) else f"{x:.6f}" for x in places]
-            texts.append([f"{frame / self.motion.fps:.6f}", *numbers])
+        for frame, places in enumerate(self.joints, start=self.motion.first):
+            texts.append([f"{frame / self.motion.fps:.6f}", *_cells(places)])
         return texts
+
+
+def _cells(numbers: Float[np.ndarray, "joints 3"]) -> list[str]:
+    return ["" if np.isnan(x) else f"{x:.6f}" for x in numbers.ravel()]
 
 
 def _npz(name: str, moved: _Moved) -> None:
@@ -181,25 +214,35 @@ def _npz(name: str, moved: _Moved) -> None:
     about |= {"joints": moved.joints, "found": moved.found}
     if moved.motion.contact is not None:
         about |= {"contact": moved.motion.contact, "feet": np.array(moved.motion.feet)}
+    if moved.covariance is not None:
+        about["covariance"] = moved.covariance
     with Path(name).open("wb") as stream:  # by its name alone it would get another suffix
         np.savez_compressed(stream, **about)  # type: ignore[arg-type]  # mypy mistakes its flag
 
 
 def _json(name: str, moved: _Moved) -> None:
-    places = np.round(moved.joints, 6).tolist()
-    there = moved.found
-    for frame, seen in zip(places, there, strict=True):
-        frame[:] = [place if s else None for place, s in zip(frame, seen, strict=True)]
-    text = json.dumps({**moved.about, "joints": places}, ensure_ascii=False, allow_nan=False)
+    holds = {**moved.about, "joints": _or_null(moved.joints, moved.found)}
+    if moved.deviation is not None:
+        holds["deviation"] = _or_null(moved.deviation, moved.found)
+    text = json.dumps(holds, ensure_ascii=False, allow_nan=False)
     Path(name).write_text(text, encoding="utf-8")
+
+
+def _or_null(numbers: Float[np.ndarray, "frames joints 3"], found: np.ndarray) -> list[Any]:
+    there = zip(np.round(numbers, 6).tolist(), found, strict=True)
+    return [[x if s else None for x, s in zip(frame, seen, strict=True)] for frame, seen in there]
 
 
 def _csv(name: str, moved: _Moved) -> None:
     with Path(name).open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
-        columns = (f"{joint}_{axis}" for joint in moved.names for axis in "xyz")
+        columns = [f"{joint}_{axis}" for joint in moved.names for axis in "xyz"]
+        rows, sure = moved.rows(), moved.deviation
+        if sure is not None:  # behind all joints, whose columns stay where they are
+            columns += [f"{column}_sd" for column in columns]
+            rows = [[*row, *_cells(own)] for row, own in zip(rows, sure, strict=True)]
         table.writerow(["frame", "time", *columns])
-        table.writerows([n, *row] for n, row in enumerate(moved.rows(), moved.motion.first))
+        table.writerows([n, *row] for n, row in enumerate(rows, moved.motion.first))
 
 
 def _trc(name: str, moved: _Moved) -> None:

@@ -1,6 +1,7 @@
 """Motions in every format, read back by other libraries or as the formats' own rules say."""
 
 import csv
+import dataclasses
 import json
 import struct
 import sys
@@ -93,6 +94,52 @@ def test_csv(tmp_path):
     joints = [[[float(x or "nan") for x in joint] for joint in frame] for frame in cells]
     assert_allclose(joints, motion.joints, atol=1e-6)
     assert len(rows[0]) == 2 + 3 * 8
+
+
+def unsure(motion, seed=3):
+    """The motion with a covariance for every joint."""
+    factor = np.random.default_rng(seed).normal(size=(*motion.joints.shape, 3))
+    covariance = 1e-4 * factor @ np.swapaxes(factor, -1, -2)
+    return dataclasses.replace(motion, covariance=covariance)
+
+
+def test_how_sure_joints_are_is_written(tmp_path):
+    """As it is, and as standard deviations; what stood there before stays where it was."""
+    motion = unsure(some())
+    there = motion.found > 0
+    deviation = np.sqrt(np.einsum("tjaa->tja", motion.covariance))
+    deviation[~there] = np.nan
+    with np.load(written(tmp_path / "npz", "npz", motion)) as read:
+        assert_allclose(read["covariance"][there], motion.covariance[there])
+        assert np.isnan(read["covariance"][~there]).all()
+    read = json.loads(written(tmp_path / "json", "json", motion).read_text("utf-8"))
+    found = [[[np.nan] * 3 if sd is None else sd for sd in frame] for frame in read["deviation"]]
+    assert_allclose(found, deviation, atol=1e-6)
+    with written(tmp_path / "csv", "csv", motion).open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream))
+    with written(tmp_path / "plain_csv", "csv", some()).open(
+        encoding="utf-8", newline=""
+    ) as stream:
+        plain = list(csv.reader(stream))
+    assert [row[: len(plain[0])] for row in rows] == plain
+    assert rows[0][-3:] == [f"{WALKER.joints[-1]}_{axis}_sd" for axis in "xyz"]
+    numbers = [[float(x or "nan") for x in row[len(plain[0]) :]] for row in rows[1:]]
+    assert_allclose(np.reshape(numbers, deviation.shape), deviation, atol=1e-6)
+    with np.load(written(tmp_path / "plain_npz", "npz", some())) as read:
+        assert "covariance" not in read
+    assert "deviation" not in json.loads(
+        written(tmp_path / "plain_json", "json", some()).read_text()
+    )
+
+
+def test_how_sure_joints_are_turns_with_the_axes(tmp_path):
+    """Draws of a covariance, moved as joints are, have the covariance that is written."""
+    motion = unsure(walking())
+    with np.load(written(tmp_path, "npz", motion, y_up=True)) as read:
+        found = read["covariance"][4, 2]
+    rng = np.random.default_rng(0)
+    draws = rng.multivariate_normal(np.zeros(3), motion.covariance[4, 2], 200_000)
+    assert_allclose(found, np.cov(y_up(draws).T), rtol=0.02, atol=1e-6)
 
 
 def read_trc(path):
@@ -277,6 +324,11 @@ def test_whatever_is_missing_a_file_has_every_frame(tmp_path, kind, fps, frames,
             {"contact": np.ones((3, 1), bool), "feet": ("a",)},
             r"contact has shape \[3, 1\]; give \[20, 1",
         ),
+        (
+            {"covariance": np.ones((20, 8, 3))},
+            r"covariance has shape \[20, 8, 3\]; give \[20, 8, 3,",
+        ),
+        ({"covariance": np.full((20, 8, 3, 3), np.nan)}, "that was found holds NaN or infinity"),
         ({"fps": 0.0}, "0.0 frames per second; give a number above 0"),
         ({"fps": float("nan")}, "nan frames per second"),
         ({"first": -1}, "the first frame is -1; give a number from 0 on"),
