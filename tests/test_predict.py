@@ -227,7 +227,7 @@ def test_how_much_keypoints_err_goes_with_the_size_of_people(clip, lifter):
 @pytest.mark.slow
 def test_one_noisy_view_of_a_trained_lifter_is_fitted(run):
     """By what it measures on its own training data, which it keeps."""
-    synthetic.main(["--out", str(run / "more"), "--scale", "0.5"])
+    synthetic.main(["--out", str(run / "more"), "--scale", "0.3"])
     config = get_config("multiview")
     config.data.path = str(run / "more")
     train.run(config, run / "trained")
