@@ -101,25 +101,35 @@ def assert_figure_has_errors_of_what_is_predicted(run, adapted):
     assert float(told.split("more ")[1].split()[0]) < 5.0  # exact points of all views
 
 
-def test_cameras_and_poses_are_adapted_to_the_views(directory, run):
-    """On exact points they end where triangulation is, and cameras that are right stay so."""
-    metrics = adapt.run(run, config(directory, stages=["poses", "cameras"]))
-    rows = metrics["splits"]["test"]["rows"]
-    row = rows["multiview_adapted_cameras_poses"]
+def adapted_to_exact_points(directory, run, *stages):
+    """A split's row and what is told of it; they end where triangulation is."""
+    metrics = adapt.run(run, config(directory, stages=list(stages)))
+    row = metrics["splits"]["test"]["rows"][f"multiview_adapted_{'_'.join(adapt.ordered(stages))}"]
     assert row["absolute"]["frames"] < 0.005
     assert row["p1"]["frames"] < 0.002
     told = metrics["adaptation"]["splits"]["test"]
     assert told["steps"] == 0
-    corrections = np.array(list(told["cameras"].values()))
-    assert np.abs(corrections[..., rigs.POSITION]).max() < 0.01
-    assert np.abs(corrections[..., rigs.TIME]).max() < 0.1
     page = (run / "report.html").read_text()
-    assert "cameras, poses" in page
     assert "in 80 % ellipsoids" in page
     shares = [told[f"coverage_{level}%"] for level in (50, 80, 95)]
     assert sorted(shares) == shares
     assert f">{100 * shares[1]:.0f} %<" in page
-    assert_figure_has_errors_of_what_is_predicted(run, run / "adapted_cameras_poses")
+    return told, page
+
+
+def test_poses_are_adapted_to_the_views(directory, run):
+    adapted_to_exact_points(directory, run, "poses")
+    assert_figure_has_errors_of_what_is_predicted(run, run / "adapted_poses")
+
+
+@pytest.mark.slow
+def test_cameras_and_poses_are_adapted_to_the_views(directory, run):
+    """Cameras that are right stay so."""
+    told, page = adapted_to_exact_points(directory, run, "poses", "cameras")
+    corrections = np.array(list(told["cameras"].values()))
+    assert np.abs(corrections[..., rigs.POSITION]).max() < 0.01
+    assert np.abs(corrections[..., rigs.TIME]).max() < 0.1
+    assert "cameras, poses" in page
 
 
 def test_coverage_is_of_joints_that_two_views_see(directory):
@@ -165,7 +175,7 @@ def test_a_part_of_the_weights_is_adapted(directory, run, settings):
     assert row["absolute"]["frames"] < 0.95 * before
 
 
-@pytest.mark.parametrize("scope", ["shared", "clip"])
+@pytest.mark.parametrize("scope", ["shared", pytest.param("clip", marks=pytest.mark.slow)])
 def test_held_out_keypoints_stop_what_makes_it_worse(directory, scope):
     """A rate far too high: the weights that predict best what was not shown are the first ones."""
     case = Case(directory, learning_rate=30.0, length_steps=20)
@@ -211,6 +221,7 @@ def test_another_checkpoint_s_adaptation_leaves_the_report(directory, run):
     assert "adapted_shared" not in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_3d_labels_is_adapted_without_them(directory, tmp_path):
     supervised = config(directory, "supervised", length_steps=20, learning_rate=3e-3)
     train.run(supervised, tmp_path)

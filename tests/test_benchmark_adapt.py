@@ -49,6 +49,7 @@ def test_a_ratio_is_of_sums_over_clips():
     assert 2 / 4 <= low <= found["ratio"] <= high <= 3 / 4
 
 
+@pytest.mark.slow
 def test_clips_a_second_are_measured(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["adapt", "--quick", "--clips", "1"])
     adapt.main()

@@ -151,6 +151,7 @@ def test_clocks_do_not_move_to_where_keypoints_are_quiet(correlation):
     assert np.abs(corrections[:, rigs.TIME]).max() < 0.2
 
 
+@pytest.mark.slow
 def test_noise_does_not_pull_cameras_away():
     """Bones and motion, constant in metres, would have the focal length 4 % longer here."""
     record = synthetic.records(scale=0.85)["test"][0]
@@ -170,6 +171,7 @@ def cut(observations, first, stop, blind=()):
     return dataclasses.replace(own, confidence=confidence)
 
 
+@pytest.mark.slow
 def test_several_clips_of_a_recording_tell_together():
     """Each view is blind in one of them."""
     seen, _ = walk()

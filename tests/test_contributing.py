@@ -109,6 +109,7 @@ def test_ruff_passes_it_where_it_is_to_stand(path, command):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_mypy_passes_it(folder):
     path = folder / "mine.py"
     path.write_text(METHOD, encoding="utf-8")

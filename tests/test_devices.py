@@ -87,6 +87,7 @@ def test_the_devices_counts_were_uneven():
     assert counts.max() > 3 * counts.min()
 
 
+@pytest.mark.slow
 @dataclasses.dataclass(frozen=True)
 class Probed(Supervised):
     """Leaves what its own device predicted in a collection of its own."""

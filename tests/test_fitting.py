@@ -203,6 +203,7 @@ def test_what_cannot_be_fitted_is_said(data, fitted):
         fitting.check(dataclasses.replace(data, keypoint_skeleton=other))
 
 
+@pytest.mark.slow
 def test_what_was_fitted_is_lifted_again(data, fitted):
     """From the points of the fitted joints, where anything was seen."""
     predicted, body, once = fitted

@@ -103,6 +103,7 @@ def test_the_lifter_that_errs_more_weighs_less():
     assert_allclose(told.precision[:, 1:], 2 / 0.05**2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_clips_do_not_depend_on_one_another():
     """Nor on how many are solved for at once."""
     cases = [scene(seed) for seed in (0, 1, 2)]

@@ -101,6 +101,7 @@ def test_clips_of_all_lengths_are_one_program(clip, lifter, monkeypatch):
     assert inference._lift._cache_size() == before
 
 
+@pytest.mark.slow
 def test_networks_that_see_several_frames_say_what_an_evaluation_says(run, clip, monkeypatch):
     """In pieces that overlap by what the network sees."""
     config = cmu_mv_seq.get_config("network=convolution,tiny")
@@ -298,6 +299,7 @@ def test_a_view_that_is_late_is_brought_onto_the_clock(clip, lifter):
     assert_allclose(found.cameras.rotation, cameras.rotation, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_clocks_and_then_cameras(clip, lifter):
     """Of a rig that is right a late view makes no other; one that is not is found by itself."""
     keypoints, cameras, _ = clip

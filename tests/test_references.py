@@ -129,6 +129,7 @@ def long_rows():
     return short(lambda: reconstruct(long_clip()[0], SKELETON))
 
 
+@pytest.mark.slow
 def test_a_long_clip_is_that_of_its_pieces(long_rows):
     observations, _ = long_clip()
     assert firsts(150, SHORT, SHARED) == [0, 48, 86]

@@ -417,6 +417,7 @@ def test_the_door_says_what_is_wrong_and_writes_nothing(doors, tmp_path, argumen
     assert not workdir.exists()
 
 
+@pytest.mark.slow
 def test_scoring_holds_one_batched_svd():
     """Several at once could deadlock XLA's CPU runtime; the rows share one."""
     clip = scenes.batch()

@@ -155,7 +155,7 @@ def numbered(split, count, first=0):
         yield made._replace(clip=made.clip.replace(observations=observations))
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_run_is_shown_the_pictures_of_its_poses(devices, tmp_path, monkeypatch):
     """In two phases, of two streams of which one is a share of the clips, also after a stop."""
     splits = {

@@ -238,6 +238,7 @@ def test_streams_without_3d_teach_2d_alone(folder, clip):
             assert_allclose(count, 1.5, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_single_frame_s_method_sees_one_frame(folder, clip):
     tested = method(folder, temporal=False)
     assert tested.context == (0, 0)

@@ -510,6 +510,7 @@ def test_public_weights_are_for_networks_of_their_kind(variables, data, tmp_path
     assert warmstart.learnt(init, lifter, INFO, data) == {}
 
 
+@pytest.mark.slow
 def test_pictures_with_2d_alone_are_learnt_from_beside_others(folder, tmp_path):
     """A set without 3D, as `data_prep.coco` makes, and norms of the gradient told by depth."""
     flat = [

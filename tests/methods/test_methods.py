@@ -206,6 +206,7 @@ def test_supervised_counts_valid_joints_of_seeing_views():
     assert counts == {"pose": 3 * 15 + 2 * 16, "root": 3 + 2}
 
 
+@pytest.mark.slow
 def test_semisupervised_is_both_each_on_its_own_stream():
     """Terms are those of the two methods on the stream of each; statistics follow both."""
     main, few = scenes.batch(size=6, views=3), scenes.batch(size=4, views=3, seed=5)

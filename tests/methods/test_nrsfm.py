@@ -326,6 +326,7 @@ def test_a_student_learns_where_the_joints_are_that_it_is_not_shown(hidden):
     assert np.abs(off[1:]).max() * 60.0 < 0.02  # metres
 
 
+@pytest.mark.slow
 def test_a_factorisation_that_is_shown_less_answers_for_all_there_is():
     clip = filmed(walkers(6), 60.0)
     shown = without(clip, 0, 2)
@@ -381,6 +382,7 @@ def test_a_shape_turned_is_the_same_shape_to_its_basis():
     np.testing.assert_allclose(deformation, ((moved - moved[:, :1]) ** 2).sum(-1), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_canonicalisation_is_told_of_a_shape_turned_at_random_and_held_against_it():
     """The term by NumPy and SciPy, from parameters and turns that are known."""
     clip = scenes.batch(size=4, views=2)

@@ -162,6 +162,7 @@ def sticks(key, size):
     return Clip(scenes.film(joints, ideal), Labels(joints, jnp.ones((size, 1, 2))), jnp.zeros(size))
 
 
+@pytest.mark.slow
 def test_of_two_answers_both_are_among_the_hypotheses():
     """Which way a stick points along the line of sight its projection does not tell."""
     method = make(Info(STICK, STICK), latent=2, samples=40)

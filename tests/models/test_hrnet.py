@@ -90,6 +90,7 @@ def test_heatmaps_are_a_quarter_as_large():
     assert found.coarse.shape == (1, network.size.coarsest) == (1, 128)
 
 
+@pytest.mark.slow
 def test_images_that_are_not_there_leave_statistics_alone():
     network = HRNet(3, SIZES["tiny"])
     images = jax.random.normal(jax.random.key(0), (3, 32, 32, 3))
