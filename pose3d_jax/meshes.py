@@ -1,13 +1,14 @@
 """The bodies that a run says of clips: as glTF or OBJ files, and as a moving picture.
 
     python -m pose3d_jax.meshes --workdir runs/body_cmu --output out [--data DIR]
-        [--split test_seen] [--clip NAME ...] [--view 0] [--format glb] [--preview]
+        [--split test_seen] [--clip NAME ...] [--view 0] [--format glb] [--page] [--preview]
 
 Clips come from a prepared data set, by default the run's own; keypoints of one's own videos become
 one by `data_prep.pseudo_truth`. Every clip leaves `CLIP.glb` or a folder `CLIP` of OBJ files, with
-`--preview` `CLIP.gif`, too: the body under the points, and from the camera's left; at the frame
-rate that the run learnt. Bones have one length through a clip, the mean of what its frames say, and
-where a view shows nothing the body moves on evenly.
+`--page` `CLIP.html`, in which the body moves (beside the view's keypoints, where its camera stands
+still), with `--preview` `CLIP.gif`: the body under the points, and from the camera's left; at the
+frame rate that the run learnt. Bones have one length through a clip, the mean of what its frames
+say, and where a view shows nothing the body moves on evenly.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import dataclasses
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +38,12 @@ from pose3d_jax.methods.bodies import pick
 from pose3d_jax.methods.dynamics import HMMR
 from pose3d_jax.methods.monocular import to_views
 from pose3d_jax.streams import read
-from pose3d_jax.viewer import render
+from pose3d_jax.viewer import interactive, render
+from pose3d_jax.viewer.scene import Mesh, Scene
 
 _PIECES = 4  # at once
 FORMATS = ("glb", "obj")
+_BODY = "body"  # what the page calls it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Motion:
     rotations: Float[np.ndarray, "time parts 3 3"]
     shape: Float[np.ndarray, "components"]
     translation: Float[np.ndarray, "time 3"]
+    joints: Float[np.ndarray, "time joints 3"]  # those of the run
 
 
 def said_of(method: HMMR, variables: Variables, data: PoseData, *, alone: bool = False) -> Bodies:
@@ -132,7 +137,7 @@ def motion_of(method: HMMR, said: Bodies, data: PoseData, clip: range, view: int
     same = jnp.broadcast_to(jnp.asarray(shape), (len(rotations), len(shape)))
     joints = jax.jit(method.figure.pose)(rotations, same)
     away = place - np.asarray(joints[:, method.info.joint_skeleton.root])
-    return Motion(rotations, shape, away)
+    return Motion(rotations, shape, away, np.asarray(joints) + away[:, None])
 
 
 _to_world = jax.jit(jax.vmap(cam.to_world))
@@ -164,6 +169,7 @@ class Wanted:
     view: int = 0
     format: str = "glb"
     preview: bool = False
+    page: bool = False
 
     def check(self, names: Iterable[str]) -> None:
         """Raises `UserError` where a library is missing, or files would take another's place."""
@@ -274,27 +280,51 @@ def write(
     found = [wanted.file(name, wanted.format)]
     if wanted.format == "glb":
         mesh.write_gltf(found[0], whole, motion.rotations, motion.shape, motion.translation, fps)
-    if wanted.format == "glb" and not wanted.preview:
+    if wanted.format == "glb" and not (wanted.preview or wanted.page):
         return found
     vertices = posed(whole, motion)
     if wanted.format == "obj":
         mesh.write_obj(found[0], vertices, np.asarray(whole.faces))
+    frames = slice(clip.start, clip.stop)
+    observations = jax.tree.map(lambda x: x[frames, wanted.view], data.poses.observations)
+    cameras = observations.cameras
+    points = np.concatenate([observations.keypoints, observations.confidence[..., None]], axis=-1)
+    if wanted.page:
+        found.append(wanted.file(name, "html"))
+        surface = Mesh(vertices[:, None], np.asarray(whole.faces))
+        scene = Scene(
+            fps=fps,
+            skeleton=data.joint_skeleton,
+            methods={_BODY: motion.joints[:, None]},
+            meshes={_BODY: surface},
+            title=name,
+            **_in_view(cameras, data.identities[clip.start].camera_names, wanted.view, points),
+            keypoint_skeleton=data.keypoint_skeleton,
+        )
+        interactive.leave(found[-1], scene)
     if wanted.preview:
         found.append(wanted.file(name, "gif"))
-        frames = slice(clip.start, clip.stop)
-        observations = jax.tree.map(lambda x: x[frames, wanted.view], data.poses.observations)
-        points = [observations.keypoints, observations.confidence[..., None]]
-        cameras = observations.cameras
         render.preview(
-            found[1],
+            found[-1],
             np.asarray(_to_cameras(cameras, jnp.asarray(vertices))),
             np.asarray(whole.faces),
-            np.asarray(jnp.concatenate(points, axis=-1)),
+            points,
             np.asarray(cameras.focal),
             np.asarray(cameras.center),
             fps,
         )
     return found
+
+
+def _in_view(
+    cameras: cam.Camera, names: Sequence[str], view: int, points: Float[np.ndarray, "time joints 3"]
+) -> dict[str, Any]:
+    """Of a scene: the view, if its camera stands still, which a page takes it to do."""
+    first = jax.tree.map(lambda x: np.asarray(x[:1]), cameras)
+    if not all(jax.tree.leaves(jax.tree.map(lambda x, y: (x == y).all(), cameras, first))):
+        return {}
+    name = names[view] if view < len(names) else str(view)
+    return {"cameras": first, "views": (name,), "keypoints": points[:, None, None]}
 
 
 _to_cameras = jax.jit(cam.batched(cam.to_camera))
@@ -318,9 +348,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clip", nargs="+", default=[], help="by name; default: all of them")
     parser.add_argument("--view", type=int, default=0)
     parser.add_argument("--format", choices=FORMATS, default="glb")
+    parser.add_argument("--page", action="store_true", help="an interactive page beside it")
     parser.add_argument("--preview", action="store_true", help="a GIF beside it")
     given = parser.parse_args(arguments)
-    wanted = Wanted(given.output, given.view, given.format, given.preview)
+    wanted = Wanted(given.output, given.view, given.format, given.preview, given.page)
     try:
         found = run(given.workdir, wanted, data=given.data, split=given.split, clips=given.clip)
         print("\n".join(str(path) for path in found))

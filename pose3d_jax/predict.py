@@ -39,7 +39,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 from jaxtyping import Float
 
 from pose3d_jax import (
@@ -63,7 +62,6 @@ from pose3d_jax.rigs import Doubt
 from pose3d_jax.tracking import Person
 from pose3d_jax.trained import STAGES, Poses, Trained
 from pose3d_jax.viewer import interactive, movie
-from pose3d_jax.viewer.scene import thinned
 
 Array = np.ndarray
 SUMMARY = "summary.json"
@@ -183,7 +181,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         summary = _written(given, Path(aside), network, rig, found, joints, standing)
         if scene is not None:
             summary["viewer"] = "viewer.html"
-            summary["viewer_shows"] = _page(Path(aside) / summary["viewer"], scene)
+            summary["viewer_shows"] = interactive.leave(Path(aside) / summary["viewer"], scene)
         if given.movie and scene is not None:
             summary["movie"] = f"movie.{given.movie}"
             summary["movie_shows"] = movie.write(Path(aside) / summary["movie"], scene)
@@ -253,22 +251,6 @@ def _written(
         calibration.write(folder / "cameras.toml", Rig(rig.names, poses.cameras))
         summary["cameras"] = "cameras.toml"
     return summary
-
-
-def _page(path: Path, scene: interactive.Scene) -> str:
-    """Writes the page to look at; says how many frames it shows, which is told if not all."""
-    shown = thinned(scene)
-    of, frames = (len(next(iter(each.methods.values()))) for each in (shown, scene))
-    if of < frames:
-        logging.warning(
-            "%s shows one of %d frames, %d of %d: a page cannot hold them all; the other files do",
-            path.name,
-            round(scene.fps / shown.fps),
-            of,
-            frames,
-        )
-    interactive.write(path, shown)
-    return f"{of} of {frames} frames"
 
 
 def scene_of(

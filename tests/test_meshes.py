@@ -26,6 +26,7 @@ from pose3d_jax.methods.base import Info
 from pose3d_jax.methods.dynamics import HMMR
 from tests.bodies import motion as walk
 from tests.bodies import prepared
+from tests.viewer.test_interactive import embedded, numbers
 
 BODY25 = skeleton.get("body25")
 
@@ -153,16 +154,28 @@ def test_what_is_said_of_whole_clips_is_what_is_predicted_of_them(folder, run):
 
 def test_the_command_leaves_a_mesh_and_a_preview_of_each_clip(run, tmp_path, capsys):
     common = ["--workdir", str(run[0]), "--output", str(tmp_path / "out")]
-    meshes.main([*common, "--view", "1", "--preview"])
+    meshes.main([*common, "--view", "1", "--preview", "--page"])
     assert capsys.readouterr().out.split() == [
-        str(tmp_path / "out" / f"validation_clip.{kind}") for kind in ("glb", "gif")
+        str(tmp_path / "out" / f"validation_clip.{kind}") for kind in ("glb", "html", "gif")
     ]
     with Image.open(tmp_path / "out" / "validation_clip.gif") as picture:
         assert picture.n_frames > 10  # 40 frames at 30 a second, every second
     (read,) = trimesh.load(tmp_path / "out" / "validation_clip.glb").geometry.values()
     assert read.vertices.shape == (24 * 6, 3)
-    meshes.main([*common, "--format", "obj", "--clip", "validation_clip"])
-    assert len(list((tmp_path / "out" / "validation_clip").iterdir())) == 40
+    page = embedded((tmp_path / "out" / "validation_clip.html").read_text())
+    (method,) = page["methods"]
+    surface = method["mesh"]
+    steps = numbers(surface["vertices"], 40, 24 * 6, 3)
+    shown = steps * np.array(surface["step"]) + surface["middle"]
+    meshes.main([*common, "--view", "1", "--format", "obj", "--clip", "validation_clip"])
+    files = sorted((tmp_path / "out" / "validation_clip").iterdir())
+    assert len(files) == 40
+    for frame in (0, 39):  # the page's body is that of the files, around its joints
+        x, up, back = np.asarray(trimesh.load(files[frame], process=False).vertices).T
+        vertices = np.stack([x, -back, up], axis=-1)  # the files are y up
+        assert_allclose(shown[frame], vertices, atol=1e-3)
+        joints = numbers(method["joints"], 40, 25, 3)[frame]
+        assert np.linalg.norm(joints.mean(axis=0) - vertices.mean(axis=0)) < 0.5
 
 
 def test_clips_of_another_rate_are_written_at_the_run_s(folder, run, tmp_path):

@@ -15,13 +15,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from pose3d_jax import cameras as cam
 from pose3d_jax import workdir
 from pose3d_jax.cameras import Camera
 from pose3d_jax.viewer import figures
-from pose3d_jax.viewer.scene import Mesh, Scene, check, check_size
+from pose3d_jax.viewer.scene import Mesh, Scene, check, check_size, thinned
 
 _MISSING = -32768  # of a mesh's coordinates
 _STEPS = 32767
@@ -35,6 +36,25 @@ def write(path: str | Path, scene: Scene) -> None:
     a page (`scene.thinned` is not), before anything is written.
     """
     workdir.write_text(path, render(scene))
+
+
+def leave(path: str | Path, scene: Scene) -> str:
+    """Writes what a page holds of a scene; says how many of its frames that are.
+
+    A warning tells of frames that are left out. Raises `UserError` as `write` does.
+    """
+    path, shown = Path(path), thinned(scene)
+    of, frames = (len(next(iter(each.methods.values()))) for each in (shown, scene))
+    if of < frames:
+        logging.warning(
+            "%s shows one of %d frames, %d of %d: a page cannot hold them all; the other files do",
+            path.name,
+            round(scene.fps / shown.fps),
+            of,
+            frames,
+        )
+    write(path, shown)
+    return f"{of} of {frames} frames"
 
 
 def render(scene: Scene) -> str:
