@@ -24,6 +24,8 @@ from pose3d_jax.errors import UserError
 from pose3d_jax.geometry import axis_angle_to_matrix
 from pose3d_jax.methods.base import Info
 from pose3d_jax.methods.dynamics import HMMR
+from pose3d_jax.viewer import interactive
+from pose3d_jax.viewer.scene import Scene
 from tests.bodies import motion as walk
 from tests.bodies import prepared
 from tests.viewer.test_interactive import embedded, numbers
@@ -176,6 +178,22 @@ def test_the_command_leaves_a_mesh_and_a_preview_of_each_clip(run, tmp_path, cap
         assert_allclose(shown[frame], vertices, atol=1e-3)
         joints = numbers(method["joints"], 40, 25, 3)[frame]
         assert np.linalg.norm(joints.mean(axis=0) - vertices.mean(axis=0)) < 0.5
+
+
+def test_a_page_has_the_view_of_a_camera_that_stands_still(folder):
+    found = poses.load([folder / "data"], "validation").poses.observations
+    points = np.zeros((len(found.confidence), 25, 3), np.float32)
+    moved = []
+    for view in range(2):
+        cameras = jax.tree.map(lambda x, view=view: x[:, view], found.cameras)
+        shown = meshes._in_view(cameras, ("still", "moving"), view, points)
+        moved.append(not shown)
+        if shown:
+            joints = np.ones((len(points), 1, 25, 3))
+            scene = Scene(30.0, BODY25, {"body": joints}, keypoint_skeleton=BODY25, **shown)
+            (own,) = embedded(interactive.render(scene))["views"]
+            assert own["name"] == "still"
+    assert moved == [False, True]
 
 
 def test_clips_of_another_rate_are_written_at_the_run_s(folder, run, tmp_path):
