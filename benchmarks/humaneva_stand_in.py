@@ -9,8 +9,8 @@ by `data_prep.humaneva`, trained on by `configs/humaneva_mv.py` without 3D label
 network's weights, as in "3D Pose Estimation Using 2D Supervision", and poses. Errors in that
 report's metric, `mpjpe_report`, in mm, over all frames of Validate. 2D points and cameras are
 exact, as they are in the files. What comes out says that the way works, not what it gives on
-HumanEva-I. Ends with one line of JSON. `--quick`: a
-network of a few steps, the first 60 frames of each segment.
+HumanEva-I. Ends with one line of JSON. `--quick`: a network of a few steps, the first 60 frames of
+each segment.
 """
 
 import argparse

@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from configs import demo
-from data_prep import synthetic
-from pose3d_jax import checkpoint, compiled, evaluate, fitting, recipes, scoring, train
+from benchmarks import quick
+from pose3d_jax import checkpoint, compiled, evaluate, fitting, recipes, scoring
 from pose3d_jax.config import complete
 from pose3d_jax.errors import UserError
 
@@ -68,11 +67,7 @@ def main() -> None:
     compiled.keep()
     with tempfile.TemporaryDirectory() as aside:
         if given.quick:
-            given.data, given.workdirs = Path(aside) / "data", [Path(aside) / "run"]
-            synthetic.main(["--output", str(given.data), "--scale", "0.05"])
-            config = demo.get_config("multiview-tiny")
-            config.data.path = str(given.data)
-            train.run(config, given.workdirs[0])
+            given.data, *given.workdirs = quick.lifter(Path(aside))
         if not given.data or not given.workdirs or given.frames < 3:
             parser.error("give --data, --workdirs, and 3 --frames or more")
         started = time.monotonic()

@@ -22,10 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks import quick
 from benchmarks.noise_study import lifter
-from configs import demo
-from data_prep import synthetic
-from pose3d_jax import adapt, compiled, evaluate, noise, offsets, references, train
+from pose3d_jax import adapt, compiled, evaluate, noise, offsets, references
 from pose3d_jax.data import poses, windows
 from pose3d_jax.data.poses import PoseData
 from pose3d_jax.errors import UserError
@@ -124,12 +123,8 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as aside:
         if given.quick:
-            given.data, given.workdirs = Path(aside) / "data", [Path(aside) / "run"]
+            given.data, *given.workdirs = quick.lifter(Path(aside))
             given.splits = ["test"]
-            synthetic.main(["--output", str(given.data), "--scale", "0.05"])
-            config = demo.get_config("multiview-tiny")
-            config.data.path = str(given.data)
-            train.run(config, given.workdirs[0])
         if not given.data or not given.workdirs:
             parser.error("give --data and --workdirs")
         try:
