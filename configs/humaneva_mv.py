@@ -15,7 +15,7 @@ apart by commas:
 
 from ml_collections import ConfigDict
 
-from pose3d_jax import recipes
+from pose3d_jax import recipes, rigs
 from pose3d_jax.config import arguments
 
 TUNED = {"pose": 1.0, "self": 0.1, "cross": 0.1}
@@ -54,6 +54,7 @@ def get_config(argument: str = "") -> ConfigDict:
                     # What is filmed anew is triangulated from the 2D points, not labelled.
                     "joints": "smooth_bones" if given.detections else "dlt",
                     "cameras": "given",  # or solved for, with the joints
+                    "doubt": rigs.Doubt()._asdict(),
                 },
             },
             "method": {

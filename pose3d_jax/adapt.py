@@ -224,7 +224,7 @@ def body_under(restored: Restored, noisy: noise.Noise) -> fitting.Body:
         for x in (load(), load(noise=noisy))
     )
     if main["cameras"] == "solved":
-        clean, corrections = bundle.correct_split(clean, Doubt())
+        clean, corrections = bundle.correct_split(clean, Doubt(**main["doubt"]))
         shown = bundle.corrected(shown, corrections)
     known = posed({**main, "clips": (0.0, 1.0), "cameras": "given"}, clean)
     labelled = dataclasses.replace(shown.poses, labels=known.poses.labels)

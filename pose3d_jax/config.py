@@ -119,11 +119,14 @@ DATA: Keys = {
     "actions": (_list_of("actions"), []),  # to use; none = all
     "fps": (AMOUNT, 0.0),  # frame rate at which methods that see several frames work; 0 = its own
 }
+# Standard deviations of what cameras are off by: see `rigs.Doubt`.
+CAMERAS: Keys = {name: (AMOUNT, value) for name, value in Doubt()._asdict().items()}
 STREAM: Keys = {
     "path": (PATHS, ""),  # prepared data sets of its own; "" = data.path
     "split": (TEXT, "train"),
     # As the data says, or of each recording solved for with its joints: see `bundle`.
     "cameras": (_one_of("given", "solved"), "given"),
+    "doubt": (CAMERAS, {}),  # of these cameras, where they are solved for, or a method learns them
     # What stands for its 3D: labels, or the row of `references` that its own 2D gives.
     "joints": (_one_of("labels", *references.ROWS), "labels"),
     # Of the clips of each group those between two shares of their number, in a fixed order.
@@ -190,8 +193,6 @@ EVALUATION: Keys = {
     "fit": (FIT, {}),
     "every_epochs": (POSITIVE, 1),
 }
-# Standard deviations of what cameras are off by: see `rigs.Doubt`.
-CAMERAS: Keys = {name: (AMOUNT, value) for name, value in Doubt()._asdict().items()}
 ADAPTATION: Keys = {
     # One after the other, in this order, those that are named.
     "stages": (_some_of("cameras", "weights", "poses"), ["weights"]),

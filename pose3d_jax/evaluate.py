@@ -47,6 +47,7 @@ from pose3d_jax.methods.base import (
 )
 from pose3d_jax.methods.multiview import MultiView
 from pose3d_jax.phases import phase_before, phases_of
+from pose3d_jax.rigs import Doubt
 from pose3d_jax.runs import read_runs, sealed
 from pose3d_jax.schema import Clip, Prediction
 from pose3d_jax.skeleton import Skeleton
@@ -342,6 +343,7 @@ def info_of(metadata: Mapping[str, Any]) -> Info:
         joint_skeleton=read(metadata["joint_skeleton"]),
         recordings=tuple(metadata["recordings"]),
         seeing=tuple(tuple(views) for views in metadata.get("seeing", ())),
+        doubt=Doubt(**metadata["config"]["streams"]["main"]["doubt"]),
         normalisation=metadata["normalisation"],
         precision=metadata["config"]["precision"],
     )

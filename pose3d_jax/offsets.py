@@ -90,7 +90,7 @@ _to_camera = jax.jit(cam.batched(cam.to_camera))
 
 def adapt_clips(
     clips: Sequence[Observations],
-    lifted: Sequence[Float[np.ndarray, "frames views joints 3"]],
+    lifted: Sequence[Float[np.ndarray, "_ views joints 3"]],
     fps: Sequence[float],
     body: Body,
     skeleton: Skeleton,

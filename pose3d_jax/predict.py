@@ -105,9 +105,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             raise PredictError(f"--{name} {value}: give a number above 0")
     if given.people < 0 or (given.size is not None and min(given.size) <= 0):
         raise PredictError("--people and --size take numbers above 0")
-    if given.doubt and "cameras" not in given.adapt:
+    if (given.doubt or given.doubt_radial) and "cameras" not in given.adapt:
         raise PredictError("--doubt is about the stage cameras (--adapt), which is not given")
-    if given.doubt and not all(0 <= value < math.inf for value in given.doubt):
+    if not all(0 <= value < math.inf for value in (*(given.doubt or ()), given.doubt_radial)):
         raise PredictError("--doubt takes numbers from 0 on")
     if given.cameras is None and (given.views or given.unit):
         raise PredictError("--views and --unit are about --cameras, which is not given")
@@ -156,9 +156,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         rigcheck.check(rig, best[..., :2], best[..., 2])
     # There is one rig: who is seen best tells of it, for all.
     clip = own.clip_of(best, None, rig.cameras, network.keypoint_skeleton)
-    doubt = trained.CAREFUL
-    if given.doubt:
-        doubt = Doubt(*given.doubt)
+    doubt = Doubt(*given.doubt) if given.doubt else trained.CAREFUL
+    doubt = doubt._replace(radial=given.doubt_radial)
     corrections = network.corrections(clip, given.adapt, doubt) if len(views) > 1 else None
     lift = functools.partial(
         network.predict, cameras=rig.cameras, fps=given.fps, corrections=corrections
@@ -316,6 +315,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--doubt", nargs=3, type=float, metavar=("DEGREES", "METRES", "FOCAL"),
         help="how far cameras may be from their calibration, for the stage cameras: standard "
         "deviations, of the focal length as a share; default: {} {} {}".format(*trained.CAREFUL),
+    )  # fmt: skip
+    parser.add_argument(
+        "--doubt-radial", type=float, default=0.0, metavar="RADIAL",
+        help="and of the first coefficient of their distortion; default: 0, which believes it",
     )  # fmt: skip
     parser.add_argument("--smooth", choices=smoothing.KINDS, help="make joints quieter over time")
     parser.add_argument("--floor", action="store_true", help="the floor becomes z = 0")

@@ -89,7 +89,7 @@ def posed(stream: Mapping[str, Any], data: PoseData) -> PoseData:
                 "config.streams.*.cameras is 'solved' where config.streams.*.joints is 'labels', "
                 "which know the cameras as given; let joints be a row of references"
             )
-        data, _ = bundle.correct_split(data, Doubt())
+        data, _ = bundle.correct_split(data, Doubt(**stream["doubt"]))
     return data if row == "labels" else references.relabelled(data, row)
 
 

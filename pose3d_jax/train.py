@@ -45,6 +45,7 @@ from pose3d_jax.methods.base import (
     recorded_of,
 )
 from pose3d_jax.phases import phase_before, phases_of
+from pose3d_jax.rigs import Doubt
 from pose3d_jax.signals import Signals
 from pose3d_jax.state import (
     Phase,
@@ -91,6 +92,7 @@ def run(
         main.keypoint_skeleton,
         main.joint_skeleton,
         main.recordings,
+        doubt=Doubt(**config["streams"]["main"]["doubt"]),
         precision=config["precision"],
     )
     method = methods.create(config["method"], info)

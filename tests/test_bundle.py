@@ -83,8 +83,10 @@ def test_matrix_is_that_of_the_stacked_residuals(clocks):
         assert_allclose(pull, right, rtol=1e-6, atol=1e-9 * np.abs(right).max())
 
 
-def walk(frames=128, noise=1.0, seed=0):
-    joints = figure(frames, seed)
+def walk(frames=128, noise=1.0, seed=0, radius=0.0):
+    angle = 2 * np.pi * np.arange(frames) / frames
+    path = radius * np.stack([np.cos(angle), np.sin(angle), np.zeros(frames)], axis=-1)
+    joints = figure(frames, seed) + path[:, None]
     seen = jax.tree.map(np.asarray, scenes.film(jnp.asarray(joints, jnp.float32), scenes.ring(4)))
     cameras = jax.tree.map(lambda x: np.broadcast_to(x, (frames, *x.shape)), scenes.ring(4))
     rng = np.random.default_rng(seed)
@@ -118,6 +120,20 @@ def test_cameras_and_clocks_that_are_off_are_found_again():
     assert baseline < 2.0
     # The world keeps its size: cameras are as far from one another as they were said to be.
     assert_allclose(distance(back.cameras), distance(wrong.cameras), rtol=5e-3)
+
+
+def test_distortion_is_found_of_somebody_who_comes_to_the_pictures_edges():
+    seen, joints = walk(radius=1.3)
+    moved = study.disturbance("walk", 0, 4)
+    moved[:, rigs.RADIAL] = [0.1, -0.1, 0.05, -0.05]
+    wrong, inside = study.moved_by(seen, moved), np.ones(128, np.float32)
+    believed, doubted = (
+        solve(wrong, inside, deviations=rigs.deviations(rigs.Doubt(radial=x), np.ones(4, bool)))
+        for x in (0.0, 0.1)
+    )
+    assert_array_equal(believed[0][:, rigs.RADIAL], 0.0)
+    assert_allclose(doubted[0][:, rigs.RADIAL], -moved[:, rigs.RADIAL], atol=0.02)
+    assert error(doubted[1], joints) < 0.5 * error(believed[1], joints)
 
 
 def distance(cameras):

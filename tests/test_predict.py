@@ -523,6 +523,7 @@ def test_people_whom_no_two_views_share_are_refused(clip):
         (("--people", "-1"), "--people and --size take"),
         (("--focal", "900"), "--focal is for one view without --cameras"),
         (("--doubt", "1", "0.1", "0.01"), "--doubt is about the stage cameras"),
+        (("--doubt-radial", "0.1"), "--doubt is about the stage cameras"),
         (("--adapt", "cameras", "--doubt", "-1", "0", "0"), "--doubt takes numbers from 0 on"),
         (("--formats", "fbx"), "no format is named 'fbx'"),
         (("--convert", "coco17"), "coco17"),

@@ -88,11 +88,12 @@ def test_cameras_that_are_off_are_solved_for_before_joints_are_triangulated(tmp_
         tmp_path / "set", "synthetic", {"test": [made._replace(clip=clip)]}, description=""
     )
     loaded = poses.load([tmp_path / "set"], "test")
-    stream = {"clips": [0.0, 1.0], "joints": "dlt"}
+    stream = {"clips": [0.0, 1.0], "joints": "dlt", "doubt": {}}
     align = jax.jit(geometry.similarity_align)
 
-    def error(cameras):
-        labels = streams.posed({**stream, "cameras": cameras}, loaded).poses.labels
+    def error(cameras, **doubt):
+        changed = {**stream, "cameras": cameras, "doubt": doubt}
+        labels = streams.posed(changed, loaded).poses.labels
         inner = slice(4, -4)  # where a view's clock is off, it has not seen the clip's ends
         valid = np.asarray(labels.joints_valid)[inner].ravel()
         own = np.asarray(labels.joints)[inner].reshape(-1, 3)
@@ -101,5 +102,7 @@ def test_cameras_that_are_off_are_solved_for_before_joints_are_triangulated(tmp_
         return np.average(np.linalg.norm(away, axis=-1), weights=valid)
 
     assert error("solved") < min(0.01, error("given") / 2)
+    believed = dict.fromkeys(("degrees", "metres", "focal", "frames"), 0.0)
+    assert error("solved", **believed) == pytest.approx(error("given"), rel=1e-3)
     with pytest.raises(ConfigError, match=r"joints is 'labels', which know the cameras as given"):
         streams.posed({**stream, "cameras": "solved", "joints": "labels"}, loaded)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from pose3d_jax.errors import UserError
 from pose3d_jax.losses import Term
+from pose3d_jax.rigs import Doubt
 from pose3d_jax.schema import Clip, Observations, Prediction
 from pose3d_jax.skeleton import Skeleton
 
@@ -29,6 +30,7 @@ class Info:
     recordings: tuple[str, ...] = ()  # the table that `Clip.recording` points into
     # Of these, which views see anything; for a method that learns of them: see `recorded_of`.
     seeing: tuple[tuple[bool, ...], ...] = ()
+    doubt: Doubt = Doubt()  # how far their cameras may be off
     normalisation: str = "undistorted"  # of the 2D points that networks get
     precision: str = "float32"  # what networks compute in: "float32" or "bfloat16"
 

@@ -102,8 +102,8 @@ class MultiView(SingleViewLifting):
     @property
     def _deviations(self) -> Float[np.ndarray, "recordings views entries"]:
         """Of the corrections; see `rigs.deviations`."""
-        doubt = rigs.Doubt()
-        return np.stack([rigs.deviations(doubt, np.array(sees)) for sees in self.info.seeing])
+        known = self.info
+        return np.stack([rigs.deviations(known.doubt, np.array(x)) for x in known.seeing])
 
     @property
     def _name(self) -> str:

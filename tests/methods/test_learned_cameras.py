@@ -269,6 +269,15 @@ def test_a_view_that_sees_nothing_is_never_moved():
     assert found[1, 0, : rigs.RADIAL].all()
 
 
+def test_cameras_are_moved_in_units_of_their_doubt():
+    doubt = rigs.Doubt(degrees=0.0, metres=0.2, focal=0.01, radial=0.1, frames=0.0)
+    info = dataclasses.replace(INFO, doubt=doubt)
+    method = methods.create({"name": "multiview", "width": 32, "cameras": "learned"}, info)
+    table = jnp.ones((2, VIEWS, rigs.SIZE))
+    found = method.corrections({"params": {"cameras": {"corrections": table}}})
+    assert_allclose(found, np.broadcast_to([0.2] * 3 + [0] * 3 + [0.01, 0.1, 0], found.shape))
+
+
 @pytest.mark.parametrize("name", ["multiview", "fused"])
 def test_what_is_shown_is_corrected_like_what_is_compared(name):
     """And networks that are told of cameras are told of the corrected ones."""
