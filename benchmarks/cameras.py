@@ -72,7 +72,7 @@ def recovered(record: Record, seed: int) -> dict[str, float]:
     corrections = bundle.corrections_of([wrong], skeleton_, rigs.Doubt())
     found = moved_by(wrong, corrections)
     figures = {
-        name: error(record, clip, skeleton_)
+        name: error(record.clip.labels.joints, clip, skeleton_)
         for name, clip in (("true", true), ("wrong", wrong), ("found", found))
     }
     for suffix, own in (("_wrong", wrong), ("", found)):
@@ -82,14 +82,22 @@ def recovered(record: Record, seed: int) -> dict[str, float]:
     return {**figures, "clock": float(np.abs(off).mean())}
 
 
-def error(record: Record, clip: Observations, skeleton_: Skeleton) -> float:
+def error(
+    truth: Float[np.ndarray, "frames joints 3"], clip: Observations, skeleton_: Skeleton
+) -> float:
     """Of `smooth_bones`, mm, after one alignment of the whole clip."""
     found = references.reconstruct(clip, skeleton_, ("smooth_bones",))["smooth_bones"].joints
-    truth = record.clip.labels.joints
+    return aligned(found, truth)
+
+
+def aligned(
+    found: Float[np.ndarray, "frames joints 3"], truth: Float[np.ndarray, "frames joints 3"]
+) -> float:
+    """The mean distance, mm, after one alignment of the whole clip."""
     inner = slice(_EDGE, -_EDGE) if len(truth) > 4 * _EDGE else slice(None)
     own, other = (jnp.asarray(x[inner].reshape(-1, 3)) for x in (found, truth))
-    aligned = _align(own, other, jnp.ones(len(own)))
-    return float(1000 * np.linalg.norm(np.asarray(aligned - other), axis=-1).mean())
+    off = np.asarray(_align(own, other, jnp.ones(len(own))) - other)
+    return float(1000 * np.linalg.norm(off, axis=-1).mean())
 
 
 def apart(cameras: Camera, true: Camera) -> tuple[float, float]:

@@ -100,7 +100,7 @@ def corrected(data: PoseData, corrections: Corrections) -> PoseData:
 
 
 def corrections_of(
-    clips: Sequence[Observations], skeleton: Skeleton, doubt: Doubt
+    clips: Sequence[Observations], skeleton: Skeleton, doubt: Doubt, steps: int = STEPS
 ) -> Float[np.ndarray, "views entries"]:
     """Of the cameras that have filmed all of these clips, of one person; see `rigs`.
 
@@ -132,7 +132,13 @@ def corrections_of(
     seen, _ = pieces.cut(seen, 0, length)
     deviations = rigs.deviations(doubt, (seen.confidence > 0).any(axis=(0, 2)))
     solved, _ = _solve(
-        seen, inside, skeleton.bones, skeleton.root, deviations, clocks=doubt.frames > 0
+        seen,
+        inside,
+        skeleton.bones,
+        skeleton.root,
+        deviations,
+        clocks=doubt.frames > 0,
+        steps=steps,
     )
     return np.asarray(solved)
 
@@ -232,7 +238,7 @@ def _settled(
     return found.corrections * deviations, found.clip.joints
 
 
-_solve = jax.jit(solve, static_argnums=(2, 3), static_argnames="clocks")
+_solve = jax.jit(solve, static_argnums=(2, 3), static_argnames=("clocks", "steps"))
 
 
 def at(

@@ -40,6 +40,7 @@ class Settings(NamedTuple):
     doubt: float = 6.0  # standard deviation of the lifter's errors, in its mean errors in training
     alike: float = 1 / 3  # seconds over which they are much the same
     chunk: int = 0  # pieces of clips at once; 0: as many as are of use
+    steps: int = trajectory.STEPS
 
 
 def adapt_split(
@@ -109,7 +110,7 @@ def adapt_clips(
         weight = np.full(len(lifted[i]), 1 / (settings.doubt**2 * frames), np.float32)
         return np.asarray(lifted[i], np.float32), weight
 
-    solver = functools.partial(_solve, body=body, skeleton=skeleton)
+    solver = functools.partial(_solve, body=body, skeleton=skeleton, steps=settings.steps)
     more = [told(i) for i in range(len(clips))]
     return (
         found["adapted"]
@@ -119,7 +120,7 @@ def adapt_clips(
     )
 
 
-@functools.partial(jax.jit, static_argnames="skeleton")
+@functools.partial(jax.jit, static_argnames=("skeleton", "steps"))
 def _solve(
     observations: Observations,
     more: Any,
@@ -127,10 +128,13 @@ def _solve(
     *,
     body: Body,
     skeleton: Skeleton,
+    steps: int,
 ) -> dict[str, Estimate]:
     def one(observations: Observations, more: Any, inside: Array) -> Estimate:
         lifted, weight = more
-        return adapted(observations, lifted, weight, inside, body=body, skeleton=skeleton)
+        return adapted(
+            observations, lifted, weight, inside, body=body, skeleton=skeleton, steps=steps
+        )
 
     return {"adapted": jax.vmap(one)(observations, more, inside)}
 
@@ -143,6 +147,7 @@ def adapted(
     *,
     body: Body,
     skeleton: Skeleton,
+    steps: int = trajectory.STEPS,
 ) -> Estimate:
     """One piece's world joints; frames where `inside` is 0 pad it.
 
@@ -161,7 +166,7 @@ def adapted(
     model = dataclasses.replace(
         model, start=start, bones=body.pairs, bone=body.spread, belief=belief
     )
-    joints, covariance = trajectory.fit(model)
+    joints, covariance = trajectory.fit(model, steps)
     variance = jnp.trace(covariance, axis1=-2, axis2=-1) / 3
     raised = 1 + jnp.minimum(variance / _SURE**2, _MOST)
     return Estimate(joints, refined.found, raised[..., None, None] * covariance)

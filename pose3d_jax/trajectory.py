@@ -30,19 +30,22 @@ _ROUNDING_PX = 0.01
 # keypoints are outliers (graduated non-convexity; Blake & Zisserman, "Visual Reconstruction",
 # 1987).
 _FIRST_SCALE = 8.0
-_STEPS = 10
+STEPS = 10
 
 
-def fit(model: Model) -> tuple[Float[Array, "time joints 3"], Float[Array, "time joints 3 3"]]:
+def fit(
+    model: Model, steps: int = STEPS
+) -> tuple[Float[Array, "time joints 3"], Float[Array, "time joints 3 3"]]:
     """The most probable joints, metres, and their covariance, m^2 (Laplace's approximation).
 
     Without bones every joint is solved for on its own; how quickly joints move is estimated again
-    on the way. The number of frames must be even.
+    on the way. The number of frames must be even. With fewer `steps` the noise is still taken to be
+    larger than it is at the end, with more nothing changes from the last on.
     """
     if not model.bones and model.start.shape[1] > 1:
         return _joint_by_joint(model)
     first = Unknowns(model.start, posterior.median_lengths(model))
-    scales = jnp.geomspace(_FIRST_SCALE, 1.0, _STEPS - 4)
+    scales = jnp.geomspace(_FIRST_SCALE, 1.0, STEPS - 4)
 
     def local(unknowns: Unknowns, i: Array) -> tuple[Any, Any]:
         scale = scales[jnp.minimum(i, len(scales) - 1)]
@@ -50,7 +53,7 @@ def fit(model: Model) -> tuple[Float[Array, "time joints 3"], Float[Array, "time
         if at.step is not None:
             # Once the outliers have shown: before, they would pass for quick motion.
             now = motion_scale(unknowns.joints, model.inside)
-            at = dataclasses.replace(at, step=jnp.where(i < _STEPS // 2 + 2, model.step, now))
+            at = dataclasses.replace(at, step=jnp.where(i < STEPS // 2 + 2, model.step, now))
         weight = posterior.inliers(at, unknowns.joints)
         normal = posterior.normal_equations(at, unknowns, weight)
 
@@ -60,7 +63,7 @@ def fit(model: Model) -> tuple[Float[Array, "time joints 3"], Float[Array, "time
 
         return lambda candidate: posterior.cost(at, candidate, weight), propose
 
-    found = levenberg_marquardt(local, first, _STEPS)
+    found = levenberg_marquardt(local, first, steps)
     if model.step is not None:
         model = dataclasses.replace(model, step=motion_scale(found.joints, model.inside))
     weight = posterior.inliers(model, found.joints)
