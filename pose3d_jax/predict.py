@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from pose3d_jax import (
@@ -62,6 +63,7 @@ from pose3d_jax.rigs import Doubt
 from pose3d_jax.tracking import Person
 from pose3d_jax.trained import STAGES, Poses, Trained
 from pose3d_jax.viewer import interactive, movie
+from pose3d_jax.viewer.scene import Scene
 
 Array = np.ndarray
 SUMMARY = "summary.json"
@@ -182,13 +184,21 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             summary["viewer"] = "viewer.html"
             summary["viewer_shows"] = interactive.leave(Path(aside) / summary["viewer"], scene)
         if given.movie and scene is not None:
-            summary["movie"] = f"movie.{given.movie}"
-            summary["movie_shows"] = movie.write(Path(aside) / summary["movie"], scene)
+            summary |= _filmed(Path(aside) / f"movie.{given.movie}", scene)
         workdir.write_text(Path(aside) / SUMMARY, json.dumps(summary, indent=1))
         given.output.mkdir(exist_ok=True)
         for path in sorted(Path(aside).iterdir(), key=lambda path: path.name == SUMMARY):
             os.replace(path, given.output / path.name)
     return summary
+
+
+def _filmed(path: Path, scene: Scene) -> dict[str, str]:
+    """The moving picture, and what it shows; where there is none, why: all else is not lost."""
+    try:
+        return {"movie_shows": movie.write(path, scene), "movie": path.name}
+    except UserError as error:
+        logging.warning("there is no %s: %s", path.name, error)
+        return {"movie_failed": str(error)}
 
 
 def _videos(given: argparse.Namespace) -> list[Path]:
@@ -257,7 +267,7 @@ def scene_of(
     network: Trained,
     rig: Rig,
     found: Sequence[tuple[Person, Poses]],
-) -> interactive.Scene:
+) -> Scene:
     """Everybody, from the first frame of the first to the last of the last, where they are seen.
 
     Keypoints, and triangulation of them, are those of the cameras and clocks that were lifted with.
@@ -277,7 +287,7 @@ def scene_of(
         points[at, :, number] = poses.keypoints
         if "triangulated" in methods:
             methods["triangulated"][at, number] = _triangulated(poses, network)
-    return interactive.Scene(
+    return Scene(
         fps=given.fps,
         skeleton=network.joint_skeleton,
         methods=methods,

@@ -42,7 +42,7 @@ from pose3d_jax.formats.keypoints import Detections
 from pose3d_jax.rigs import Doubt
 from pose3d_jax.schema import Prediction
 from pose3d_jax.trained import CAREFUL
-from pose3d_jax.viewer import scene
+from pose3d_jax.viewer import movie, scene
 from tests.formats.test_video import pictures, write
 
 
@@ -396,6 +396,21 @@ def test_the_demos_example_becomes_files(run, tmp_path, capsys):
     whole = json.loads((tmp_path / "out/person_0.json").read_text())
     assert_allclose(whole["deviation"], deviation, atol=1e-6)
     assert "viewer.html" in capsys.readouterr().out
+
+
+def test_a_moving_picture_that_fails_loses_nothing_else(run, tmp_path, monkeypatch):
+    def fails(path, scene):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(movie, "write", fails)
+    command(run, tmp_path / "out", "--movie", "gif")
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["movie_failed"] == "the disk is full"
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "person_0.npz",
+        "viewer.html",
+        "summary.json",
+    }
 
 
 def test_of_a_clip_too_long_for_a_page_everything_else_is_whole(run, tmp_path, monkeypatch, caplog):
