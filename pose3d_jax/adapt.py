@@ -293,7 +293,7 @@ def _check(restored: Restored, method: Method, variables: Variables) -> None:
         )
     if "poses" in stages or settings["held_out"]:
         data = windows.cut(next(iter(restored.splits.values())), 1, context=context_of(method))
-        example = data.poses.take(jnp.zeros(1, jnp.int32)).observations
+        example = jax.eval_shape(data.poses.take, jnp.zeros(1, jnp.int32)).observations
         space = jax.eval_shape(method.predict, variables, example).space
         asking = "held_out" if settings["held_out"] else "stages"
         try:

@@ -48,7 +48,7 @@ def check(
     What is not finite is torn. Of poses without widths (all joints in one place, as a method has
     them that says where a person is and no more) or without views neither can be said: no entry.
     """
-    depth, width = map(float, relief(joints, weight, root))
+    depth, width = map(float, jax.jit(relief, static_argnums=2)(joints, weight, root))
     if width == 0.0:
         return {}
     found = depth / width

@@ -315,19 +315,19 @@ def variables_of(
 ) -> Variables:
     """The variables to evaluate, from the latest checkpoint; only the shapes of `data` matter."""
     example = windows.cut(data, 1, context=context_of(method))
-    return variables_for(directory, metadata, method, example.poses.take(jnp.zeros(1, jnp.int32)))
+    shapes = jax.eval_shape(example.poses.take, jnp.zeros(1, jnp.int32))
+    return variables_for(directory, metadata, method, shapes)
 
 
 def variables_for(
     directory: Path, metadata: Mapping[str, Any], method: Method, example: Clip
 ) -> Variables:
-    """`variables_of`, for a batch like `example`."""
+    """`variables_of`, for a batch with the shapes of `example`."""
     phases = phases_of(metadata["config"], method, metadata["steps_per_epoch"])
     average = any(phase.average_decay for phase in phases)
     phase = phase_before(phases, metadata["step"])
-    like = jax.eval_shape(
-        lambda key: init_state(method, phase, {"main": example}, key, average), jax.random.key(0)
-    )
+    init = functools.partial(init_state, method, phase, average=average)
+    like = jax.eval_shape(init, {"main": example}, jax.random.key(0))
     return checkpoint.read_state(directory, like).evaluated
 
 

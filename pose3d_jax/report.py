@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
 from pose3d_jax import metrics as measures
 from pose3d_jax import skeleton, tables, viewer, workdir
@@ -210,14 +210,19 @@ def scored(
     """
     joints = relative(joints, root)
     arrays = [np.asarray(array, np.float32) for array in (joints, truth, valid)]
-    known = jax.vmap(lambda v: measures.scored(v, root))(arrays[2])
     measure = measures.mpjpe if sized else measures.n_mpjpe
+
+    @jax.jit
+    @jax.vmap
+    def measured(pose: Array, truth: Array, valid: Array) -> tuple[Array, Array]:
+        return measure(pose, truth, valid, root), measures.scored(valid, root)
+
     if not sized:
         weighed = np.where(valid[..., None], joints, 0)
         products = (weighed * truth).sum((1, 2)) / np.maximum((weighed**2).sum((1, 2)), 1e-12)
         joints = joints * products[:, None, None]
-    errors = jax.vmap(lambda p, t, v: measure(p, t, v, root))(*arrays)
-    return joints, [float(e) if k else float("nan") for e, k in zip(errors, known, strict=True)]
+    errors, known = measured(*arrays)
+    return joints, np.where(known, errors, np.nan).tolist()
 
 
 def relative(

@@ -181,17 +181,28 @@ def _keypoints_of_joints(info: Info) -> tuple[np.ndarray, np.ndarray]:
 
 def mean_pose(data: PoseData) -> Float[Array, "joints 3"] | None:
     """Mean root-relative pose, metres, over all labelled frames and views; None without labels."""
-    observations, labels = data.poses.observations, data.poses.labels
     root = data.joint_skeleton.root
-    world = jnp.repeat(labels.joints[:, None], observations.confidence.shape[1], axis=1)
-    joints = np.asarray(cam.batched(cam.to_camera)(observations.cameras, world))
-    valid = labels.joints_valid[:, None] * labels.joints_valid[:, None, root, None]
-    weight = np.asarray(view_seen(observations.confidence)[..., None] * valid)
+    labels = data.poses.labels
+    joints, seen = map(np.asarray, _seen(data.poses.observations, labels.joints))
+    labelled = np.asarray(labels.joints_valid)[:, None]
+    weight = seen[..., None] * labelled * labelled[..., [root]]
     if not weight.any():
         return None
     relative = joints - joints[..., [root], :]
     total = np.maximum(weight.sum((0, 1)), 1)
     return jnp.asarray((relative * weight[..., None]).sum((0, 1)) / total[:, None], jnp.float32)
+
+
+@jax.jit
+def _seen(
+    observations: Observations, world: Float[Array, "frames joints 3"]
+) -> tuple[Float[Array, "frames views joints 3"], Float[Array, "frames views"]]:
+    """World points in every view's camera frame, and the views that see anything."""
+    views = observations.confidence.shape[1]
+    joints = cam.batched(cam.to_camera)(
+        observations.cameras, jnp.repeat(world[:, None], views, axis=1)
+    )
+    return joints, view_seen(observations.confidence)
 
 
 def summarise(errors: Errors, mask: np.ndarray, data: PoseData) -> dict[str, Any]:

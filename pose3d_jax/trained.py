@@ -309,7 +309,7 @@ def load(directory: str | Path) -> Trained:
     data = windows.cut(
         own.data_of(seen, info.keypoint_skeleton, info.joint_skeleton, 30.0), 1, context=context
     )
-    example = data.poses.take(jnp.zeros(1, jnp.int32))
+    example = jax.eval_shape(data.poses.take, jnp.zeros(1, jnp.int32))
     return Trained(
         directory=directory,
         metadata=metadata,

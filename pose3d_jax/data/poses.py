@@ -46,6 +46,7 @@ class PoseSet:
         """Number of windows."""
         return self.start.shape[0]
 
+    @jax.jit
     def take(self, indices: Int[Array, "batch"]) -> Clip:
         """Windows with their context as a batch `[B, T, ...]`."""
         before, after = self.context

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+import jax
 from jaxtyping import Array, Float, Int, Key
 
 from pose3d_jax.errors import UserError
@@ -141,6 +142,7 @@ def covers(prefix: str, path: str) -> bool:
     return not prefix or path == prefix or path.startswith(prefix + "/")
 
 
+@jax.jit
 def view_seen(confidence: Float[Array, "*batch views keypoints"]) -> Float[Array, "*batch views"]:
     """1 where a view has any visible keypoint."""
     return (confidence > 0).any(axis=-1).astype(confidence.dtype)
