@@ -23,6 +23,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
+import pytest
+from filelock import FileLock
 
 # Compiled programs and their traces are many objects that live on; looking through them again and
 # again takes long.
@@ -39,3 +41,46 @@ _LONG = (
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in _LONG)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """What several files start from, made by the worker that first needs it; nobody writes in it.
+
+    `once(name, make)` is the folder that `make(folder)` has left.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def made(name, make):
+        with FileLock(root / f"{name}.lock"):
+            if not (root / name).exists():
+                make(root / f"{name}.part")
+                (root / f"{name}.part").rename(root / name)
+        return root / name
+
+    return made
+
+
+# Imported where they are used: before pytest is configured, annotations would not be checked.
+@pytest.fixture(scope="session")
+def synthetic_set(once):
+    """A few short clips of synthetic people."""
+    from data_prep import synthetic
+
+    arguments = ["--scale", "0.02", "--output"]
+    return once("synthetic", lambda folder: synthetic.main([*arguments, str(folder)]))
+
+
+@pytest.fixture(scope="session")
+def demo_run(once, synthetic_set):
+    """`demo_run(method)`: the work directory of a few steps of the demo on that set."""
+    from configs.demo import get_config
+    from pose3d_jax import train
+
+    def run(method):
+        config = get_config(f"{method}-tiny")
+        config.data.path = str(synthetic_set)
+        return once(f"demo_{method}", lambda folder: train.run(config, folder))
+
+    return run

@@ -13,7 +13,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tqdm import tqdm
 
 from configs.demo import get_config
-from data_prep import synthetic
 from pose3d_jax import (
     adapt,
     evaluate,
@@ -39,10 +38,8 @@ from pose3d_jax.runs import sealed
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("adapt") / "data"
-    synthetic.main(["--out", str(directory), "--scale", "0.02"])
-    return directory
+def directory(synthetic_set):
+    return synthetic_set
 
 
 def config(directory, method="multiview", **adaptation):
@@ -52,16 +49,9 @@ def config(directory, method="multiview", **adaptation):
     return made
 
 
-@pytest.fixture(scope="module")
-def trained(directory, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("trained")
-    train.run(config(directory), workdir)
-    return workdir
-
-
 @pytest.fixture
-def run(trained, tmp_path):
-    shutil.copytree(trained, tmp_path / "run")
+def run(demo_run, tmp_path):
+    shutil.copytree(demo_run("multiview"), tmp_path / "run")
     return tmp_path / "run"
 
 

@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 
 from benchmarks import view_loss
-from data_prep import synthetic
 from pose3d_jax.data import windows
 
 
-def test_one_of_two_views_sees_nothing_in_the_middle_third(tmp_path):
-    synthetic.main(["--out", str(tmp_path), "--scale", "0.02"])
-    before = view_loss.noisy(tmp_path, "test")
+def test_one_of_two_views_sees_nothing_in_the_middle_third(synthetic_set):
+    before = view_loss.noisy(synthetic_set, "test")
     after = view_loss.lose(before)
     was, now = (np.asarray(data.poses.observations.confidence) > 0 for data in (before, after))
     for clip in windows.clips(before.poses):

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
-from data_prep import synthetic
 from pose3d_jax import methods, train
 from pose3d_jax.epoch import compile_epoch, replicate, unreplicate
 from pose3d_jax.geometry import safe_divide
@@ -120,10 +119,9 @@ def test_mypy_passes_it(folder):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_it_trains_and_stands_beside_triangulation(config, folder):
-    synthetic.main(["--out", str(folder / "data"), "--scale", "0.02"])
+def test_it_trains_and_stands_beside_triangulation(config, folder, synthetic_set):
     config = config.copy_and_resolve_references()
-    config.data.path = str(folder / "data")
+    config.data.path = str(synthetic_set)
     config.evaluation.update({"validation": "", "every_epochs": 4})  # for speed
     for phase in config.phases:
         phase["length_steps"] = 24  # instead of 3: the loss is to fall

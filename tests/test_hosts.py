@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from orbax.checkpoint import CheckpointManager, args
 
-from data_prep import synthetic
 from pose3d_jax import hosts
 from pose3d_jax.hosts import HostsError
 
@@ -36,14 +35,12 @@ def get_config():
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
+def start(synthetic_set, tmp_path_factory):
     """Starts processes that train together in a work directory."""
-    data = tmp_path_factory.mktemp("hosts") / "data"
-    synthetic.main(["--out", str(data), "--scale", "0.02"])
     config = tmp_path_factory.mktemp("config") / "config.py"
 
     def started(workdir, processes, devices, length=6):
-        config.write_text(CONFIG.replace("DATA", str(data)).replace("LENGTH", str(length)))
+        config.write_text(CONFIG.replace("DATA", str(synthetic_set)).replace("LENGTH", str(length)))
         flags = f"--xla_force_host_platform_device_count={devices}"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

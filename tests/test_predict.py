@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import shutil
 import sys
 
 import jax
@@ -47,13 +48,11 @@ from tests.formats.test_video import pictures, write
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run of a few steps, its data, and the demo's example."""
+def run(demo_run, tmp_path_factory):
+    """A run of a few steps, longer clips than it was trained on, and the demo's example."""
     folder = tmp_path_factory.mktemp("predict")
     synthetic.main(["--out", str(folder / "data"), "--scale", "0.1"])
-    config = get_config("multiview-tiny")
-    config.data.path = str(folder / "data")
-    train.run(config, folder / "run")
+    shutil.copytree(demo_run("multiview"), folder / "run")
     demo.example(folder / "data", folder / "example")
     return folder
 
@@ -74,7 +73,9 @@ def lifter(run):
 
 def test_it_says_what_an_evaluation_says(run, clip, lifter):
     """In pieces of one length, of a user's arrays, as of the split on disk."""
-    restored = evaluate.restore(run / "run")
+    config = get_config("multiview-tiny")
+    config.data.path = str(run / "data")
+    restored = evaluate.restore(run / "run", config)
     expected = evaluate.predict(restored, restored.splits["test"]).joints[: len(clip[0])]
     found = lifter.predict(clip[0], clip[1])
     assert_allclose(found.in_views, expected, atol=1e-5)

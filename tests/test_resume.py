@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from orbax.checkpoint import CheckpointManager, args
 
-from data_prep import synthetic
 from pose3d_jax import train
 
 ROOT = Path(__file__).parents[1]
@@ -38,16 +37,9 @@ def get_config():
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("resume") / "data"
-    synthetic.main(["--out", str(directory), "--scale", "0.02"])
-    return directory
-
-
-@pytest.fixture(scope="module")
-def config(data, tmp_path_factory):
+def config(synthetic_set, tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "config.py"
-    path.write_text(CONFIG.replace("DATA", str(data)))
+    path.write_text(CONFIG.replace("DATA", str(synthetic_set)))
     return path
 
 

@@ -1,6 +1,7 @@
 """The references beside a method: what rows there are, on what noise, and that they are right."""
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ import pytest
 from scipy import stats
 
 from configs.demo import get_config
-from data_prep import synthetic, writer
+from data_prep import writer
 from pose3d_jax import cameras as cam
-from pose3d_jax import evaluate, metrics, noise, scoring, train
+from pose3d_jax import evaluate, metrics, noise, scoring
 from pose3d_jax.config import ConfigError
 from pose3d_jax.data import poses
 from pose3d_jax.methods.base import Info
@@ -20,14 +21,11 @@ from tests import scenes
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    data = tmp_path_factory.mktemp("scoring") / "data"
-    synthetic.main(["--out", str(data), "--scale", "0.05"])
+def trained(demo_run, synthetic_set, tmp_path_factory):
     config = get_config("supervised-tiny").to_dict()
-    config["data"]["path"] = str(data)
-    workdir = tmp_path_factory.mktemp("run")
-    train.run(config, workdir)
-    return config, workdir
+    config["data"]["path"] = str(synthetic_set)
+    workdir = tmp_path_factory.mktemp("scoring") / "run"
+    return config, shutil.copytree(demo_run("supervised"), workdir)
 
 
 def evaluated(trained, **evaluation):

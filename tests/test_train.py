@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from configs.demo import get_config
-from data_prep import synthetic, writer
+from data_prep import writer
 from pose3d_jax import checkpoint, evaluate, scoring, train
 from pose3d_jax.checkpoint import CheckpointError
 from pose3d_jax.config import ConfigError
@@ -35,10 +35,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("synthetic") / "data"
-    synthetic.main(["--out", str(directory), "--scale", "0.02"])
-    return directory
+def data(synthetic_set):
+    return synthetic_set
 
 
 def config(directory, method="supervised", **changes):
@@ -50,14 +48,13 @@ def config(directory, method="supervised", **changes):
 
 
 @pytest.fixture(scope="session", params=["supervised", "multiview"])
-def run(request, data, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp(request.param)
-    return workdir, train.run(config(data, request.param), workdir)
+def run(request, demo_run):
+    workdir = demo_run(request.param)
+    return workdir, json.loads((workdir / "metrics.json").read_text())
 
 
 def test_run_leaves_everything(run):
     workdir, metrics = run
-    assert json.loads((workdir / "metrics.json").read_text()) == metrics
     lines = [json.loads(line) for line in (workdir / "scalars.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == metrics["steps"] == 6
     assert {line["phase"] for line in lines} == {0, 1}

@@ -6,17 +6,14 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import cmu_fused, cmu_mv, cmu_mv_seq, cmu_supervised
-from data_prep import synthetic
 from pose3d_jax import adapt, checkpoint, evaluate, train, warmstart
 from pose3d_jax.checkpoint import CheckpointError
 from pose3d_jax.config import ConfigError
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("warmstart") / "data"
-    synthetic.main(["--output", str(directory), "--scale", "0.02"])
-    return directory
+def data(synthetic_set):
+    return synthetic_set
 
 
 def experiment(module, data, argument="tiny"):

@@ -5,8 +5,6 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from data_prep import synthetic
-
 SCALE = int(os.environ.get("POSE3D_FUZZ", "1"))
 
 
@@ -21,7 +19,5 @@ def examples(count: int) -> settings:
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("synthetic") / "data"
-    synthetic.main(["--out", str(directory), "--scale", "0.02"])
-    return directory
+def data(synthetic_set):
+    return synthetic_set

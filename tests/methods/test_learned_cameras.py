@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from benchmarks.cameras import apart, disturbance
 from configs import cmu_mv
-from data_prep import synthetic, writer
+from data_prep import writer
 from pose3d_jax import adapt, evaluate, methods, noise, rigs, streams, train, warmstart
 from pose3d_jax import config as configs
 from pose3d_jax.config import ConfigError
@@ -305,12 +305,11 @@ def test_the_table_is_of_the_training_recordings_whatever_is_looked_at():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(synthetic_set, tmp_path_factory):
     """A run of a few steps."""
     folder = tmp_path_factory.mktemp("learned")
-    synthetic.main(["--out", str(folder / "data"), "--scale", "0.05"])
     config = cmu_mv.get_config("tiny,cameras=learned")
-    config.data.path = str(folder / "data")
+    config.data.path = str(synthetic_set)
     config.evaluation.test = ("test",)
     train.run(config, folder / "run")
     return config, folder

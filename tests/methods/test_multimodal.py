@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks import multimodal as benchmark
 from configs import cmu_multimodal
-from data_prep import synthetic, writer
+from data_prep import writer
 from pose3d_jax import methods, train
 from pose3d_jax.methods.base import Info, MethodError, Mode
 from pose3d_jax.methods.modalities import Seen, rows_of
@@ -356,16 +356,9 @@ def test_data_without_these_features_of_images_are_refused(clip, features, messa
         method.init(jax.random.key(0), {"main": given})
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("multimodal") / "data"
-    synthetic.main(["--out", str(folder), "--scale", "0.05"])
-    return folder
-
-
-def test_the_config_trains_and_predicts(tmp_path, data):
+def test_the_config_trains_and_predicts(tmp_path, synthetic_set):
     config = cmu_multimodal.get_config("tiny,fusion=mixture,modalities=points")
-    config.data.path = str(data)
+    config.data.path = str(synthetic_set)
     config.evaluation.test = ("test",)
     metrics = train.run(config, tmp_path / "run")
     row = metrics["splits"]["test"]["rows"]["multimodal"]
@@ -420,9 +413,11 @@ def test_errors_of_generated_features_are_in_their_deviations():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("image", [False, True])
-def test_one_command_prints_the_four_criteria(image, tmp_path, data, pictured, capsys, monkeypatch):
+def test_one_command_prints_the_four_criteria(
+    image, tmp_path, synthetic_set, pictured, capsys, monkeypatch
+):
     words = ["--out", str(tmp_path), "--split", "test", "--quick"]
-    words += ["--data", str(pictured), "--image", "7"] if image else ["--data", str(data)]
+    words += ["--data", str(pictured), "--image", "7"] if image else ["--data", str(synthetic_set)]
     monkeypatch.setattr("sys.argv", ["multimodal", *words])
     monkeypatch.setenv("XLA_FLAGS", "")  # which the command adds to
     benchmark.main()

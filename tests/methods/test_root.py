@@ -9,7 +9,6 @@ import pytest
 from numpy.testing import assert_allclose
 
 from configs import cmu_root
-from data_prep import synthetic
 from pose3d_jax import methods, train
 from pose3d_jax.methods.base import Info
 from pose3d_jax.methods.root import placed
@@ -64,10 +63,9 @@ def test_poses_are_put_where_the_root_is(space):
         assert_allclose(found - found[:, :1], joints - joints[:, :1], atol=1e-5)
 
 
-def test_the_config_trains_and_finds_roots_better_than_by_the_usual_size(tmp_path):
-    synthetic.main(["--out", str(tmp_path / "data"), "--scale", "0.05"])
+def test_the_config_trains_and_finds_roots_better_than_by_the_usual_size(synthetic_set, tmp_path):
     config = cmu_root.get_config("tiny")
-    config.data.path = str(tmp_path / "data")
+    config.data.path = str(synthetic_set)
     config.evaluation.test = ("test",)
     config.phases = config.phases[:1]  # each is compiled by itself
     config.steps_per_call = 20

@@ -11,7 +11,6 @@ from numpy.testing import assert_allclose
 from scipy import integrate
 
 from configs import cmu_vae
-from data_prep import synthetic
 from pose3d_jax import cameras as cam
 from pose3d_jax import methods, train
 from pose3d_jax.methods import variational
@@ -211,10 +210,9 @@ def test_of_two_answers_both_are_among_the_hypotheses():
         pytest.param("tiny,kind=convolution,window=5", marks=pytest.mark.slow),
     ],
 )
-def test_the_config_trains_and_predicts(tmp_path, argument):
-    synthetic.main(["--out", str(tmp_path / "data"), "--scale", "0.05"])
+def test_the_config_trains_and_predicts(synthetic_set, tmp_path, argument):
     config = cmu_vae.get_config(argument)
-    config.data.path = str(tmp_path / "data")
+    config.data.path = str(synthetic_set)
     config.evaluation.test = ("test",)
     config.phases = config.phases[:1]  # each is compiled by itself
     metrics = train.run(config, tmp_path / "run")
