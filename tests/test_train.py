@@ -3,7 +3,6 @@
 import dataclasses
 import gzip
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -208,6 +207,7 @@ def test_several_frames_at_once(data, tmp_path, method, window, settings):
         each["disturbance"] = {"sigma_px": 2.0, "missing": 0.2, "frames": 0.1}
         if window > 1:
             each["weights"] = {**each["weights"], "motion": 1.0}
+    made.phases = made.phases[:1]  # each is compiled by itself
     made.evaluation.flip = True
     metrics = train.run(made, tmp_path / "run")
     row = metrics["splits"]["test"]["rows"][method]
@@ -319,39 +319,8 @@ def test_nothing_to_evaluate_is_said(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def door(home, *arguments, shared):
-    """The command line as a user has it; compiled programs are the suite's, or kept at home."""
-    environment = dict(os.environ)
-    if not shared:
-        del environment["JAX_COMPILATION_CACHE_DIR"]
-    return subprocess.run(
-        [sys.executable, "-m", "pose3d_jax.main", *arguments],
-        cwd=home, capture_output=True, text=True, check=False,
-        env={**environment, "HOME": str(home), "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-
-
-def test_the_door_trains_evaluates_adapts_and_compares(data, tmp_path):
-    """What the README says, in its order; compiled programs are kept for the next time."""
-    config = (f"--config={ROOT}/configs/demo.py:supervised-tiny", f"--config.data.path={data}")
-    workdir = tmp_path / "runs" / "demo_supervised"  # by the config's name
-    for mode in ("train", "evaluate", "adapt"):
-        named = () if mode == "train" else (f"--workdir={workdir}",)
-        result = door(tmp_path, f"--mode={mode}", *named, *config, shared=mode != "evaluate")
-        assert result.returncode == 0, result.stderr
-        assert "triangulation" in result.stdout
-        assert "runs/demo_supervised/report.html" in result.stdout
-    assert "demo_supervised: " not in result.stdout
-    assert "adapted_shared" in result.stdout
-    adapted = str(workdir / "adapted_shared")
-    result = door(tmp_path, "--mode=compare", str(workdir), adapted, shared=True)
-    assert result.returncode == 0, result.stderr
-    assert "absolute" in result.stdout
-    (machine,) = (tmp_path / ".cache" / "pose3d_jax").iterdir()
-    assert any(machine.iterdir())
-
-
 # Forked for each line of its input, which is a home and arguments: all share what they import.
+# Compiled programs are the suite's, or kept at home.
 DOORS = """
 import json, os, runpy, sys
 from pose3d_jax import adapt, compare, evaluate, train
@@ -360,11 +329,13 @@ for line in sys.stdin:
     if child:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         continue
-    home, *sys.argv[1:] = json.loads(line)
+    home, shared, *sys.argv[1:] = json.loads(line)
     os.chdir(home)
     os.environ["HOME"] = home
-    output = os.open("output", os.O_CREAT | os.O_WRONLY)
-    os.dup2(output, 1), os.dup2(output, 2)
+    if not shared:
+        del os.environ["JAX_COMPILATION_CACHE_DIR"]
+    for stream, name in (1, "output"), (2, "errors"):
+        os.dup2(os.open(name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)
     runpy.run_module("pose3d_jax.main", run_name="__main__", alter_sys=True)
     sys.exit()
 """
@@ -372,17 +343,39 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def doors():
-    """The command line in a process of its own: its exit status and all that it says."""
+    """The command line in a process of its own: its exit status, and what it says and complains."""
     with subprocess.Popen(
         [sys.executable, "-c", DOORS],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
 
-        def run(home, *arguments):
-            print(json.dumps([str(home), *arguments]), file=process.stdin, flush=True)
-            return int(process.stdout.readline()), (home / "output").read_text()
+        def run(home, *arguments, shared=True):
+            print(json.dumps([str(home), shared, *arguments]), file=process.stdin, flush=True)
+            status = int(process.stdout.readline())
+            return status, *((home / name).read_text() for name in ("output", "errors"))
 
         yield run
+
+
+def test_the_door_trains_evaluates_adapts_and_compares(doors, data, tmp_path):
+    """What the README says, in its order; compiled programs are kept for the next time."""
+    config = (f"--config={ROOT}/configs/demo.py:supervised-tiny", f"--config.data.path={data}")
+    workdir = tmp_path / "runs" / "demo_supervised"  # by the config's name
+    for mode in ("train", "evaluate", "adapt"):
+        named = () if mode == "train" else (f"--workdir={workdir}",)
+        arguments = (f"--mode={mode}", *named, *config)
+        status, said, errors = doors(tmp_path, *arguments, shared=mode != "evaluate")
+        assert status == 0, errors
+        assert "triangulation" in said
+        assert "runs/demo_supervised/report.html" in said
+    assert "demo_supervised: " not in said
+    assert "adapted_shared" in said
+    adapted = str(workdir / "adapted_shared")
+    status, said, errors = doors(tmp_path, "--mode=compare", str(workdir), adapted)
+    assert status == 0, errors
+    assert "absolute" in said
+    (machine,) = (tmp_path / ".cache" / "pose3d_jax").iterdir()
+    assert any(machine.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -407,10 +400,10 @@ def doors():
 )
 def test_the_door_says_what_is_wrong_and_writes_nothing(doors, tmp_path, arguments, message):
     workdir = tmp_path / "run"
-    status, said = doors(tmp_path, f"--workdir={workdir}", *arguments)
+    status, said, errors = doors(tmp_path, f"--workdir={workdir}", *arguments)
     assert status != 0
-    assert message in said
-    assert "Traceback" not in said
+    assert message in said + errors
+    assert "Traceback" not in said + errors
     assert not workdir.exists()
 
 
