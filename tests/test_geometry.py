@@ -11,25 +11,14 @@ from numpy.testing import assert_allclose
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 
-from pose3d_jax.geometry import (
-    axes_to_matrix,
-    axis_angle_to_matrix,
-    matrix_to_axes,
-    matrix_to_axis_angle,
-    matrix_to_quaternion,
-    quaternion_to_axis_angle,
-    quaternion_to_matrix,
-    rotate,
-    safe_divide,
-    safe_norm,
-    scale_and_shift,
-    similarity_align,
-)
+from pose3d_jax import geometry as plain
+from tests.compiled import module
 
+geometry = module(plain)
 JOINTS = 17
-align = jax.jit(similarity_align)
-axis_angle = jax.jit(axis_angle_to_matrix)
-back = jax.jit(matrix_to_axis_angle)
+align = jax.jit(geometry.similarity_align)
+axis_angle = jax.jit(geometry.axis_angle_to_matrix)
+back = jax.jit(geometry.matrix_to_axis_angle)
 
 
 def f32(array):
@@ -56,21 +45,21 @@ def align_reference(source, target, weight):
 def test_quaternion_matches_scipy():
     q = np.random.default_rng(0).standard_normal((50, 4))
     expected = Rotation.from_quat(q, scalar_first=True).as_matrix()
-    assert_allclose(quaternion_to_matrix(f32(q)), expected, atol=2e-6)
+    assert_allclose(geometry.quaternion_to_matrix(f32(q)), expected, atol=2e-6)
 
 
 def test_two_axes_make_a_rotation_and_those_of_a_rotation_itself():
     axes = np.random.default_rng(0).standard_normal((50, 6))
-    found = np.asarray(axes_to_matrix(f32(axes)))
+    found = np.asarray(geometry.axes_to_matrix(f32(axes)))
     # QR makes the same columns but for signs; R's diagonal is to be positive.
     q, r = np.linalg.qr(axes.reshape(50, 2, 3).swapaxes(1, 2))
     rows = (q * np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None]).swapaxes(1, 2)
     assert_allclose(found[:, :2], rows, atol=1e-5)
     assert_allclose(np.linalg.det(found), 1.0, atol=1e-5)
     rotation = Rotation.random(50, random_state=1).as_matrix()
-    again = axes_to_matrix(f32(rotation[:, :2].reshape(50, 6)))
+    again = geometry.axes_to_matrix(f32(rotation[:, :2].reshape(50, 6)))
     assert_allclose(again, rotation, atol=1e-5)
-    gradient = jax.jacobian(axes_to_matrix)(jnp.zeros(6))
+    gradient = jax.jacobian(geometry.axes_to_matrix)(jnp.zeros(6))
     assert np.isfinite(gradient).all()
 
 
@@ -78,15 +67,17 @@ def test_two_axes_make_a_rotation_and_those_of_a_rotation_itself():
 def test_quaternion_of_extreme_length(scale):
     q = np.array([0.3, 0.2, -0.5, 0.4])
     expected = Rotation.from_quat(q, scalar_first=True).as_matrix()
-    assert_allclose(quaternion_to_matrix(f32(q * scale)), expected, atol=2e-6)
-    gradient = jax.jacobian(quaternion_to_matrix)(f32(q * scale))
-    assert_allclose(gradient * scale, jax.jacobian(quaternion_to_matrix)(f32(q)), rtol=1e-3)
+    assert_allclose(geometry.quaternion_to_matrix(f32(q * scale)), expected, atol=2e-6)
+    gradient = jax.jacobian(geometry.quaternion_to_matrix)(f32(q * scale))
+    assert_allclose(
+        gradient * scale, jax.jacobian(geometry.quaternion_to_matrix)(f32(q)), rtol=1e-3
+    )
 
 
 def test_zero_quaternion_is_identity_with_gradient_zero():
     zero = jnp.zeros(4)
-    assert_allclose(quaternion_to_matrix(zero), np.eye(3))
-    assert_allclose(jax.jacobian(quaternion_to_matrix)(zero), 0.0)
+    assert_allclose(geometry.quaternion_to_matrix(zero), np.eye(3))
+    assert_allclose(jax.jacobian(geometry.quaternion_to_matrix)(zero), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +91,7 @@ def test_axis_angle_matches_scipy(angle):
 
 
 def test_axis_angle_gradient_at_zero_is_the_generators():
-    gradient = jax.jacobian(axis_angle_to_matrix)(jnp.zeros(3))
+    gradient = jax.jacobian(geometry.axis_angle_to_matrix)(jnp.zeros(3))
     generators = np.stack([np.cross(np.eye(3)[k], np.eye(3)).T for k in range(3)], axis=-1)
     assert_allclose(gradient, generators, atol=1e-7)
 
@@ -109,11 +100,13 @@ def test_axis_angle_gradient_at_zero_is_the_generators():
 def test_axis_angle_gradient_is_finite_difference(angle):
     with jax.enable_x64(True):
         vector = jnp.asarray(angle * np.array([2.0, -1.0, 2.0]) / 3)
-        gradient = jax.jacobian(axis_angle_to_matrix)(vector)
+        gradient = jax.jacobian(geometry.axis_angle_to_matrix)(vector)
         step = 1e-6
         for k in range(3):
             shift = jnp.asarray(step * np.eye(3)[k])
-            difference = axis_angle_to_matrix(vector + shift) - axis_angle_to_matrix(vector - shift)
+            difference = geometry.axis_angle_to_matrix(
+                vector + shift
+            ) - geometry.axis_angle_to_matrix(vector - shift)
             assert_allclose(gradient[..., k], difference / (2 * step), atol=1e-8)
 
 
@@ -123,7 +116,7 @@ def test_rotation_is_proper_and_undone_by_its_negative(vector, point):
     matrix = axis_angle(f32(vector))
     assert_allclose(matrix @ matrix.T, np.eye(3), atol=2e-6)
     assert_allclose(np.linalg.det(matrix), 1.0, atol=2e-6)
-    back = rotate(axis_angle(f32(-vector)), rotate(matrix, f32(point)))
+    back = geometry.rotate(axis_angle(f32(-vector)), geometry.rotate(matrix, f32(point)))
     assert_allclose(back, point, atol=1e-5)
 
 
@@ -140,7 +133,10 @@ def test_rotations_have_the_quaternions_and_vectors_of_scipy(angle):
     expected = Rotation.from_rotvec(angle * axes / np.linalg.norm(axes, axis=1, keepdims=True))
     matrix = f32(expected.as_matrix())
     for wanted, found in (
-        (expected.as_quat(scalar_first=True, canonical=True), matrix_to_quaternion(matrix)),
+        (
+            expected.as_quat(scalar_first=True, canonical=True),
+            geometry.matrix_to_quaternion(matrix),
+        ),
         (expected.as_rotvec(), back(matrix)),
     ):
         found = np.asarray(found)
@@ -152,25 +148,27 @@ def test_rotations_have_the_quaternions_and_vectors_of_scipy(angle):
 def test_quaternions_of_any_length_and_sign_are_one_vector():
     q = np.random.default_rng(0).standard_normal((50, 4))
     expected = Rotation.from_quat(q, scalar_first=True).as_rotvec()
-    assert_allclose(quaternion_to_axis_angle(f32(q)), expected, atol=3e-6)
+    assert_allclose(geometry.quaternion_to_axis_angle(f32(q)), expected, atol=3e-6)
 
 
 def test_two_rows_are_a_rotation_and_back():
     matrix = f32(Rotation.random(20, random_state=0).as_matrix())
-    assert_allclose(axes_to_matrix(matrix_to_axes(matrix)), matrix, atol=1e-6)
+    assert_allclose(geometry.axes_to_matrix(geometry.matrix_to_axes(matrix)), matrix, atol=1e-6)
 
 
 @pytest.mark.parametrize("angle", TURNS)
 def test_there_and_back_has_the_gradient_of_the_identity(angle):
     """At no turn at all, and close to half a turn."""
     axis = np.array([0.6, -0.64, 0.48])
-    slopes = jax.jit(jax.jacobian(lambda v: matrix_to_axis_angle(axis_angle_to_matrix(v))))
+    slopes = jax.jit(
+        jax.jacobian(lambda v: geometry.matrix_to_axis_angle(geometry.axis_angle_to_matrix(v)))
+    )
     assert_allclose(slopes(f32(angle * axis)), np.eye(3), atol=2e-3)
     assert_allclose(slopes(f32([angle, 0, 0])), np.eye(3), atol=2e-3)
 
 
 def test_gradients_at_half_a_turn_are_finite():
-    slopes = jax.jit(jax.jacobian(matrix_to_axis_angle))
+    slopes = jax.jit(jax.jacobian(geometry.matrix_to_axis_angle))
     for half in (np.diag([1.0, -1, -1]), np.diag([-1.0, 1, -1]), np.diag([-1.0, -1, 1])):
         assert np.isfinite(slopes(f32(half))).all()
 
@@ -183,10 +181,10 @@ def test_scale_and_shift_are_numpy_s_least_squares():
     rows = np.concatenate([source.reshape(-1, 1), np.tile(np.eye(2), (9, 1))], axis=1)
     heavy = np.sqrt(np.repeat(weight, 2))
     expected = np.linalg.lstsq(heavy[:, None] * rows, heavy * target.ravel())[0]
-    scale, shift = jax.jit(scale_and_shift)(f32(source), f32(target), f32(weight))
+    scale, shift = jax.jit(geometry.scale_and_shift)(f32(source), f32(target), f32(weight))
     assert_allclose([scale, *shift], expected, rtol=1e-4, atol=1e-5)
     for points, weights in ((np.ones((9, 2)), weight), (source, np.zeros(9))):
-        one = jax.jit(jax.value_and_grad(lambda *x: jnp.sum(scale_and_shift(*x)[1])))
+        one = jax.jit(jax.value_and_grad(lambda *x: jnp.sum(geometry.scale_and_shift(*x)[1])))
         value, slope = one(f32(points), f32(target), f32(weights))
         assert np.isfinite(value)
         assert np.isfinite(slope).all()
@@ -254,24 +252,26 @@ def test_align_without_weight_or_extent_is_finite():
 def test_safe_norm_and_its_gradient(scale):
     unit = np.array([1.0, -2.0, 2.0]) / 3
     vector = f32(scale * unit)
-    assert_allclose(safe_norm(vector), scale, rtol=1e-6)
-    assert_allclose(jax.grad(safe_norm)(vector), unit if scale else np.zeros(3), atol=1e-6)
+    assert_allclose(geometry.safe_norm(vector), scale, rtol=1e-6)
+    assert_allclose(jax.grad(geometry.safe_norm)(vector), unit if scale else np.zeros(3), atol=1e-6)
 
 
 @pytest.mark.parametrize("other", [0.0, 1.0, np.inf])
 def test_safe_norm_of_nan_is_nan(other):
-    assert np.isnan(safe_norm(f32([other, np.nan, other])))
-    beside = safe_norm(f32([[other, np.nan, 0], [3, 0, 4], [0, 0, 0]]))
+    assert np.isnan(geometry.safe_norm(f32([other, np.nan, other])))
+    beside = geometry.safe_norm(f32([[other, np.nan, 0], [3, 0, 4], [0, 0, 0]]))
     assert_allclose(beside[1:], [5, 0])
 
 
 def test_safe_norm_takes_any_leading_axes():
     array = np.random.default_rng(8).standard_normal((2, 3, 4))
-    assert_allclose(safe_norm(f32(array)), np.linalg.norm(array, axis=-1), rtol=1e-6)
+    assert_allclose(geometry.safe_norm(f32(array)), np.linalg.norm(array, axis=-1), rtol=1e-6)
 
 
 def test_safe_divide():
-    value, gradient = jax.value_and_grad(safe_divide, argnums=(0, 1))(jnp.ones(()), jnp.zeros(()))
+    value, gradient = jax.value_and_grad(geometry.safe_divide, argnums=(0, 1))(
+        jnp.ones(()), jnp.zeros(())
+    )
     assert value == 0
     assert gradient == (0, 0)
-    assert_allclose(safe_divide(f32([1, 0, 3]), f32([2, 0, -4])), [0.5, 0, -0.75])
+    assert_allclose(geometry.safe_divide(f32([1, 0, 3]), f32([2, 0, -4])), [0.5, 0, -0.75])

@@ -84,8 +84,9 @@ def test_the_best_hypothesis_reprojects_as_numpy_says(data):
     clip = data.poses.take(jnp.arange(data.poses.size))
     key = jax.random.fold_in(jax.random.key(0), 0)
     found = hypotheses.measure(method, INFO, {}, data, batch_size=64)
-    samples = np.asarray(method.predict({}, clip.observations, jax.random.split(key)[0]).samples)
-    truth = np.asarray(in_views(clip.observations, clip.labels.joints))
+    predict = jax.jit(method.predict)
+    samples = np.asarray(predict({}, clip.observations, jax.random.split(key)[0]).samples)
+    truth = np.asarray(jax.jit(in_views)(clip.observations, clip.labels.joints))
     off = samples - truth
     off = off - off[..., [ROOT], :]
     p1 = np.linalg.norm(off, axis=-1).mean(axis=-1)
@@ -122,6 +123,6 @@ def test_gaussian_like_has_the_covariance_of_the_samples():
 def test_a_method_without_hypotheses_is_refused(data):
     lifter = methods.create({"name": "supervised", "width": 8}, INFO)
     clip = data.poses.take(jnp.arange(1))
-    variables = lifter.init(jax.random.key(0), {"main": clip})
+    variables = jax.jit(lifter.init)(jax.random.key(0), {"main": clip})
     with pytest.raises(MethodError, match="Supervised gives no hypotheses"):
         hypotheses.measure(lifter, INFO, variables, data)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from pose3d_jax import losses
+from pose3d_jax import losses as plain
 from tests import scenes
+from tests.compiled import module
 
+losses = module(plain)
 CAMERA = scenes.ring(3)
 
 

@@ -46,7 +46,10 @@ def config(directory, method="supervised", **changes):
     return made
 
 
-@pytest.fixture(scope="session", params=["supervised", "multiview"])
+# Several frames of the other method are trained below.
+@pytest.fixture(
+    scope="session", params=["supervised", pytest.param("multiview", marks=pytest.mark.slow)]
+)
 def run(request, demo_run):
     workdir = demo_run(request.param)
     return workdir, json.loads((workdir / "metrics.json").read_text())

@@ -23,6 +23,7 @@ from pose3d_jax.metrics import inside_ellipsoid
 from pose3d_jax.residuals import OUTLIER_PX, OUTLIERS
 from pose3d_jax.schema import Observations
 from pose3d_jax.triangulate import dlt, triangulate
+from tests.compiled import compiled
 
 # Two long sides of a room, as in Human3.6M; metres.
 POSITIONS = [[2.0, 4.9, 1.6], [2.0, -5.1, 1.6], [-1.7, 5.2, 1.5], [-1.7, -3.9, 1.55]]
@@ -35,6 +36,8 @@ inlier_scale = jax.jit(tri.inlier_scale)
 infill = jax.jit(tri.infill, static_argnums=2)
 
 
+@functools.cache
+@compiled
 def rig(views=4, tangential=1.0):
     poses = [
         cam.look_at(jnp.array(p), jnp.array([0.1, 0.2, 0.9]), jnp.array([0.0, 0.0, 1.0]))
@@ -74,12 +77,13 @@ def project(camera, world):
 def film(camera, world, noise=0.0, seed=9):
     """Observations `[frames, views, ...]`, projected in float64: the error is the solver's."""
     frames, views = len(world), len(camera.focal)
+    one = jax.tree.map(np.asarray, camera)
     pixels = project(camera, world)
     pixels = pixels + noise * np.random.default_rng(seed).standard_normal(pixels.shape)
     return Observations(
         keypoints=jnp.asarray(pixels.swapaxes(0, 1), jnp.float32),
-        confidence=jnp.ones((frames, views, JOINTS)),
-        cameras=jax.tree.map(lambda x: jnp.repeat(x[None], frames, 0), camera),
+        confidence=jnp.asarray(np.ones((frames, views, JOINTS), np.float32)),
+        cameras=jax.tree.map(lambda x: jnp.asarray(np.repeat(x[None], frames, 0)), one),
     )
 
 
