@@ -49,7 +49,7 @@ def test_kinematic_chain_space_has_squared_lengths_and_cosines():
 def test_a_critic_says_of_a_row_what_it_says_of_it_alone():
     joints = jnp.asarray(poses(2, 3))
     for critic, x in ((BoneCritic(H36M, 16, 1), joints), (Critic(16, 1), joints[..., 0])):
-        variables = critic.init(jax.random.key(0), x)
+        variables = jax.jit(critic.init)(jax.random.key(0), x)
         found = critic.apply(variables, x)
         alone = critic.apply(variables, x[1, 2])
         assert found.shape == (2, 3)
@@ -59,7 +59,7 @@ def test_a_critic_says_of_a_row_what_it_says_of_it_alone():
 def test_a_regressor_starts_near_zero():
     x = jnp.asarray(poses(8)).reshape(8, -1)
     net = Regressor(4, 32, 2)
-    found = net.apply(net.init(jax.random.key(0), x), x)
+    found = net.apply(jax.jit(net.init)(jax.random.key(0), x), x)
     assert found.shape == (8, 4)
     assert 0 < np.abs(found).max() < 0.3
 
@@ -70,7 +70,7 @@ def test_a_body_s_critics_see_what_they_are_named_for():
     turns = jnp.asarray(Rotation.random(2 * 6, random_state=0).as_matrix(), jnp.float32)
     turns, shape = turns.reshape(2, 6, 3, 3), jnp.asarray(rng.normal(size=(2, 4)), jnp.float32)
     critic = BodyCritic(width=16)
-    variables = critic.init(jax.random.key(0), turns, shape)
+    variables = jax.jit(critic.init)(jax.random.key(0), turns, shape)
     run = jax.jit(lambda *body: critic.apply(variables, *body))
     first = run(turns, shape)
     assert first.shape == (2, 7)  # five joints, the pose, the shape

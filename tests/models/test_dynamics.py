@@ -75,7 +75,7 @@ def test_missing_frames_are_as_those_beyond_the_clip(variables):
 def test_a_block_is_flax_s_group_norm_and_convolution():
     encoder = dynamics.TemporalEncoder(32, blocks=1, groups=8)
     x = noise(2, 7, 32)
-    params = stirred(encoder.init(jax.random.key(0), x, jnp.ones((2, 7))))["params"]
+    params = stirred(jax.jit(encoder.init)(jax.random.key(0), x, jnp.ones((2, 7))))["params"]
     found = jax.jit(encoder.apply)({"params": params}, x, jnp.ones((2, 7)))
     expected = x
     for i in range(2):

@@ -108,7 +108,7 @@ def test_batch_norm_is_flax_s_where_nothing_is_masked():
     x = jnp.asarray(RNG.normal(2, 3, (24, 5)), jnp.float32)
     out, stats = norm(x, jnp.ones(24))
     layer = nn.BatchNorm(use_running_average=False, momentum=0.9)
-    variables = layer.init(jax.random.key(0), x)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
     expected, new = layer.apply(variables, x, mutable=["batch_stats"])
     np.testing.assert_allclose(out, expected, atol=1e-5)
     for name in ("mean", "var"):

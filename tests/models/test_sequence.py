@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose3d_jax.models import rays
+from pose3d_jax.models import rays as plain
 from pose3d_jax.models.attention import Attention, JointAttention, Transformer, sines
 from pose3d_jax.models.layers import BATCH_AXIS
 from pose3d_jax.models.sequence import Convolution, SequenceLifter
+from tests.compiled import module
 
+rays = module(plain)
 RNG = np.random.default_rng(0)
 TRUNKS = {
     "convolution": Convolution(17, width=16, blocks=1),
@@ -30,24 +32,30 @@ def fresh(lifter, points, seen):
     return jax.jit(init)(jax.random.key(0), points, seen)
 
 
+@functools.cache
+def programs(trunk, centred):
+    """Variables of a lifter with that trunk, shaken, and what it says."""
+    lifter = SequenceLifter(trunk, root=0, keypoint_root=0, centred=centred)
+
+    @jax.jit
+    def shaken(points, seen):
+        variables = fresh(lifter, points, seen)
+        params = jax.tree.map(
+            lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), variables["params"]
+        )
+        return {**variables, "params": params}
+
+    return shaken, jax.jit(functools.partial(lifter.apply, dropout=False, update_statistics=False))
+
+
 def made(trunk, centred=True, frames=FRAMES):
     """A lifter with that trunk, its variables shaken, and points and confidences for it."""
-    lifter = SequenceLifter(trunk, root=0, keypoint_root=0, centred=centred)
+    shaken, lift = programs(trunk, centred)
     points = jnp.asarray(RNG.uniform(-0.3, 0.3, (2, frames, 2, 17, 2)), jnp.float32)
     seen = jnp.ones(points.shape[:-1])
     # Deaf to inputs that are missing whatever they hold.
     seen = seen.at[0, 5, 0].set(0.0).at[1, 2:4, 1, 3].set(0.0)
-    variables = fresh(lifter, points, seen)
-    params = jax.tree.map(
-        lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), variables["params"]
-    )
-    variables = {**variables, "params": params}
-
-    @jax.jit
-    def lift(points, seen):
-        return lifter.apply(variables, points, seen, dropout=False, update_statistics=False)
-
-    return lift, points, seen
+    return functools.partial(lift, shaken(points, seen)), points, seen
 
 
 @pytest.mark.parametrize("centred", [False, True])
@@ -123,7 +131,7 @@ def test_attention_is_flax_s_own():
     x = jnp.asarray(RNG.normal(size=(3, 5, 8)), jnp.float32)
     seen = jnp.asarray([[1, 1, 0, 1, 0], [1] * 5, [0] * 5], jnp.float32)
     ours = Attention(heads=2)
-    variables = ours.init(jax.random.key(0), x, seen)
+    variables = jax.jit(ours.init)(jax.random.key(0), x, seen)
     first, second = (variables["params"][f"Dense_{i}"] for i in range(2))
     kernels = first["kernel"].reshape(8, 3, 2, 4)
     biases = RNG.normal(size=(3, 2, 4)).astype(np.float32)
