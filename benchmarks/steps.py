@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from benchmarks import cameras as disturbed
 from benchmarks import quick
@@ -181,21 +182,40 @@ def table_of(curves: list[Curve], steps: tuple[int, ...]) -> dict[str, Any]:
     return {"steps": list(steps), **rows, **stopped}
 
 
-def draw(table: dict[str, Any], title: str, unit: str) -> Figure:
-    """Errors over steps, and of a solver's how far hidden keypoints are."""
+def draw(steps: list[int], lines: dict[str, list[float]], title: str, unit: str) -> Figure:
+    """Errors over steps, and how far hidden keypoints are."""
     figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     axes = figure.subplots()
-    lines = {label: table[name] for name, label in _LABELS.items() if name in table}
     colours = figures.palette(lines)
     for label, values in lines.items():
-        axes.plot(table["steps"], values, "o-", ms=3, color=colours[label], label=label)
-    axes.set(xlabel=unit, yscale="log", xscale="symlog" if 0 in table["steps"] else "log")
-    axes.set_xticks(table["steps"], [str(x) for x in table["steps"]])
+        axes.plot(steps, values, "o-", ms=3, color=colours[label], label=label)
+    axes.set(xlabel=unit, yscale="log", xscale="symlog" if 0 in steps else "log")
+    axes.set_xticks(steps, [str(x) for x in steps])
+    axes.set_xlim(left=-0.2 if 0 in steps else None)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.set_title(title, loc="left")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False)
     return figure
+
+
+def pictures(stage: str, tables: dict[str, dict[str, Any]]) -> dict[str, Figure]:
+    """One of each table; of the weights one of all splits."""
+    if stage == "weights":
+        lines = {split: table["all"] for split, table in tables.items()}
+        steps = next(iter(tables.values()))["steps"]
+        return {stage: draw(steps, lines, "absolute error, mm, of adapted weights", "epochs")}
+    return {
+        name: draw(
+            table["steps"],
+            {label: table[row] for row, label in _LABELS.items()},
+            name.replace("_2", ", two views"),
+            "steps" if stage == "poses" else "steps of each pass",
+        )
+        for name, table in tables.items()
+    }
 
 
 def measure(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -252,11 +272,10 @@ def main() -> None:
         except UserError as error:
             sys.exit(f"error: {error}")
     given.out.mkdir(parents=True, exist_ok=True)
-    unit = "epochs" if given.stage == "weights" else "steps"
+    for name, figure in pictures(given.stage, tables).items():
+        (given.out / f"{name}.png").write_bytes(figures.to_png(figure))
     for name, table in tables.items():
-        picture = given.out / f"{name}.png"
-        picture.write_bytes(figures.to_png(draw(table, name.replace("_", " "), unit)))
-        print(f"{name}: {picture}")
+        print(f"{name}, {given.out}")
         for row, values in table.items():
             lines = values if row == "lifters" else [values]
             for line in lines:

@@ -49,7 +49,7 @@ def get_config(argument: str = "multiview") -> ConfigDict:
             "method": {
                 "name": method,
                 "width": 32 if size else 256,
-                "blocks": 2,
+                "blocks": 1 if size else 2,
                 "dropout": 0.25,
                 "root_depth": 4.0,
                 "reach": 1.5,

@@ -56,7 +56,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "method": {
                 "name": "supervised",
                 "width": 32 if tiny else 1024,
-                "blocks": 2,
+                "blocks": 1 if tiny else 2,
                 "dropout": 0.5 if report else 0.0,
                 "root_depth": 4.0,
                 "reach": 1.5,
