@@ -43,7 +43,7 @@ def fit(
     larger than it is at the end, with more nothing changes from the last on.
     """
     if not model.bones and model.start.shape[1] > 1:
-        return _joint_by_joint(model)
+        return _joint_by_joint(model, steps)
     first = Unknowns(model.start, posterior.median_lengths(model))
     scales = jnp.geomspace(_FIRST_SCALE, 1.0, STEPS - 4)
 
@@ -70,7 +70,7 @@ def fit(
     return found.joints, bordered.covariance(posterior.normal_equations(model, found, weight))
 
 
-def _joint_by_joint(model: Model) -> tuple[Array, Array]:
+def _joint_by_joint(model: Model, steps: int) -> tuple[Array, Array]:
     def one(keypoints: Array, confidence: Array, start: Array, step: Array) -> tuple[Array, Array]:
         observations = Observations(keypoints[:, :, None], confidence[:, :, None], cameras)
         return jax.tree.map(
@@ -78,7 +78,8 @@ def _joint_by_joint(model: Model) -> tuple[Array, Array]:
             fit(
                 dataclasses.replace(
                     model, observations=observations, start=start[:, None], step=step[None]
-                )
+                ),
+                steps,
             ),
         )
 
