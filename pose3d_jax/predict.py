@@ -108,7 +108,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     if given.people < 0 or (given.size is not None and min(given.size) <= 0):
         raise PredictError("--people and --size take numbers above 0")
     if (given.doubt or given.doubt_radial) and "cameras" not in given.adapt:
-        raise PredictError("--doubt is about the stage cameras (--adapt), which is not given")
+        raise PredictError(
+            "--doubt and --doubt-radial are about the stage cameras (--adapt), which is not given"
+        )
     if not all(0 <= value < math.inf for value in (*(given.doubt or ()), given.doubt_radial)):
         raise PredictError("--doubt takes numbers from 0 on")
     if given.cameras is None and (given.views or given.unit):
