@@ -207,8 +207,9 @@ def run(
                     _profile(compiled(PROFILED_STEPS), state, sets, some, directory / "profile")
                     profile = False
     evaluated = evaluate.run(directory)
+    saved = checkpoint.read_metadata(directory)  # by every process: Orbax waits for all of them
     if hosts.first():
-        told = card.text(checkpoint.read_metadata(directory), evaluated["splits"])
+        told = card.text(saved, evaluated["splits"])
         workdir.write_text(directory / "model_card.md", told)
     hosts.wait("evaluated")
     return evaluated

@@ -153,7 +153,7 @@ def test_coverage_is_of_joints_that_two_views_see(directory):
     [
         {"part": "low_rank", "rank": 2},
         pytest.param({"part": "last", "scope": "clip"}, marks=pytest.mark.slow),
-        pytest.param({"part": "norms", "length_steps": 80}, marks=pytest.mark.slow),
+        pytest.param({"part": "norms", "learning_rate": 1e-2}, marks=pytest.mark.slow),
     ],
     ids=["low_rank", "last", "norms"],
 )
